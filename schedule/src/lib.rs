@@ -1,0 +1,7 @@
+//! Collectives as schedules: an algorithm is a pure function from (rank, ranks, shape of the call, layout) to that
+//! rank's [`Program`], a list of one small operation. No I/O, no clock, no unsafe code.
+#![forbid(unsafe_code)]
+
+mod program;
+
+pub use program::{Buffer, Dep, Extent, Few, Layout, Op, Program, Rank, grain};
