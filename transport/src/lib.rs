@@ -1,0 +1,11 @@
+//! Links between two ranks under one contract ([`Link`]): shared memory, TCP, and in-process loopback.
+//!
+//! A transport moves bytes and announces where bytes are; it knows nothing of collectives, types or operators.
+//! Connections are made and authenticated elsewhere: a link is built from connected sockets or from memory that both
+//! ends have mapped.
+
+mod link;
+
+pub use link::{
+    Incoming, Kind, Limits, Link, LinkError, MessageId, Place, Result, Sink, Source, Tag, WINDOW,
+};
