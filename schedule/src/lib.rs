@@ -2,6 +2,8 @@
 //! rank's [`Program`], a list of one small operation. No I/O, no clock, no unsafe code.
 #![forbid(unsafe_code)]
 
+pub mod algorithm;
 mod program;
 
+pub use algorithm::{Algorithm, Collective, UnknownAlgorithm, program, programs};
 pub use program::{Buffer, Dep, Extent, Few, Layout, Op, Program, Rank, grain};

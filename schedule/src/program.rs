@@ -162,7 +162,8 @@ pub struct Op {
     /// Which of several parallel edges between two ranks the messages use.
     pub channel: u8,
     /// The value holds every contribution now, and what an operator does last (the division of avg) is applied.
-    /// Set exactly once on every path from the inputs to an output.
+    /// Set exactly once on every path from the inputs to an output of a reduction; never in a broadcast, which has no
+    /// operator.
     pub finish: bool,
     /// What must come first.
     pub after: Few<Dep>,

@@ -1,0 +1,24 @@
+//! Pipelined chain broadcast: the root sends to its neighbour, and each rank passes every chunk on as it keeps it.
+//!
+//! The last of `n` ranks has the first chunk after n-1 hops and the last one as many chunks later: the most bandwidth
+//! that a sender with one link can give, once there are many more chunks than ranks.
+
+use super::keep_input;
+use super::order::Order;
+use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
+
+pub(super) fn broadcast(rank: Rank, root: Rank, layout: &Layout) -> Program {
+    let order = Order::from_root(layout, root);
+    let place = order.place(rank) as usize;
+    let next = order.ranks.get(place + 1).copied();
+
+    let mut program = Program::new(rank, layout.ranks(), 1);
+    if place == 0 {
+        program.push(Op::over(Extent::ALL).reduce_with(Buffer::INPUT).send_all(next));
+        program.push(keep_input());
+    } else {
+        let previous = order.ranks[place - 1];
+        program.push(Op::over(Extent::ALL).recv(previous).copy_to(Buffer::OUTPUT).send_all(next));
+    }
+    program
+}

@@ -1,0 +1,31 @@
+//! In which order rings and trees visit the ranks.
+
+use crate::program::{Layout, Rank};
+
+/// The ranks host by host, so that neighbours share a host wherever they can, and with `root` first if there is one.
+///
+/// It is the identity on one host and wherever ranks were dealt to hosts in blocks.
+pub(super) struct Order {
+    /// The rank at each place.
+    pub ranks: Vec<Rank>,
+}
+
+impl Order {
+    pub(super) fn by_host(layout: &Layout) -> Order {
+        let mut ranks: Vec<Rank> = (0..layout.ranks()).collect();
+        ranks.sort_by_key(|&r| layout.host[r as usize]); // stable: ascending within a host
+        Order { ranks }
+    }
+
+    pub(super) fn from_root(layout: &Layout, root: Rank) -> Order {
+        let mut order = Order::by_host(layout);
+        let place = order.place(root);
+        order.ranks.rotate_left(place as usize);
+        order
+    }
+
+    /// The place of `rank`.
+    pub(super) fn place(&self, rank: Rank) -> u32 {
+        self.ranks.iter().position(|&r| r == rank).map_or(0, |place| place as u32)
+    }
+}
