@@ -105,6 +105,8 @@ pub type MessageId = u64;
 pub enum Sink {
     /// The receiver's grant is not here yet.
     Waiting,
+    /// The receiver's grant carries another [`Tag`] than this message: it is in another call. Nothing may move.
+    Foreign(Tag),
     /// The receiver reads from the place that was offered: wait for [`Link::released`].
     Pulled,
     /// Write the message at this address (byte `i` of the message at `pointer + i`), then say so with
