@@ -115,10 +115,11 @@ impl TryFrom<u8> for DataType {
     type Error = UnknownNumber;
 
     fn try_from(number: u8) -> Result<Self, UnknownNumber> {
-        DataType::ALL
-            .get(usize::from(number))
-            .copied()
-            .ok_or(UnknownNumber { what: "data type", number, known: DataType::ALL.len() as u8 })
+        DataType::ALL.get(usize::from(number)).copied().ok_or(UnknownNumber {
+            what: "data type",
+            number,
+            known: DataType::ALL.len() as u8,
+        })
     }
 }
 
@@ -182,10 +183,11 @@ impl TryFrom<u8> for ReduceOp {
     type Error = UnknownNumber;
 
     fn try_from(number: u8) -> Result<Self, UnknownNumber> {
-        ReduceOp::ALL
-            .get(usize::from(number))
-            .copied()
-            .ok_or(UnknownNumber { what: "operator", number, known: ReduceOp::ALL.len() as u8 })
+        ReduceOp::ALL.get(usize::from(number)).copied().ok_or(UnknownNumber {
+            what: "operator",
+            number,
+            known: ReduceOp::ALL.len() as u8,
+        })
     }
 }
 

@@ -110,7 +110,11 @@ mod tests {
                     assert_eq!(F8E5M2::from_f32(value).0, 0x7E);
                     continue;
                 }
-                _ => assert_eq!(f64::from(value).to_bits(), by_formula(code, 2, 15).to_bits(), "code {code:#x}"),
+                _ => assert_eq!(
+                    f64::from(value).to_bits(),
+                    by_formula(code, 2, 15).to_bits(),
+                    "code {code:#x}"
+                ),
             }
             assert_eq!(F8E5M2::from_f32(value).0, code);
         }
@@ -126,7 +130,11 @@ mod tests {
                 let flip = |value: f32| if sign == 0 { value } else { -value };
                 assert_eq!(narrow(flip(middle)), even | sign, "middle of {code:#x} and the next");
                 assert_eq!(narrow(flip(middle.next_down())), code | sign, "below the middle of {code:#x}");
-                assert_eq!(narrow(flip(middle.next_up())), (code + 1) | sign, "above the middle of {code:#x}");
+                assert_eq!(
+                    narrow(flip(middle.next_up())),
+                    (code + 1) | sign,
+                    "above the middle of {code:#x}"
+                );
             }
         }
     }

@@ -1,0 +1,76 @@
+//! Reduction kernels: the engine's inner loop.
+//!
+//! A [`Kernel`] combines any number of inputs into any number of outputs in one pass over memory. It is chosen once for
+//! a data type and an operator, for the CPU that runs: AVX-512, AVX2, or portable code that the compiler vectorises.
+//!
+//! # The same bits everywhere
+//!
+//! Ranks may run on different CPUs, cut a buffer at different places and align it differently, and must still end with
+//! the same bits. So an element's result depends on its operands and their order alone:
+//!
+//! - Inputs are combined left to right. f16, bf16 and fp8 are widened to f32, combined there, and rounded once, to
+//!   nearest even.
+//! - A result that is NaN is the canonical one: positive, quiet, no payload. (On x86 the first operand's payload wins, a
+//!   compiler may swap the operands of an addition, and the NaN that a CPU makes itself is negative on x86 and positive
+//!   on Arm.) Copies keep every bit.
+//! - Max and min give NaN if any operand is NaN, and take -0 for less than +0.
+//! - Integers wrap; avg truncates toward zero. Avg divides once, in the last hop.
+//!
+//! The processor's rounding mode and its flush-to-zero and denormals-are-zero flags are taken to be at their defaults.
+
+pub(crate) mod codec;
+mod pass;
+mod portable;
+mod register;
+mod select;
+#[cfg(test)]
+mod tests;
+
+pub use select::InstructionSet;
+
+use crate::element::{DataType, ReduceOp};
+
+/// Reads `inputs`, combines, writes `outputs`: (inputs, outputs, count, ranks), see [`Kernel::run`].
+type Entry = unsafe fn(&[*const u8], &[*mut u8], usize, u32);
+
+/// A reduction kernel for one data type and operator, chosen once.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    /// Every hop but the last of an average.
+    plain: Entry,
+    /// With the division by the number of ranks; `plain` again for operators other than avg.
+    finishing: Entry,
+}
+
+impl Kernel {
+    /// The fastest kernel that this CPU can run. Cheap: the CPU is asked once per process.
+    pub fn select(dtype: DataType, op: ReduceOp) -> Kernel {
+        Kernel::for_set(InstructionSet::best(), dtype, op)
+    }
+
+    /// The kernel of one instruction set, for tests and benches; `None` if this CPU lacks it.
+    pub fn select_for(set: InstructionSet, dtype: DataType, op: ReduceOp) -> Option<Kernel> {
+        set.is_available().then(|| Kernel::for_set(set, dtype, op))
+    }
+
+    /// `outputs[j][i] = finish(inputs[0][i] op inputs[1][i] op …)`, left to right, for every output j and i < `count`.
+    ///
+    /// One input is a copy. `finish` is the number of ranks if this is the last hop of an average, which divides by it;
+    /// the other operators ignore it. Runs on the calling thread, does not allocate, and takes any alignment.
+    ///
+    /// # Safety
+    /// - `inputs` and `outputs` have at least one pointer each.
+    /// - Every input has `count` elements that nobody writes meanwhile, every output `count` elements that nobody else
+    ///   reads or writes meanwhile.
+    /// - An output may be equal to an input (the same address); otherwise it overlaps no input and no other output.
+    #[inline]
+    pub unsafe fn run(&self, inputs: &[*const u8], outputs: &[*mut u8], count: usize, finish: Option<u32>) {
+        debug_assert!(!inputs.is_empty() && !outputs.is_empty(), "a kernel needs an input and an output");
+        let (entry, ranks) = match finish {
+            None => (self.plain, 1),
+            Some(ranks) => (self.finishing, ranks.max(1)),
+        };
+        // SAFETY: the caller's promise is the entry's, and `for_set` chose one that this CPU can run.
+        unsafe { entry(inputs, outputs, count, ranks) }
+    }
+}

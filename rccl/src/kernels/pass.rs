@@ -1,0 +1,196 @@
+//! The one pass over memory: every input is read once, every output written once.
+
+use super::register::Register;
+
+/// What happens between the registers.
+pub(super) trait Operator {
+    /// Whether even a single input is changed.
+    const CHANGES_ONE: bool = false;
+
+    /// Joins the next input to those before it.
+    fn combine<R: Register>(so_far: R, next: R) -> R;
+
+    /// The last step before the store. Leaves only canonical NaN.
+    fn finish<R: Register>(result: R, ranks: u32) -> R;
+}
+
+/// Sum of all inputs.
+pub(super) struct Sum;
+
+impl Operator for Sum {
+    #[inline(always)]
+    fn combine<R: Register>(so_far: R, next: R) -> R {
+        so_far.add(next)
+    }
+
+    #[inline(always)]
+    fn finish<R: Register>(result: R, _ranks: u32) -> R {
+        result.canonical()
+    }
+}
+
+/// Product of all inputs.
+pub(super) struct Prod;
+
+impl Operator for Prod {
+    #[inline(always)]
+    fn combine<R: Register>(so_far: R, next: R) -> R {
+        so_far.mul(next)
+    }
+
+    #[inline(always)]
+    fn finish<R: Register>(result: R, _ranks: u32) -> R {
+        result.canonical()
+    }
+}
+
+/// The greatest input.
+pub(super) struct Max;
+
+impl Operator for Max {
+    #[inline(always)]
+    fn combine<R: Register>(so_far: R, next: R) -> R {
+        so_far.max(next)
+    }
+
+    #[inline(always)]
+    fn finish<R: Register>(result: R, _ranks: u32) -> R {
+        result
+    }
+}
+
+/// The least input.
+pub(super) struct Min;
+
+impl Operator for Min {
+    #[inline(always)]
+    fn combine<R: Register>(so_far: R, next: R) -> R {
+        so_far.min(next)
+    }
+
+    #[inline(always)]
+    fn finish<R: Register>(result: R, _ranks: u32) -> R {
+        result
+    }
+}
+
+/// Sum of all inputs, divided by the number of ranks: the last hop of an average.
+pub(super) struct Mean;
+
+impl Operator for Mean {
+    const CHANGES_ONE: bool = true;
+
+    #[inline(always)]
+    fn combine<R: Register>(so_far: R, next: R) -> R {
+        so_far.add(next)
+    }
+
+    #[inline(always)]
+    fn finish<R: Register>(result: R, ranks: u32) -> R {
+        result.divide(ranks).canonical()
+    }
+}
+
+/// The whole of one call: the common shapes with their pointers in registers, any other shape by loops over the lists.
+///
+/// # Safety
+/// The CPU has R's instruction set. Every input has `count` readable elements, every output `count` writable ones. An
+/// output may equal an input; otherwise no output overlaps anything. `inputs` and `outputs` are not empty.
+#[inline(always)]
+pub(super) unsafe fn run<R: Register, O: Operator>(
+    inputs: &[*const u8],
+    outputs: &[*mut u8],
+    count: usize,
+    ranks: u32,
+) {
+    match (inputs, outputs) {
+        // SAFETY: the caller's promise, passed on.
+        (&[a, b], &[x]) => unsafe { sweep::<R, O>(&[a, b], &[x], count, ranks) },
+        // SAFETY: the caller's promise, passed on.
+        (&[a, b], &[x, y]) => unsafe { sweep::<R, O>(&[a, b], &[x, y], count, ranks) },
+        // SAFETY: the caller's promise, passed on.
+        (&[input], _) if !O::CHANGES_ONE => unsafe { copy(input, outputs, count * R::SIZE) },
+        // SAFETY: the caller's promise, passed on.
+        _ => unsafe { sweep::<R, O>(inputs, outputs, count, ranks) },
+    }
+}
+
+/// Copies one input to every output that is not the input itself.
+///
+/// # Safety
+/// As for [`run`], in bytes.
+#[inline(never)]
+unsafe fn copy(input: *const u8, outputs: &[*mut u8], bytes: usize) {
+    for &output in outputs.iter().filter(|&&output| !std::ptr::eq(output, input)) {
+        // SAFETY: both are as long as promised and, not being equal, do not overlap.
+        unsafe { output.copy_from_nonoverlapping(input, bytes) };
+    }
+}
+
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+unsafe fn sweep<R: Register, O: Operator>(
+    inputs: &[*const u8],
+    outputs: &[*mut u8],
+    count: usize,
+    ranks: u32,
+) {
+    /// Registers per step: enough to hide the latency of an addition, and to spread the cost of walking the lists.
+    const STEP: usize = 4;
+    let mut done = 0;
+    while count - done >= STEP * R::LANES {
+        // SAFETY: that many elements are left.
+        unsafe { step::<R, O, STEP>(inputs, outputs, done, R::LANES, ranks) };
+        done += STEP * R::LANES;
+    }
+    while count - done >= R::LANES {
+        // SAFETY: that many elements are left.
+        unsafe { step::<R, O, 1>(inputs, outputs, done, R::LANES, ranks) };
+        done += R::LANES;
+    }
+    if done < count {
+        // SAFETY: exactly that many elements are left.
+        unsafe { step::<R, O, 1>(inputs, outputs, done, count - done, ranks) };
+    }
+}
+
+/// Reduces `U` registers' worth of elements from element `at` on. All are read before any is written, so that an output
+/// may be one of the inputs.
+///
+/// # Safety
+/// As for [`run`], for `(U - 1) * LANES + lanes` elements from `at` on.
+#[inline(always)]
+unsafe fn step<R: Register, O: Operator, const U: usize>(
+    inputs: &[*const u8],
+    outputs: &[*mut u8],
+    at: usize,
+    lanes: usize,
+    ranks: u32,
+) {
+    // SAFETY: the offset stays inside every input and output, by the caller's promise about their lengths.
+    let load =
+        |input: *const u8, u: usize| unsafe { R::load(input.add((at + u * R::LANES) * R::SIZE), lanes) };
+
+    let mut result: [R; U] = std::array::from_fn(
+        #[inline(always)]
+        |u| load(inputs[0], u),
+    );
+    for &input in &inputs[1..] {
+        for (u, result) in result.iter_mut().enumerate() {
+            *result = O::combine(*result, load(input, u));
+        }
+    }
+    let result = result.map(
+        #[inline(always)]
+        |result| O::finish(result, ranks),
+    );
+    for &output in outputs {
+        for (u, result) in result.iter().enumerate() {
+            // SAFETY: inside the output, by the caller's promise about its length.
+            let to = unsafe { output.add((at + u * R::LANES) * R::SIZE) };
+            // SAFETY: as above; and `finish` leaves only canonical NaN.
+            unsafe { result.store(to, lanes) };
+        }
+    }
+}
