@@ -5,7 +5,9 @@
 //! ends have mapped.
 
 mod link;
+mod tcp;
 
 pub use link::{
     Incoming, Kind, Limits, Link, LinkError, MessageId, Place, Result, Sink, Source, Tag, WINDOW,
 };
+pub use tcp::{Options as TcpOptions, TcpLink};
