@@ -18,6 +18,10 @@
 //!
 //! The processor's rounding mode and its flush-to-zero and denormals-are-zero flags are taken to be at their defaults.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub(crate) mod codec;
 mod pass;
 mod portable;

@@ -144,14 +144,11 @@ unsafe fn sweep<R: Register, O: Operator>(
         unsafe { step::<R, O, STEP>(inputs, outputs, done, R::LANES, ranks) };
         done += STEP * R::LANES;
     }
-    while count - done >= R::LANES {
+    while done < count {
+        let lanes = R::LANES.min(count - done);
         // SAFETY: that many elements are left.
-        unsafe { step::<R, O, 1>(inputs, outputs, done, R::LANES, ranks) };
-        done += R::LANES;
-    }
-    if done < count {
-        // SAFETY: exactly that many elements are left.
-        unsafe { step::<R, O, 1>(inputs, outputs, done, count - done, ranks) };
+        unsafe { step::<R, O, 1>(inputs, outputs, done, lanes, ranks) };
+        done += lanes;
     }
 }
 
@@ -168,29 +165,30 @@ unsafe fn step<R: Register, O: Operator, const U: usize>(
     lanes: usize,
     ranks: u32,
 ) {
+    // Plain loops, which unroll; the closures and iterators that would be shorter here cost a minute of compilation,
+    // being instantiated for every type, operator and instruction set.
     // SAFETY: the offset stays inside every input and output, by the caller's promise about their lengths.
     let load =
         |input: *const u8, u: usize| unsafe { R::load(input.add((at + u * R::LANES) * R::SIZE), lanes) };
 
-    let mut result: [R; U] = std::array::from_fn(
-        #[inline(always)]
-        |u| load(inputs[0], u),
-    );
+    let mut result = [load(inputs[0], 0); U];
+    for u in 1..U {
+        result[u] = load(inputs[0], u);
+    }
     for &input in &inputs[1..] {
-        for (u, result) in result.iter_mut().enumerate() {
-            *result = O::combine(*result, load(input, u));
+        for u in 0..U {
+            result[u] = O::combine(result[u], load(input, u));
         }
     }
-    let result = result.map(
-        #[inline(always)]
-        |result| O::finish(result, ranks),
-    );
+    for u in 0..U {
+        result[u] = O::finish(result[u], ranks);
+    }
     for &output in outputs {
-        for (u, result) in result.iter().enumerate() {
+        for u in 0..U {
             // SAFETY: inside the output, by the caller's promise about its length.
             let to = unsafe { output.add((at + u * R::LANES) * R::SIZE) };
             // SAFETY: as above; and `finish` leaves only canonical NaN.
-            unsafe { result.store(to, lanes) };
+            unsafe { result[u].store(to, lanes) };
         }
     }
 }

@@ -138,8 +138,8 @@ impl<T: Scalar, const N: usize> Block<T, N> {
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(T, T) -> T) -> Self {
         let mut out = self;
-        for (a, b) in out.0.iter_mut().zip(other.0) {
-            *a = f(*a, b);
+        for lane in 0..N {
+            out.0[lane] = f(self.0[lane], other.0[lane]);
         }
         out
     }
@@ -200,8 +200,8 @@ impl<const N: usize> Words<N> {
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(u32, u32) -> u32) -> Self {
         let mut out = self;
-        for (a, b) in out.0.iter_mut().zip(other.0) {
-            *a = f(*a, b);
+        for lane in 0..N {
+            out.0[lane] = f(self.0[lane], other.0[lane]);
         }
         out
     }
@@ -315,9 +315,9 @@ impl<const N: usize> Lanes for Words<N> {
     #[inline(always)]
     fn select_below(self, limit: Self, then: Self, otherwise: Self) -> Self {
         let mut out = otherwise;
-        for (lane, out) in out.0.iter_mut().enumerate() {
+        for lane in 0..N {
             if (self.0[lane] as i32) < (limit.0[lane] as i32) {
-                *out = then.0[lane];
+                out.0[lane] = then.0[lane];
             }
         }
         out

@@ -190,3 +190,23 @@ impl<F: Format, L: Lanes> Register for Floats<F, L> {
         Floats(self.0.canonical(), PhantomData)
     }
 }
+
+/// Methods whose bodies use the instructions of `$features` freely: a value of `$this` is the proof that they are there.
+#[cfg(target_arch = "x86_64")]
+macro_rules! with_instructions {
+    ($features:literal, $this:ty: $(
+        $(#[$meta:meta])* fn $name:ident($self_:ident $(, $arg:ident: $ty:ty)*) -> $ret:ty $body:block
+    )*) => {$(
+        $(#[$meta])*
+        #[inline(always)]
+        fn $name(self $(, $arg: $ty)*) -> $ret {
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn inside($self_: $this $(, $arg: $ty)*) -> $ret $body
+            // SAFETY: the only way to a first value is `load`, whose caller promises the instruction set.
+            unsafe { inside(self $(, $arg)*) }
+        }
+    )*};
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use with_instructions;

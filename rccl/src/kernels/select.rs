@@ -1,5 +1,11 @@
 //! From (instruction set, data type, operator) to the function that does it.
 
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+use super::avx2::{self, Words8};
+#[cfg(target_arch = "x86_64")]
+use super::avx512::{self, Words16};
 use super::codec::{Binary16, Brain16, E4M3, E5M2, Single};
 use super::pass::{self, Max, Mean, Min, Operator, Prod, Sum};
 use super::portable::{Block, Words};
@@ -7,26 +13,53 @@ use super::register::{Floats, Register};
 use super::{Entry, Kernel};
 use crate::element::{DataType, ReduceOp};
 
-/// A family of instructions that kernels are built for.
+/// A family of instructions that kernels are built for, from least to best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum InstructionSet {
     /// What every CPU of this architecture has (SSE2, NEON), by the compiler's vectoriser.
     Portable,
+    /// AVX2 and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
 impl InstructionSet {
     /// Every set that kernels are built for on this architecture, from least to best.
-    pub const ALL: &[InstructionSet] = &[InstructionSet::Portable];
+    pub const ALL: &[InstructionSet] = &[
+        InstructionSet::Portable,
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512,
+    ];
+
+    /// The best set that this CPU has; the CPU is asked once per process.
+    pub fn best() -> InstructionSet {
+        static BEST: OnceLock<InstructionSet> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let mut available = InstructionSet::ALL.iter().copied().filter(|set| set.is_available());
+            available.next_back().unwrap_or(InstructionSet::Portable)
+        })
+    }
 
     /// Whether this CPU has it.
     pub fn is_available(self) -> bool {
-        self <= InstructionSet::best()
-    }
-
-    /// The best set that this CPU has.
-    pub fn best() -> InstructionSet {
-        InstructionSet::Portable
+        match self {
+            InstructionSet::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c"),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+        }
     }
 }
 
@@ -37,37 +70,89 @@ unsafe fn portable<R: Register, O: Operator>(i: &[*const u8], o: &[*mut u8], cou
     unsafe { pass::run::<R, O>(i, o, count, ranks) }
 }
 
-/// The kernel of an operator for one register type, whose entry is a generic function.
-macro_rules! for_register {
-    ($entry:ident, $register:ty, $op:expr) => {{
-        let plain: Entry = match $op {
-            ReduceOp::Sum | ReduceOp::Avg => $entry::<$register, Sum>,
-            ReduceOp::Prod => $entry::<$register, Prod>,
-            ReduceOp::Max => $entry::<$register, Max>,
-            ReduceOp::Min => $entry::<$register, Min>,
-        };
-        let finishing: Entry = if $op == ReduceOp::Avg { $entry::<$register, Mean> } else { plain };
-        Kernel { plain, finishing }
-    }};
+/// # Safety
+/// As for [`pass::run`]; the CPU has [`InstructionSet::Avx2`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn avx2<R: Register, O: Operator>(i: &[*const u8], o: &[*mut u8], count: usize, ranks: u32) {
+    // SAFETY: the caller's promise, passed on.
+    unsafe { pass::run::<R, O>(i, o, count, ranks) }
+}
+
+/// # Safety
+/// As for [`pass::run`]; the CPU has [`InstructionSet::Avx512`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn avx512<R: Register, O: Operator>(i: &[*const u8], o: &[*mut u8], count: usize, ranks: u32) {
+    // SAFETY: the caller's promise, passed on.
+    unsafe { pass::run::<R, O>(i, o, count, ranks) }
+}
+
+/// The kernel of operator `$op`, with `$entry` as the entry and, for each data type, the register that it works on.
+macro_rules! kernel {
+    ($entry:ident, $dtype:expr, $op:expr, { $($data_type:ident: $register:ty,)* }) => {
+        match $dtype {$(
+            DataType::$data_type => {
+                let plain: Entry = match $op {
+                    ReduceOp::Sum | ReduceOp::Avg => $entry::<$register, Sum>,
+                    ReduceOp::Prod => $entry::<$register, Prod>,
+                    ReduceOp::Max => $entry::<$register, Max>,
+                    ReduceOp::Min => $entry::<$register, Min>,
+                };
+                let finishing: Entry = if $op == ReduceOp::Avg { $entry::<$register, Mean> } else { plain };
+                Kernel { plain, finishing }
+            }
+        )*}
+    };
 }
 
 impl Kernel {
     pub(super) fn for_set(set: InstructionSet, dtype: DataType, op: ReduceOp) -> Kernel {
         match set {
-            InstructionSet::Portable => match dtype {
-                DataType::I8 => for_register!(portable, Block<i8, 16>, op),
-                DataType::U8 => for_register!(portable, Block<u8, 16>, op),
-                DataType::I32 => for_register!(portable, Block<i32, 4>, op),
-                DataType::U32 => for_register!(portable, Block<u32, 4>, op),
-                DataType::I64 => for_register!(portable, Block<i64, 2>, op),
-                DataType::U64 => for_register!(portable, Block<u64, 2>, op),
-                DataType::F16 => for_register!(portable, Floats<Binary16, Words<4>>, op),
-                DataType::F32 => for_register!(portable, Floats<Single, Words<4>>, op),
-                DataType::F64 => for_register!(portable, Block<f64, 2>, op),
-                DataType::BF16 => for_register!(portable, Floats<Brain16, Words<4>>, op),
-                DataType::F8E4M3 => for_register!(portable, Floats<E4M3, Words<4>>, op),
-                DataType::F8E5M2 => for_register!(portable, Floats<E5M2, Words<4>>, op),
-            },
+            InstructionSet::Portable => kernel!(portable, dtype, op, {
+                I8: Block<i8, 16>,
+                U8: Block<u8, 16>,
+                I32: Block<i32, 4>,
+                U32: Block<u32, 4>,
+                I64: Block<i64, 2>,
+                U64: Block<u64, 2>,
+                F16: Floats<Binary16, Words<4>>,
+                F32: Floats<Single, Words<4>>,
+                F64: Block<f64, 2>,
+                BF16: Floats<Brain16, Words<4>>,
+                F8E4M3: Floats<E4M3, Words<4>>,
+                F8E5M2: Floats<E5M2, Words<4>>,
+            }),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => kernel!(avx2, dtype, op, {
+                I8: avx2::I8x32,
+                U8: avx2::U8x32,
+                I32: avx2::I32x8,
+                U32: avx2::U32x8,
+                I64: avx2::I64x4,
+                U64: avx2::U64x4,
+                F16: Floats<Binary16, Words8>,
+                F32: Floats<Single, Words8>,
+                F64: avx2::F64x4,
+                BF16: Floats<Brain16, Words8>,
+                F8E4M3: Floats<E4M3, Words8>,
+                F8E5M2: Floats<E5M2, Words8>,
+            }),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => kernel!(avx512, dtype, op, {
+                I8: avx512::I8x64,
+                U8: avx512::U8x64,
+                I32: avx512::I32x16,
+                U32: avx512::U32x16,
+                I64: avx512::I64x8,
+                U64: avx512::U64x8,
+                F16: Floats<Binary16, Words16>,
+                F32: Floats<Single, Words16>,
+                F64: avx512::F64x8,
+                BF16: Floats<Brain16, Words16>,
+                F8E4M3: Floats<E4M3, Words16>,
+                F8E5M2: Floats<E5M2, Words16>,
+            }),
         }
     }
 }
