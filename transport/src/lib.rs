@@ -5,6 +5,11 @@
 //! ends have mapped.
 
 mod link;
+#[cfg(not(loom))]
+pub mod loopback;
+pub mod memory;
+pub mod shm;
+mod sync;
 mod tcp;
 
 pub use link::{
