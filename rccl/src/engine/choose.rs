@@ -1,0 +1,86 @@
+//! Which algorithm a call takes, when the user does not say.
+//!
+//! The thresholds come from the sweep `benches/peers/sweep`, whose figures are in ARCHITECTURE.md; the choice depends
+//! only on what is the same on every rank.
+
+use crate::call::Collective;
+use rccl_schedule::{Algorithm, Layout};
+
+/// What the choice depends on besides the call.
+pub(crate) struct Situation {
+    pub ranks: u32,
+    pub hosts: u32,
+    /// Every rank can share memory with every other.
+    pub shared: bool,
+    /// Longest message that every link sends eagerly.
+    pub eager: u64,
+    /// More ranks than processors on this job's fullest host.
+    pub crowded: bool,
+}
+
+impl Situation {
+    pub fn new(layout: &Layout, shm: bool, eager: u64, processors: usize) -> Situation {
+        let hosts = layout.hosts();
+        let fullest = (0..hosts).map(|host| layout.on_host(host).count()).max().unwrap_or(1);
+        Situation {
+            ranks: layout.ranks(),
+            hosts,
+            shared: hosts == 1 && shm,
+            eager,
+            crowded: fullest > processors,
+        }
+    }
+
+    /// The algorithm for a call of `bytes` bytes.
+    pub fn choose(&self, collective: Collective, bytes: u64) -> Algorithm {
+        match collective {
+            Collective::AllReduce => self.all_reduce(bytes),
+            Collective::Broadcast => self.broadcast(bytes),
+            Collective::Barrier => self.small_all_reduce(),
+        }
+    }
+
+    fn small_all_reduce(&self) -> Algorithm {
+        // One round beats log n rounds while sending n - 1 messages costs less than waiting for another round.
+        if self.ranks <= 8 { Algorithm::Exchange } else { Algorithm::RecursiveDoubling }
+    }
+
+    fn all_reduce(&self, bytes: u64) -> Algorithm {
+        let several = u64::from(self.ranks.saturating_sub(1).max(1));
+        if bytes <= self.eager && bytes * several <= 8 << 10 {
+            return self.small_all_reduce();
+        }
+        if self.shared {
+            return if bytes <= 16 << 10 && self.ranks > 8 {
+                Algorithm::RecursiveDoubling
+            } else {
+                Algorithm::Direct
+            };
+        }
+        if self.hosts > 1 && self.hosts < self.ranks {
+            return Algorithm::Hierarchical;
+        }
+        if self.ranks <= 8 {
+            Algorithm::Direct
+        } else if bytes <= 64 << 10 {
+            Algorithm::HalvingDoubling
+        } else {
+            Algorithm::Ring
+        }
+    }
+
+    fn broadcast(&self, bytes: u64) -> Algorithm {
+        if bytes <= 16 << 10 {
+            Algorithm::Binomial
+        } else if self.shared || self.ranks <= 8 {
+            Algorithm::ScatterAllGather
+        } else {
+            Algorithm::Chain
+        }
+    }
+
+    /// Whether `algorithm` can run a call of `bytes` bytes at all: an exchange needs every message to be eager.
+    pub fn allows(&self, algorithm: Algorithm, bytes: u64) -> bool {
+        algorithm != Algorithm::Exchange || bytes <= self.eager
+    }
+}

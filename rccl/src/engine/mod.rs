@@ -1,0 +1,386 @@
+//! The engine: runs programs over links, on the caller's thread.
+//!
+//! A call binds the cached program of its shape to its count, opens every message as early as the program's
+//! dependencies allow, and then polls: [`run`] moves chunks, [`wait`] decides how to wait. Nothing is allocated once
+//! the shape of a call is known.
+
+mod choose;
+mod plan;
+mod pool;
+mod run;
+mod wait;
+
+use crate::call::{Call, Collective};
+use crate::config::Config;
+use crate::control::Control;
+use crate::element::{DataType, ReduceOp};
+use crate::error::{CallOf, Error, Failure, Member, Result};
+use crate::kernels::Kernel;
+use choose::Situation;
+use plan::Plan;
+use pool::Pool;
+use rccl_schedule::{Algorithm, Layout, Rank};
+use rccl_transport::memory::{Region, RegionTable};
+use rccl_transport::{Kind, Link, LinkError, Place};
+use run::{Area, Run, State, Stop};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wait::{Next, Patience, STALL, Sleeper};
+
+/// How one rank reaches another, for reports.
+#[derive(Clone, Debug)]
+pub(crate) struct Reached {
+    pub peer: Rank,
+    pub kind: Kind,
+    pub reason: String,
+}
+
+pub(crate) struct Engine {
+    control: Control,
+    regions: Arc<RegionTable>,
+    label: String,
+    rank: Rank,
+    layout: Layout,
+    situation: Situation,
+    forced: crate::config::Algorithms,
+    timeout: Duration,
+    yields: bool,
+    links: Vec<Option<Box<dyn Link>>>,
+    /// Longest eager message by peer.
+    eager: Vec<u64>,
+    reached: Vec<Reached>,
+    plans: Vec<(Shape, Ready)>,
+    kernel: Option<(DataType, ReduceOp, Kernel)>,
+    scratch: Vec<Region>,
+    state: State,
+    pool: Pool,
+    sleeper: Sleeper,
+    sequence: u32,
+    broken: Option<Error>,
+}
+
+/// What a cached plan is found by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    algorithm: Algorithm,
+    root: Rank,
+}
+
+struct Ready {
+    plan: Arc<Plan>,
+    linked: bool,
+}
+
+impl Engine {
+    pub fn new(control: Control, regions: Arc<RegionTable>, label: String, config: &Config, rank: Rank) -> Engine {
+        let layout = Layout { host: control.hosts() };
+        let processors = wait::usable_processors();
+        let local = layout.on_host(layout.host[rank as usize]).count();
+        let shm = control.shares_memory();
+        let eager = control.eager_limit();
+        let ranks = layout.ranks() as usize;
+        Engine {
+            situation: Situation::new(&layout, shm, eager, processors),
+            forced: config.algo.clone(),
+            timeout: config.timeout,
+            yields: local > processors,
+            links: (0..ranks).map(|_| None).collect(),
+            eager: vec![0; ranks],
+            reached: Vec::new(),
+            plans: Vec::new(),
+            kernel: None,
+            scratch: Vec::new(),
+            state: State::default(),
+            pool: Pool::default(),
+            sleeper: Sleeper::default(),
+            sequence: 0,
+            broken: None,
+            control,
+            regions,
+            label,
+            rank,
+            layout,
+        }
+    }
+
+    /// Runs one call to its end.
+    ///
+    /// # Safety
+    /// `input` is valid for reads and `output` for writes of the call's bytes until this returns; they are the same
+    /// memory or do not overlap, and nobody else touches them. (A broadcast reads `input` on the root only.)
+    pub unsafe fn execute(&mut self, call: &Call, input: *const u8, output: *mut u8) -> Result<()> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        self.sequence += 1;
+        let words = call.pack();
+        self.control.progress().enter(self.sequence, words);
+        let result = self.attempt(call, words, input.cast_mut(), output);
+        self.control.progress().leave(self.sequence);
+        result.inspect_err(|error| self.broken = Some(error.clone()))
+    }
+
+    fn attempt(&mut self, call: &Call, words: [u64; 2], input: *mut u8, output: *mut u8) -> Result<()> {
+        let started = Instant::now();
+        let (plan, linked) = self.plan(call);
+        if !linked {
+            self.make_links(call, &plan, started)?;
+        }
+        let bytes = call.bytes();
+        let mut areas = [Area { base: std::ptr::null_mut(), place: None }; 8];
+        areas[0] = self.area(input, bytes);
+        areas[1] = if input == output { areas[0] } else { self.area(output, bytes) };
+        self.grow_scratch(plan.program.scratch as usize, bytes)?;
+        for (area, region) in areas[2..].iter_mut().zip(&self.scratch) {
+            *area = Area { base: region.as_ptr(), place: Some(region.place()) };
+        }
+        let tag = rccl_transport::Tag { sequence: self.sequence, call: words };
+        let kernel = self.kernel(call);
+        let mut run = Run {
+            plan: &plan,
+            state: &mut self.state,
+            links: &mut self.links,
+            pool: &mut self.pool,
+            kernel,
+            areas: &areas,
+            tag,
+            element: call.dtype.size() as u64,
+            first: 0,
+            last: 0,
+        };
+        run.bind(call.count, &self.eager);
+        let mut patience = Patience::new(self.yields);
+        let mut stalled = STALL;
+        let stop = loop {
+            match step(&mut run) {
+                Ok((_, true)) => return Ok(()),
+                Ok((true, false)) => {
+                    patience.reset();
+                    continue;
+                }
+                Ok((false, false)) => {}
+                Err(stop) => break stop,
+            }
+            let (waited, sleep) = match patience.idle() {
+                Next::Poll => continue,
+                Next::Look(waited) => (waited, false),
+                Next::Sleep(waited) => (waited, true),
+            };
+            if self.control.failed() {
+                return Err(self.failure());
+            }
+            if waited >= stalled {
+                stalled = waited * 2;
+                self.control.report_stall(self.sequence, Some(*call));
+            }
+            if started.elapsed() >= self.timeout {
+                self.control.report_timeout(self.sequence, started.elapsed());
+                return Err(self.await_failure(None));
+            }
+            if sleep {
+                self.sleeper.sleep(run.links, &plan.peers, self.control.doorbell().as_fd());
+            }
+        };
+        Err(self.explain(call, stop))
+    }
+
+    /// The plan of a call's shape and whether its links are there.
+    fn plan(&mut self, call: &Call) -> (Arc<Plan>, bool) {
+        let algorithm = self.algorithm(call);
+        let shape = Shape { algorithm, root: call.root.unwrap_or(0) };
+        if let Some((_, ready)) = self.plans.iter().find(|(known, _)| *known == shape) {
+            return (ready.plan.clone(), ready.linked);
+        }
+        let collective = match call.collective {
+            Collective::Broadcast => rccl_schedule::Collective::Broadcast { root: shape.root },
+            _ => rccl_schedule::Collective::AllReduce,
+        };
+        let program = rccl_schedule::program(algorithm, &collective, self.rank, &self.layout, 1);
+        let plan = Arc::new(Plan::new(algorithm, program));
+        self.plans.push((shape, Ready { plan: plan.clone(), linked: false }));
+        (plan, false)
+    }
+
+    /// The algorithm that a call takes.
+    pub fn algorithm(&self, call: &Call) -> Algorithm {
+        let bytes = call.bytes();
+        let usual = self.situation.choose(call.collective, bytes);
+        let name = if call.collective == Collective::Barrier { "all_reduce" } else { call.collective.name() };
+        self.forced
+            .pick(name, usual)
+            .filter(|&algorithm| self.situation.allows(algorithm, bytes))
+            .unwrap_or(usual)
+    }
+
+    fn area(&self, base: *mut u8, bytes: u64) -> Area {
+        let place = self.regions.lookup(base, bytes as usize).unwrap_or_else(|| Place::at_address(base));
+        Area { base, place: Some(place) }
+    }
+
+    fn grow_scratch(&mut self, buffers: usize, bytes: u64) -> Result<()> {
+        let bytes = bytes.max(1) as usize;
+        for i in 0..buffers {
+            if self.scratch.get(i).is_some_and(|region| region.len() >= bytes) {
+                continue;
+            }
+            let region = self.regions.alloc(bytes.next_power_of_two()).map_err(|error| Error::System {
+                during: format!("allocating {bytes} bytes of scratch memory"),
+                source: Arc::new(error),
+                hint: "free memory, or choose another algorithm with RCCL_ALGO".into(),
+            })?;
+            if i < self.scratch.len() {
+                self.scratch[i] = region;
+            } else {
+                self.scratch.push(region);
+            }
+        }
+        Ok(())
+    }
+
+    fn kernel(&mut self, call: &Call) -> Kernel {
+        let op = call.op.unwrap_or(ReduceOp::Sum);
+        match self.kernel {
+            Some((dtype, known, kernel)) if dtype == call.dtype && known == op => kernel,
+            _ => {
+                let kernel = Kernel::select(call.dtype, op);
+                self.kernel = Some((call.dtype, op, kernel));
+                kernel
+            }
+        }
+    }
+
+    /// Waits until the control plane has made the links that `plan` needs.
+    fn make_links(&mut self, call: &Call, plan: &Arc<Plan>, started: Instant) -> Result<()> {
+        let missing = |links: &[Option<Box<dyn Link>>]| -> Vec<Rank> {
+            plan.peers.iter().copied().filter(|&peer| links[peer as usize].is_none()).collect()
+        };
+        self.control.request_links(&missing(&self.links));
+        let mut stalled = STALL;
+        loop {
+            for made in self.control.take_links() {
+                let peer = made.peer as usize;
+                self.eager[peer] = made.link.limits().eager as u64;
+                self.reached.push(Reached { peer: made.peer, kind: made.kind, reason: made.reason });
+                self.links[peer] = Some(made.link);
+            }
+            if missing(&self.links).is_empty() {
+                break;
+            }
+            if self.control.failed() {
+                return Err(self.failure());
+            }
+            if started.elapsed() >= stalled {
+                stalled = started.elapsed() * 2;
+                self.control.report_stall(self.sequence, Some(*call));
+            }
+            if started.elapsed() >= self.timeout {
+                self.control.report_timeout(self.sequence, started.elapsed());
+                return Err(self.await_failure(None));
+            }
+            self.sleeper.sleep(&mut self.links, &[], self.control.doorbell().as_fd());
+            self.control.doorbell().clear();
+        }
+        if let Some((_, ready)) = self.plans.iter_mut().find(|(_, ready)| Arc::ptr_eq(&ready.plan, plan)) {
+            ready.linked = true;
+        }
+        Ok(())
+    }
+
+    /// Turns what stopped a run into the failure that all ranks report.
+    fn explain(&mut self, call: &Call, stop: Stop) -> Error {
+        match stop {
+            Stop::Foreign { peer, theirs } => {
+                self.control.report_mismatch(self.sequence, *call, peer, theirs.sequence, theirs.call);
+                self.await_failure(None)
+            }
+            Stop::Length { peer, expected, given } => {
+                let cause = format!("rank {peer} sent {given} bytes where {expected} belong");
+                self.control.report_link_lost(peer, self.kind(peer), self.sequence, &cause);
+                self.await_failure(None)
+            }
+            Stop::Link { peer, error } => self.lost(peer, &error),
+        }
+    }
+
+    /// A link broke: the control plane knows within moments whether the peer died; else the link itself is at fault.
+    fn lost(&mut self, peer: Rank, error: &LinkError) -> Error {
+        const GRACE: Duration = Duration::from_secs(1);
+        let deadline = Instant::now() + GRACE;
+        while !self.control.failed() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if !self.control.failed() {
+            self.control.report_link_lost(peer, self.kind(peer), self.sequence, &error.to_string());
+        }
+        self.await_failure(Some(error))
+    }
+
+    fn kind(&self, peer: Rank) -> Kind {
+        self.reached.iter().find(|reached| reached.peer == peer).map_or(Kind::Tcp, |reached| reached.kind)
+    }
+
+    /// Waits for the failure that was reported to come back as every rank's first cause.
+    fn await_failure(&mut self, link: Option<&LinkError>) -> Error {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.control.failed() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.control.failed() {
+            return self.failure();
+        }
+        let cause = link.map_or("the control plane did not answer".into(), LinkError::to_string);
+        self.failed(Arc::new(Failure::LinkLost {
+            rank: self.rank,
+            peer: self.rank,
+            transport: "control".into(),
+            sequence: self.sequence,
+            cause,
+        }))
+    }
+
+    fn failure(&self) -> Error {
+        match self.control.failure() {
+            Some(failure) => self.failed(failure),
+            None => self.failed(Arc::new(Failure::Aborted { member: self.member(), why: "unknown".into() })),
+        }
+    }
+
+    fn failed(&self, failure: Arc<Failure>) -> Error {
+        Error::Failed { communicator: self.label.clone(), reporter: self.member(), failure }
+    }
+
+    fn member(&self) -> Member {
+        self.control.me()
+    }
+
+    /// How every peer that was met so far is reached.
+    pub fn reached(&self) -> &[Reached] {
+        &self.reached
+    }
+
+    /// The program that a call runs.
+    pub fn program(&mut self, call: &Call) -> Arc<Plan> {
+        self.plan(call).0
+    }
+}
+
+/// One round: (something moved, all done).
+fn step(run: &mut Run<'_>) -> Result<(bool, bool), Stop> {
+    let opened = run.open()?;
+    run.exchange()?;
+    let moved = run.advance()?;
+    if run.done() {
+        run.flush()?;
+        return Ok((true, true));
+    }
+    Ok((opened || moved, false))
+}
+
+// What a waiting rank tells the others about itself.
+impl CallOf {
+    pub(crate) fn new(rank: Rank, sequence: u32, call: Option<Call>) -> CallOf {
+        CallOf { rank, sequence, call }
+    }
+}

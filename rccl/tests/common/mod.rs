@@ -1,0 +1,83 @@
+//! Ranks as threads of the test's process.
+#![allow(dead_code)]
+
+use rccl::{Communicator, Config, Result, UniqueId};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// No test of a few ranks takes this long; one that does hangs.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs `body` on `n` ranks at once and returns what each returned, in order of rank.
+///
+/// # Panics
+/// When a rank does not return within [`DEADLINE`], or panics.
+pub fn on_ranks<R: Send + 'static>(
+    n: u32,
+    config: &Config,
+    body: impl Fn(Communicator) -> R + Send + Sync + Clone + 'static,
+) -> Vec<R> {
+    try_on_ranks(n, config, move |comm| body(comm.expect("joining")))
+}
+
+/// As [`on_ranks`], for tests of joins that fail.
+pub fn try_on_ranks<R: Send + 'static>(
+    n: u32,
+    config: &Config,
+    body: impl Fn(Result<Communicator>) -> R + Send + Sync + Clone + 'static,
+) -> Vec<R> {
+    let id = UniqueId::create(config).expect("creating the unique id");
+    let (done, results) = mpsc::channel();
+    for rank in 0..n {
+        let (done, id, config, body) = (done.clone(), id.clone(), config.clone(), body.clone());
+        std::thread::Builder::new()
+            .name(format!("rank {rank}"))
+            .spawn(move || {
+                let label = std::thread::current().name().unwrap_or("rank").to_string();
+                let comm = Communicator::builder()
+                    .map(|builder| builder.config(config).label(label))
+                    .and_then(|builder| builder.connect(&id, rank, n));
+                let result = body(comm);
+                let _ = done.send((rank, result));
+            })
+            .expect("starting a thread");
+    }
+    drop(done);
+    let mut collected: Vec<Option<R>> = (0..n).map(|_| None).collect();
+    for _ in 0..n {
+        let (rank, result) = results.recv_timeout(DEADLINE).unwrap_or_else(|error| {
+            let missing: Vec<usize> = (0..n as usize).filter(|&r| collected[r].is_none()).collect();
+            panic!("ranks {missing:?} did not finish: {error}")
+        });
+        collected[rank as usize] = Some(result);
+    }
+    collected.into_iter().flatten().collect()
+}
+
+/// Settings that allow one transport and one algorithm only; `""` leaves either open.
+pub fn config(transport: &str, algorithm: &str) -> Config {
+    let mut config = Config::default();
+    if !transport.is_empty() {
+        config.set("RCCL_TRANSPORT", transport).expect("a known transport");
+    }
+    if !algorithm.is_empty() {
+        config.set("RCCL_ALGO", algorithm).expect("a known algorithm");
+    }
+    config.timeout = Duration::from_secs(30);
+    config.init_timeout = Duration::from_secs(30);
+    config
+}
+
+/// A small deterministic stream of numbers.
+pub struct Stream(pub u64);
+
+impl Stream {
+    /// The next 64 bits (splitmix64).
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
