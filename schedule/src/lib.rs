@@ -3,7 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
+pub mod explain;
 mod program;
+pub mod validate;
 
 pub use algorithm::{Algorithm, Collective, UnknownAlgorithm, program, programs};
+pub use explain::Explained;
 pub use program::{Buffer, Dep, Extent, Few, Layout, Op, Program, Rank, grain};
+pub use validate::{Fault, Model, Validator, Violation, Wait, validate};

@@ -52,7 +52,8 @@ pub(super) fn all_reduce(rank: Rank, layout: &Layout) -> Program {
 
             let mut op = sub_slice(mine, reduced_in(step)).recv_all(from).send_all(to);
             op.reduce_with = reduces.then_some(Buffer::INPUT);
-            op.copy_to = complete.then_some(Buffer::OUTPUT);
+            // Partial sums are kept for the reason that the ring gives.
+            op.copy_to = (!op.recv.is_empty()).then_some(Buffer::OUTPUT);
             op.finish = step == hosts - 1;
             program.push(op);
         }

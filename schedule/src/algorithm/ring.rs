@@ -1,8 +1,12 @@
 //! Ring all_reduce (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms", 2009).
 //!
 //! The array is cut into one slice per rank. The slice that ends at place `p` starts at place `p+1`, and each rank on
-//! the way adds its operand; `p` completes it, keeps it, and it goes round once more so that all keep it. Every hop is
-//! one operation without scratch: receive, reduce or keep, and send on, chunk by chunk.
+//! the way adds its operand; `p` completes it, and it goes round once more so that all have it. Every hop is one
+//! operation without scratch: receive, reduce, keep in the output, and send on, chunk by chunk.
+//!
+//! Partial sums are kept too, although they are overwritten later. All ranks do the same at the same time, so if a hop
+//! could only take in what it can send on at once, every rank would wait for room on the edge to the next one: a ring
+//! of full slots (the validator shows it as soon as a slice has more chunks than an edge has slots).
 
 use super::order::Order;
 use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
@@ -27,7 +31,7 @@ pub(super) fn all_reduce(rank: Rank, layout: &Layout, channels: u8) -> Program {
             if step < n {
                 op = op.reduce_with(Buffer::INPUT);
             }
-            if step >= n - 1 {
+            if step > 0 {
                 op = op.copy_to(Buffer::OUTPUT);
             }
             if step < 2 * n - 2 {
