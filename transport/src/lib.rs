@@ -4,6 +4,8 @@
 //! Connections are made and authenticated elsewhere: a link is built from connected sockets or from memory that both
 //! ends have mapped.
 
+#[cfg(all(not(loom), any(test, feature = "conformance")))]
+pub mod conformance;
 mod link;
 #[cfg(not(loom))]
 pub mod loopback;

@@ -19,7 +19,7 @@ const PAGE: usize = 4096;
 /// refuses a segment that was made with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Lines of each ring: a power of two from 8 to 4096.
+    /// Lines of each ring: a power of two from 64 to 4096, so that both windows can open without a poll.
     pub lines: u32,
     /// Bytes of each staging area: a multiple of 64, less than 16 MiB.
     pub staging_bytes: usize,
@@ -43,8 +43,8 @@ impl Options {
 
     /// Says which value is out of its range, if one is.
     pub(crate) fn check(&self) -> Result<(), String> {
-        if !self.lines.is_power_of_two() || !(8..=4096).contains(&self.lines) {
-            return Err(format!("{} lines: must be a power of two from 8 to 4096", self.lines));
+        if !self.lines.is_power_of_two() || !(64..=4096).contains(&self.lines) {
+            return Err(format!("{} lines: must be a power of two from 64 to 4096", self.lines));
         }
         if !self.staging_bytes.is_multiple_of(SLOT_ALIGN) || self.staging_bytes >= 1 << 24 {
             return Err(format!(

@@ -45,6 +45,8 @@
 //! [`LinkError::Protocol`](crate::LinkError::Protocol). (The bytes of a granted place are the peer's to write.)
 
 mod announce;
+#[cfg(all(test, not(loom)))]
+mod conformance_test;
 mod copy;
 mod credit;
 pub(crate) mod end;
