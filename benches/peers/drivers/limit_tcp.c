@@ -3,12 +3,11 @@
 // the sums. broadcast: the root sends, and waits for one byte back, so that both ranks time the whole transfer.
 #define _GNU_SOURCE
 #include "measure.h"
+#include "orphan.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -95,9 +94,10 @@ int main(int argc, char **argv) {
     if (bind(listener, (void *)&address, length) || listen(listener, 1)) fail("listen on the loopback interface");
     getsockname(listener, (void *)&address, &length);
 
+    pid_t parent = getpid();
     struct probe p = {.rank = fork() == 0};
     if (p.rank == 1) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        end_with(parent);
         p.socket = socket(AF_INET, SOCK_STREAM, 0);
         if (connect(p.socket, (void *)&address, sizeof address)) fail("connect over the loopback interface");
     } else

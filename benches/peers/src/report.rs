@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::library::{Collective, Library, Work};
+use crate::library::{Collective, Library, Work, word};
 use crate::machine::Machine;
 use crate::plot;
 use crate::row::Row;
@@ -49,7 +49,9 @@ impl Spread {
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
-        Some(Spread { min: *values.first()?, median: values[values.len() / 2], max: *values.last()? })
+        let (min, max) = (*values.first()?, *values.last()?);
+        let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
+        Some(Spread { min, median, max })
     }
 }
 
@@ -113,8 +115,8 @@ impl Report {
     /// What was measured, in a line.
     pub fn title(&self) -> String {
         let Work { collective, ranks, transport, memory, .. } = &self.work;
-        format!("{collective:?} of f32, {ranks} ranks, {transport:?}, rccl with {memory:?} memory")
-            .to_lowercase()
+        let (collective, transport, memory) = (word(collective), word(transport), word(memory));
+        format!("{collective} of f32, {ranks} ranks, {transport}, rccl with {memory} memory")
     }
 
     pub fn table(&self) -> String {
