@@ -2,6 +2,8 @@
 //! that go away.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -122,10 +124,10 @@ fn send(link: &mut TcpLink, sequence: u32, bytes: &[u8]) {
 }
 
 /// Message lengths and contents that both ends know.
-fn script(seed: u64, eager: usize, most: usize) -> Vec<Vec<u8>> {
-    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+fn script(count: usize, eager: usize, most: usize) -> Vec<Vec<u8>> {
+    let mut rng = rand::rngs::StdRng::seed_from_u64(1);
     let edges = [0, 1, 8, eager, eager + 1, most];
-    (0..60)
+    (0..count)
         .map(|i| {
             let long = if rng.random_bool(0.6) { eager } else { most };
             let len = edges.get(i).copied().unwrap_or_else(|| rng.random_range(0..=long));
@@ -135,17 +137,21 @@ fn script(seed: u64, eager: usize, most: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn one_way(host: IpAddr, count: usize, options: TcpOptions, most: usize) {
+fn one_way(host: IpAddr, count: usize, options: TcpOptions, messages: usize, most: usize) {
     let (mut a, mut b) = links(host, count, options);
+    let received = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&received);
     let sender = thread::spawn(move || {
-        for (i, bytes) in script(1, options.eager, most).iter().enumerate() {
+        for (i, bytes) in script(messages, options.eager, most).iter().enumerate() {
             send(&mut a, i as u32, bytes);
         }
-        // All was sent: the receiver still gets it after this end is gone.
+        // The rest of an eager message that a full socket did not take leaves when the link is polled.
+        wait(&mut a, "the receiver to have it all", |_| Ok(seen.load(Ordering::Acquire).then_some(())));
     });
-    for (i, bytes) in script(1, options.eager, most).iter().enumerate() {
+    for (i, bytes) in script(messages, options.eager, most).iter().enumerate() {
         assert!(receive(&mut b, i as u32, bytes.len()) == *bytes, "message {i} of {} bytes", bytes.len());
     }
+    received.store(true, Ordering::Release);
     sender.join().unwrap();
     let end = try_wait(&mut b, "the end", |_| Ok(None::<()>));
     assert!(matches!(end, Err(LinkError::Closed { .. } | LinkError::Io { .. })), "{end:?}");
@@ -155,7 +161,7 @@ fn one_way(host: IpAddr, count: usize, options: TcpOptions, most: usize) {
 fn messages_arrive_over_both_families_and_any_number_of_sockets() {
     for host in [LOCAL4, LOCAL6] {
         for count in [2, 3, 5] {
-            one_way(host, count, TcpOptions { stripe: 10_000, ..TcpOptions::default() }, 300_000);
+            one_way(host, count, TcpOptions { stripe: 10_000, ..TcpOptions::default() }, 60, 300_000);
         }
     }
 }
@@ -165,7 +171,7 @@ fn small_socket_buffers_force_partial_transfers() {
     let options =
         TcpOptions { socket_buffer: Some(4096), stripe: 777, eager: 20_000, ..TcpOptions::default() };
     for count in [2, 4] {
-        one_way(LOCAL4, count, options, 100_000);
+        one_way(LOCAL4, count, options, 8, 30_000);
     }
 }
 
@@ -263,11 +269,17 @@ fn mismatched_messages_are_told_by_their_tags() {
     assert_eq!((incoming.tag, incoming.len), (tag(5), Some(10)));
     b.flush().unwrap();
     a.open_send(tag(7), 1 << 20, None).unwrap().unwrap();
+    let foreign = a.open_send(tag(8), 1 << 20, None).unwrap().unwrap();
     a.flush().unwrap();
     let m = open_recv(&mut b, 8, 4);
     let incoming = head(&mut b, m);
     assert_eq!((incoming.tag, incoming.source), (tag(7), Source::Copy));
-    a.poll().unwrap();
+    // The sender of a long message sees it too, by the grant, and nothing leaves.
+    open_recv(&mut b, 9, 1 << 20);
+    b.flush().unwrap();
+    wait(&mut a, "the grant", |link| Ok((link.sink(foreign)? == Sink::Foreign(tag(9))).then_some(())));
+    // SAFETY: the array is valid during the call.
+    assert_eq!(unsafe { a.write(foreign, 0, [1u8; 4].as_ptr(), 4) }.unwrap(), 0);
 }
 
 #[test]
@@ -351,6 +363,35 @@ fn vanished_peer_is_reported() {
         });
         assert!(matches!(end, Err(LinkError::Closed { .. } | LinkError::Io { .. })), "{end:?}");
     }
+}
+
+/// What was announced before the peer closed in good order is still delivered; the end is reported after it.
+#[test]
+fn last_messages_outlive_their_sender() {
+    let (mut a, mut b) = links(LOCAL6, 2, TcpOptions::default());
+    let (m, long) = (open_recv(&mut b, 0, 50_000), vec![3u8; 50_000]);
+    b.flush().unwrap();
+    send(&mut a, 0, &long);
+    send(&mut a, 1, &[4; 9]);
+    send(&mut a, 2, &[]);
+    drop(a);
+    assert_eq!(head(&mut b, m).source, Source::Copy);
+    let mut into = vec![0u8; long.len()];
+    let mut got = 0;
+    while got < into.len() {
+        let rest = &mut into[got..];
+        got += wait(&mut b, "reading", |link| {
+            // SAFETY: the slice is valid during the call.
+            let n = unsafe { link.read(m, got as u64, rest.as_mut_ptr(), rest.len()) }?;
+            Ok((n > 0).then_some(n))
+        });
+    }
+    finish(&mut b, m, into.len());
+    assert!(into == long);
+    assert_eq!(receive(&mut b, 1, 9), [4; 9]);
+    assert_eq!(receive(&mut b, 2, 0), []);
+    let end = try_wait(&mut b, "the end", |_| Ok(None::<()>));
+    assert!(matches!(end, Err(LinkError::Closed { .. })), "{end:?}");
 }
 
 #[test]

@@ -14,7 +14,8 @@
 //!
 //! * `magic` is 0x7C52.
 //! * `kind`: 1 eager (its `length` payload bytes follow), 2 open, 3 grant, 4 credit. Only an eager frame has a payload.
-//! * `sequence` and `call` are the [`Tag`] of an eager or open frame, else zero.
+//! * `sequence` and `call` are the [`Tag`] of the sender's message, in a grant that of the receiver's; zero in a credit
+//!   frame.
 //! * `message` numbers the message in the direction from the sender of an eager or open frame to its receiver; in a
 //!   grant it is a message of the other direction. Zero in a credit frame.
 //! * `length` is the length of the message, in bytes.
@@ -45,8 +46,8 @@ pub(super) enum Frame {
     Eager { message: MessageId, tag: Tag, length: u64 },
     /// The sender has opened a message of `length` bytes and waits for the grant.
     Open { message: MessageId, tag: Tag, length: u64 },
-    /// The receiver takes `length` bytes of a message.
-    Grant { message: MessageId, length: u64 },
+    /// The receiver takes `length` bytes of a message, if it has this tag.
+    Grant { message: MessageId, tag: Tag, length: u64 },
     /// Nothing but the count of released eager messages.
     Credit,
 }
@@ -71,7 +72,7 @@ pub(super) fn encode(frame: Frame, released: u64) -> [u8; HEADER] {
     let (kind, message, tag, length) = match frame {
         Frame::Eager { message, tag, length } => (EAGER, message, tag, length),
         Frame::Open { message, tag, length } => (OPEN, message, tag, length),
-        Frame::Grant { message, length } => (GRANT, message, Tag::default(), length),
+        Frame::Grant { message, tag, length } => (GRANT, message, tag, length),
         Frame::Credit => (CREDIT, 0, Tag::default(), 0),
     };
     zerocopy::transmute!(Wire {
@@ -111,7 +112,7 @@ pub(super) fn decode(bytes: &[u8; HEADER], eager: usize) -> Result<(Frame, u64),
         }
         EAGER => Frame::Eager { message, tag, length },
         OPEN => Frame::Open { message, tag, length },
-        GRANT => Frame::Grant { message, length },
+        GRANT => Frame::Grant { message, tag, length },
         CREDIT => Frame::Credit,
         kind => return Err(format!("a frame of unknown kind {kind}")),
     };
@@ -130,7 +131,7 @@ mod tests {
         for frame in [
             Frame::Eager { message: 7, tag: TAG, length: 100 },
             Frame::Open { message: u64::MAX, tag: TAG, length: 1 << 40 },
-            Frame::Grant { message: 3, length: 9 },
+            Frame::Grant { message: 3, tag: TAG, length: 9 },
             Frame::Credit,
         ] {
             assert_eq!(decode(&encode(frame, 11), 100), Ok((frame, 11)));

@@ -221,8 +221,7 @@ mod tests {
         let mut rng = rand::rngs::StdRng::seed_from_u64(2);
         let mut inbox = Inbox::new(LIMIT).unwrap();
         let mut held: Vec<(Payload, Vec<u8>)> = Vec::new();
-        let mut message = 0;
-        for _ in 0..5000 {
+        for message in 0..5000 {
             let eager = held.len() < WINDOW && rng.random_bool(0.5);
             let length = if eager { rng.random_range(0..=LIMIT as u64) } else { 1 << 40 };
             let tag = Tag { sequence: message as u32, call: [1, 2] };
@@ -254,7 +253,6 @@ mod tests {
                 assert_eq!(bytes_of(&inbox, payload, expected.len() as u64), expected);
                 inbox.unpin(payload);
             }
-            message += 1;
         }
     }
 

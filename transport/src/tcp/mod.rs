@@ -10,7 +10,7 @@
 //!   sender                                            receiver
 //!     |  eager(m, tag, bytes) ----- control ------------> |  kept until released; counts against 32 credits
 //!     |                                                   |
-//!     |  open(m+1, tag, length) --- control ------------> |  grant(m+1), sent as soon as the caller opens it
+//!     |  open(m+1, tag, length) --- control ------------> |  grant(m+1, tag, length), once the caller opens it
 //!     | <-------------------------- control --- grant --- |
 //!     |  bytes ==================== bulk ===============> |  read straight into the caller's memory
 //! ```
@@ -20,7 +20,14 @@
 //! costs one one-way trip of a frame before its first byte.
 //!
 //! A peer that closes its sockets in good order is only reported once everything that it had announced is consumed, or
-//! when something is still to be sent to it.
+//! when something is still to be sent to it. Good order needs care above the link: a system that receives anything on a
+//! socket that is closed already answers with a reset and may discard what it has not sent yet. Whoever drops a link
+//! whose last messages the peer may not have received yet first needs a sign from the peer (any later message, or the
+//! control plane's farewell).
+//!
+//! An eager message or a frame that finds the control socket full is kept and leaves with a later [`Link::poll`],
+//! [`Link::flush`] or send. The control socket's send buffer is made long enough for all that credits allow, so this
+//! happens only where the system clamps it (`net.core.wmem_max`).
 //!
 //! # Waiting
 //!
@@ -49,7 +56,7 @@ use frame::Frame;
 use inbox::{Inbox, Payload};
 use outbox::Outbox;
 use receiving::{Body, Receiving};
-use sending::Sending;
+use sending::{Sending, Standing};
 
 /// How far apart the numbers of two messages in use may be: the sender's window, the receiver's, and the eager
 /// messages that are sent and not yet opened, 32 each, rounded up to a power of two.
@@ -66,7 +73,8 @@ pub struct Options {
     /// only tells the engine how long its chunks may be.
     pub slot: usize,
     /// Send and receive buffer asked for each socket, in bytes; the system clamps it to `net.core.wmem_max` and
-    /// `rmem_max`. `None` leaves the size to the system, which then adapts it.
+    /// `rmem_max`. `None` leaves the size to the system, which then adapts it; only the
+    /// control socket's send buffer is then asked to hold the 32 eager messages that credits allow.
     pub socket_buffer: Option<usize>,
     /// With more than one bulk socket: bytes that go to one of them before it is the next one's turn.
     pub stripe: usize,
@@ -114,8 +122,8 @@ impl TcpLink {
         if options.eager > 1 << 24 || options.stripe == 0 {
             return Err(Failure::Misuse { what: "eager limit above 16 MiB or stripe of zero bytes" }.into());
         }
-        for socket in &sockets {
-            prepare(socket.as_fd(), options)?;
+        for (i, socket) in sockets.iter().enumerate() {
+            prepare(socket.as_fd(), i == 0, options)?;
         }
         let control = sockets.remove(0);
         let inbox = Inbox::new(options.eager)
@@ -176,7 +184,7 @@ impl TcpLink {
                 Frame::Open { message, tag, length } => {
                     self.receiving.announce(message, tag, length, None)?
                 }
-                Frame::Grant { message, length } => self.sending.granted(message, length)?,
+                Frame::Grant { message, tag, length } => self.sending.granted(message, tag, length)?,
                 Frame::Credit => {}
             }
         }
@@ -313,13 +321,17 @@ impl Link for TcpLink {
         if !self.outbox.push(header) {
             return Ok(None);
         }
-        self.sending.opened(len);
+        self.sending.opened(tag, len);
         Ok(Some(message))
     }
 
     fn sink(&mut self, m: MessageId) -> Result<Sink> {
         self.check()?;
-        Ok(if self.sending.is_granted(m) { Sink::Copy } else { Sink::Waiting })
+        Ok(match self.sending.standing(m) {
+            Standing::Waiting => Sink::Waiting,
+            Standing::Granted => Sink::Copy,
+            Standing::Foreign(tag) => Sink::Foreign(tag),
+        })
     }
 
     fn reserve(&mut self, _m: MessageId, _len: usize) -> Result<Option<*mut u8>> {
@@ -368,7 +380,7 @@ impl Link for TcpLink {
 
     fn open_recv(
         &mut self,
-        _tag: Tag,
+        tag: Tag,
         len: u64,
         eager: bool,
         _target: Option<Place>,
@@ -377,7 +389,7 @@ impl Link for TcpLink {
         let Some(message) = self.receiving.room() else { return Ok(None) };
         let granted = !eager && len > self.options.eager as u64;
         if granted && self.ended.is_none() {
-            let header = self.stamp(Frame::Grant { message, length: len });
+            let header = self.stamp(Frame::Grant { message, tag, length: len });
             if !self.outbox.push(header) {
                 return Ok(None);
             }
@@ -462,9 +474,22 @@ impl Link for TcpLink {
     }
 }
 
-fn prepare(socket: BorrowedFd<'_>, options: &Options) -> Result<()> {
+impl Drop for TcpLink {
+    fn drop(&mut self) {
+        // Closing a socket with unread bytes, credits say, resets the connection and may take bytes along that are
+        // still on their way out. One look never blocks; frames that come later are the caller's concern.
+        let _ = self.receive();
+    }
+}
+
+fn prepare(socket: BorrowedFd<'_>, control: bool, options: &Options) -> Result<()> {
     sockopt::set_tcp_nodelay(socket, true)
         .map_err(|errno| system("setting TCP_NODELAY on a socket", errno))?;
+    if control && options.socket_buffer.is_none() {
+        // Room for all that credits allow, so that an eager message whole leaves this process when it is sent.
+        sockopt::set_socket_send_buffer_size(socket, WINDOW * (frame::HEADER + options.eager))
+            .map_err(|errno| system("setting the send buffer of a socket", errno))?;
+    }
     if let Some(bytes) = options.socket_buffer {
         sockopt::set_socket_send_buffer_size(socket, bytes)
             .map_err(|errno| system("setting the send buffer of a socket", errno))?;

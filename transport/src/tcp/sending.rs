@@ -2,24 +2,43 @@
 
 use super::SPAN;
 use super::failure::Failure;
-use crate::link::{MessageId, WINDOW};
+use crate::link::{MessageId, Tag, WINDOW};
 
 /// One granted message, from its opening to its closing.
 #[derive(Clone, Copy, Default)]
 struct Sent {
     open: bool,
+    tag: Tag,
     length: u64,
     /// Where it begins in the bulk stream.
     base: u64,
+}
+
+/// What the receiver has said of a message.
+#[derive(Clone, Copy, Default)]
+struct Grant {
+    /// The message's number plus one; zero for no message.
+    number: u64,
+    tag: Tag,
+    length: u64,
+}
+
+/// How an open message stands with its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Waiting,
+    Granted,
+    /// The receiver has opened a message of another call instead.
+    Foreign(Tag),
 }
 
 /// Which messages were opened, granted and closed, and how many credits for eager ones are left.
 pub(super) struct Sending {
     /// By number modulo [`SPAN`].
     messages: [Sent; SPAN],
-    /// By number modulo [`SPAN`]: number plus one and length of the last grant seen there. A grant may come before
-    /// its message is opened, and for a message that was sent eagerly (a mismatch that the receiver's caller finds).
-    grants: [(u64, u64); SPAN],
+    /// By number modulo [`SPAN`]: the last grant seen there. A grant may come before its message is opened, and for a
+    /// message that was sent eagerly (a mismatch that the receiver's caller finds).
+    grants: [Grant; SPAN],
     next: MessageId,
     /// No message before this one is open.
     oldest: MessageId,
@@ -36,7 +55,7 @@ impl Sending {
     pub(super) fn new() -> Sending {
         Sending {
             messages: [Sent::default(); SPAN],
-            grants: [(0, 0); SPAN],
+            grants: [Grant::default(); SPAN],
             next: 0,
             oldest: 0,
             open: 0,
@@ -75,15 +94,15 @@ impl Sending {
     }
 
     /// The message that [`Sending::open_room`] numbered is opened.
-    pub(super) fn opened(&mut self, length: u64) {
-        self.messages[slot(self.next)] = Sent { open: true, length, base: self.stream };
+    pub(super) fn opened(&mut self, tag: Tag, length: u64) {
+        self.messages[slot(self.next)] = Sent { open: true, tag, length, base: self.stream };
         self.open += 1;
         self.stream = self.stream.wrapping_add(length);
         self.advance();
     }
 
-    /// The peer takes `length` bytes of `message`.
-    pub(super) fn granted(&mut self, message: MessageId, length: u64) -> Result<(), Failure> {
+    /// The peer takes `length` bytes of `message`, if it has this tag.
+    pub(super) fn granted(&mut self, message: MessageId, tag: Tag, length: u64) -> Result<(), Failure> {
         let ahead = self.next.saturating_add(WINDOW as u64);
         if message < self.next_grant || message >= ahead {
             let (first, next) = (self.next_grant, self.next);
@@ -94,7 +113,7 @@ impl Sending {
             });
         }
         self.next_grant = message + 1;
-        self.grants[slot(message)] = (message + 1, length);
+        self.grants[slot(message)] = Grant { number: message + 1, tag, length };
         Ok(())
     }
 
@@ -110,22 +129,29 @@ impl Sending {
         Ok(())
     }
 
-    /// Whether the grant of open message `m` is here.
-    pub(super) fn is_granted(&self, m: MessageId) -> bool {
-        self.grants[slot(m)].0 == m + 1
+    /// Whether the grant of open message `m` is here, and for the same call.
+    pub(super) fn standing(&self, m: MessageId) -> Standing {
+        let grant = &self.grants[slot(m)];
+        if grant.number != m + 1 {
+            Standing::Waiting
+        } else if grant.tag != self.messages[slot(m)].tag {
+            Standing::Foreign(grant.tag)
+        } else {
+            Standing::Granted
+        }
     }
 
     /// Position in the bulk stream of byte `at` of open message `m`, and how many bytes from there may be written;
-    /// `None` while the grant is not here.
+    /// `None` without a grant for the same call.
     pub(super) fn span(&self, m: MessageId, at: u64) -> Result<Option<(u64, u64)>, Failure> {
         let message = &self.messages[slot(m)];
         if m < self.oldest || m >= self.next || !message.open {
             return Err(Failure::Misuse { what: "writing to a message that is not open" });
         }
-        if !self.is_granted(m) {
+        if self.standing(m) != Standing::Granted {
             return Ok(None);
         }
-        let granted = self.grants[slot(m)].1;
+        let granted = self.grants[slot(m)].length;
         Ok(Some((message.base.wrapping_add(at), message.length.min(granted).saturating_sub(at))))
     }
 
