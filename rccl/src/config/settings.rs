@@ -93,6 +93,9 @@ settings! {
     /// The host's identity: ranks with equal ids may share memory. By default the boot id and the namespaces.
     "RCCL_HOSTID" or "NCCL_HOSTID" => host_id: Option<String> = None;
 
+    /// The PMIx library to open under `mpirun` and `srun --mpi=pmix`, instead of `libpmix.so.2`.
+    "RCCL_PMIX_LIBRARY" => pmix_library: Option<PathBuf> = None;
+
     /// How long a process waits for all the others to join.
     "RCCL_INIT_TIMEOUT" => init_timeout: Duration = Duration::from_secs(5 * 60);
     /// How long a call may take before it fails on all ranks.
