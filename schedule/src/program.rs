@@ -147,6 +147,15 @@ pub struct Dep {
 /// The k-th operation that sends from a to b on a channel meets the k-th that receives at b from a on that channel,
 /// both in program order; an edge is never reordered. An operation ends when it has moved its bytes **and its sends
 /// have been released by their receivers**; that is what `after` waits for.
+///
+/// What runs an operation keeps to this, and the [validator](crate::validate) counts on it:
+///
+/// - A chunk whose value is kept (`copy_to`), or lies in memory anyway (nothing is received), is taken in as soon as its
+///   operands are there, **never waiting for room on the edges to its targets**; what cannot be sent on at once is sent
+///   from memory later. Rings and direct all_reduce get stuck otherwise: every rank would wait for its neighbour.
+/// - A computed value is published to receivers only when it is stored in `copy_to` too. A peer's memory may be written
+///   in the same pass.
+/// - At each element, operands are read before anything is written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Op {
     /// The elements that the operation covers, the same in every buffer that it touches.
