@@ -4,7 +4,7 @@ use crate::element::{DataType, ReduceOp};
 use std::fmt;
 
 /// The collective operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Collective {
@@ -41,6 +41,7 @@ impl Collective {
 /// word 1:  count in elements
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(into = "[u64; 2]", try_from = "[u64; 2]")]
 pub struct Call {
     /// Which collective.
     pub collective: Collective,
@@ -87,6 +88,20 @@ impl Call {
     #[inline]
     pub fn bytes(&self) -> u64 {
         self.count * self.dtype.size() as u64
+    }
+}
+
+impl From<Call> for [u64; 2] {
+    fn from(call: Call) -> [u64; 2] {
+        call.pack()
+    }
+}
+
+impl TryFrom<[u64; 2]> for Call {
+    type Error = &'static str;
+
+    fn try_from(words: [u64; 2]) -> Result<Call, &'static str> {
+        Call::unpack(words).ok_or("words that no call is packed to")
     }
 }
 

@@ -22,6 +22,10 @@ pub struct Member {
 /// `rank 3 (hostB, pid 4711)`
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rank == u32::MAX {
+            // The process that made the unique id may hold no rank.
+            return write!(f, "the root process ({}, pid {})", self.host, self.pid);
+        }
         write!(f, "rank {} ({}, pid {})", self.rank, self.host, self.pid)
     }
 }

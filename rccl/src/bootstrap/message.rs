@@ -1,0 +1,124 @@
+//! What the ranks and the root say to each other over the control connections.
+
+use crate::call::Call;
+use crate::error::{CallOf, Failure, Member};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// From a rank to the root.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum ToRoot {
+    /// The first message of a rank.
+    Join(Joining),
+    /// Asks for the details of a peer.
+    Ask { rank: u32 },
+    /// The rank's call has made no progress for a while.
+    Stalled { sequence: u32 },
+    /// Answer to [`FromRoot::Query`].
+    State { round: u32, state: State },
+    /// Something failed.
+    Report(Report),
+    /// The rank leaves; it will not enter another call.
+    Goodbye { state: State },
+    /// Answer to [`FromRoot::Ping`].
+    Pong,
+}
+
+/// From the root to a rank.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum FromRoot {
+    /// The rank cannot join, or the job does not come together.
+    Refused { cause: String, hint: String },
+    /// Everybody is there.
+    Welcome { root: Member, runs: Vec<super::layout::Run> },
+    /// A peer's details.
+    Details { rank: u32, details: Box<Details> },
+    /// Where are you? Answered with [`ToRoot::State`].
+    Query { round: u32 },
+    /// Who has not entered the call that the rank is stalled in.
+    Waiting { sequence: u32, missing: Vec<(Member, CallOf)> },
+    /// The first failure of the communicator.
+    Failed(Failure),
+    /// Are you alive? Answered with [`ToRoot::Pong`].
+    Ping,
+    /// The root's process has said goodbye, and answers a goodbye; when it closes the connection, nothing is wrong.
+    Leaving {
+        /// The last call that its rank entered.
+        entered: u32,
+    },
+}
+
+/// A rank as it introduces itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Joining {
+    pub rank: u32,
+    pub size: u32,
+    /// How long it is willing to wait.
+    pub patience: Duration,
+    /// Settings that must be the same on all ranks, as one text.
+    pub agreement: String,
+    /// Rank 0's holds for the job.
+    pub silence: Silence,
+    pub details: Details,
+}
+
+/// When a process that says nothing is reported, and when it is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Silence {
+    pub warn: Duration,
+    pub fatal: Duration,
+}
+
+impl Silence {
+    /// How often a sign of life is asked for.
+    pub(crate) fn pulse(&self) -> Duration {
+        (self.warn.min(self.fatal) / 4).max(Duration::from_millis(10))
+    }
+}
+
+/// What peers need to know to connect to a rank, and errors to name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Details {
+    pub host: super::host::Identity,
+    pub pid: u32,
+    /// Path of the socket for links within the host, if shared memory is allowed.
+    pub path: Option<String>,
+    /// Where its TCP listener is reachable, best first; empty when TCP is not allowed.
+    pub addresses: Vec<IpAddr>,
+    pub port: u16,
+}
+
+impl Details {
+    pub(crate) fn member(&self, rank: u32) -> Member {
+        Member { rank, host: self.host.name.clone(), pid: self.pid }
+    }
+}
+
+/// Where a rank is in its program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// Number of the last call that it entered; 0: none.
+    pub entered: u32,
+    /// Number of the last call that it completed; 0: none.
+    pub completed: u32,
+    /// The last calls that it entered: number and packed signature.
+    pub calls: Vec<(u32, [u64; 2])>,
+}
+
+impl State {
+    /// The call with this number, as far as it is remembered.
+    pub(crate) fn call(&self, sequence: u32) -> Option<Call> {
+        let (_, words) = self.calls.iter().find(|(number, _)| *number == sequence)?;
+        Call::unpack(*words)
+    }
+}
+
+/// A failure as the rank sees it that meets it; the root decides what the first cause is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    Mismatch { sequence: u32, calls: Vec<CallOf> },
+    Timeout { sequence: u32, waited: Duration },
+    LinkLost { peer: u32, transport: String, sequence: u32, cause: String },
+    Aborted { why: String },
+}

@@ -1,0 +1,235 @@
+//! Making links: which transport joins a pair of ranks, and why.
+//!
+//! The lower rank of a pair connects, the higher accepts. Two ranks whose hosts claim to be the same try shared memory
+//! first, over a path socket ([`local`]); whatever refuses it (another mount namespace, another user, a setting) is
+//! kept as the reason for TCP ([`tcp`]), and logged once.
+
+mod local;
+mod passing;
+mod tcp;
+
+use super::JoinOptions;
+use super::session::{Command, link_lost};
+use super::shared::Shared;
+use crate::bootstrap::Listening;
+use crate::bootstrap::handshake::Secret;
+use crate::bootstrap::interface;
+use crate::bootstrap::message::Details;
+use crate::config::Config;
+use crate::error::Result;
+pub(super) use local::fetch_regions;
+pub(crate) use local::sweep;
+use rccl_transport::{Kind, Link, TcpOptions, shm};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// How long one way of making a link may take in all.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A link that was made.
+pub(crate) struct Made {
+    pub peer: u32,
+    pub link: Box<dyn Link>,
+    pub kind: Kind,
+    /// Why it is of this kind, and what it cannot do.
+    pub reason: String,
+}
+
+/// How links are made. All but `copies` must be the same on all ranks.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkSettings {
+    /// Whether shared memory may be used; else the reason.
+    pub shm: std::result::Result<(), String>,
+    /// Whether TCP may be used.
+    pub tcp: bool,
+    /// Whether processes may copy out of each other's memory; else the reason.
+    pub copies: std::result::Result<(), String>,
+    /// Sockets of a TCP link: one for control, the others for bulk.
+    pub sockets: u8,
+    pub shm_options: shm::Options,
+    pub tcp_options: TcpOptions,
+}
+
+impl LinkSettings {
+    pub(crate) fn new(config: &Config) -> LinkSettings {
+        let shm = if config.shm_disable {
+            Err("RCCL_SHM_DISABLE is set".into())
+        } else if !config.transport.allows("shm") {
+            Err("RCCL_TRANSPORT leaves shm out".into())
+        } else {
+            Ok(())
+        };
+        let defaults = shm::Options::default();
+        let staging_bytes = config.buffsize.0.next_multiple_of(64).clamp(4096, (16 << 20) - 64);
+        let slot = defaults.slot.min(staging_bytes / 4);
+        LinkSettings {
+            shm,
+            tcp: config.transport.allows("tcp"),
+            copies: if config.copy_disable { Err("RCCL_COPY_DISABLE is set".into()) } else { Ok(()) },
+            sockets: config.nsocks.clamp(1, 64) as u8 + 1,
+            shm_options: shm::Options { staging_bytes, slot, eager: defaults.eager.min(slot), ..defaults },
+            tcp_options: TcpOptions::default(),
+        }
+    }
+
+    /// The settings that must agree, one to a line.
+    pub(crate) fn agreement(&self, config: &Config) -> String {
+        let shm = if self.shm.is_ok() { "used" } else { "not used" };
+        let tcp = if self.tcp { "used" } else { "not used" };
+        format!(
+            "shared memory {shm}\nTCP {tcp}\nRCCL_NSOCKS={}\nRCCL_BUFFSIZE={}\nRCCL_ALGO={:?}\nRCCL_NCHANNELS={:?}\nRCCL_MAX_NCHANNELS={:?}",
+            config.nsocks, config.buffsize.0, config.algo, config.nchannels, config.max_nchannels
+        )
+    }
+
+    /// The longest message in bytes that is eager on every link that may be made.
+    pub(crate) fn eager(&self) -> usize {
+        match (&self.shm, self.tcp) {
+            (Ok(()), true) => self.shm_options.eager.min(self.tcp_options.eager),
+            (Ok(()), false) => self.shm_options.eager,
+            (Err(_), _) => self.tcp_options.eager,
+        }
+    }
+}
+
+/// Where the peers' connections arrive.
+pub(super) struct Listeners {
+    local: Option<local::Listener>,
+    tcp: Option<(tokio::net::TcpListener, u16)>,
+}
+
+impl Listeners {
+    /// Opens what the settings allow.
+    ///
+    /// # Errors
+    /// [`crate::Error::System`] when no port can be bound. A path that cannot be bound costs shared memory only.
+    pub(super) fn open(options: &JoinOptions, secret: &Secret, rank: u32) -> Result<Listeners> {
+        let local = options.links.shm.is_ok().then(|| local::Listener::open(secret.job, rank));
+        let local = local.and_then(|opened| {
+            opened.inspect_err(|error| tracing::warn!(%error, "no shared memory with other processes")).ok()
+        });
+        let tcp = if options.links.tcp {
+            let (listener, port) = crate::bootstrap::rendezvous::bind(None, &options.listening)?;
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(|source| crate::Error::System {
+                during: "listening for links".into(),
+                source: Arc::new(source),
+                hint: "raise the limit of open files (`ulimit -n`)".into(),
+            })?;
+            Some((listener, port))
+        } else {
+            None
+        };
+        Ok(Listeners { local, tcp })
+    }
+
+    pub(super) fn path(&self) -> Option<String> {
+        self.local.as_ref().map(local::Listener::path)
+    }
+    pub(super) fn port(&self) -> u16 {
+        self.tcp.as_ref().map_or(0, |(_, port)| *port)
+    }
+    /// What peers are told: the address `own` that leads to the root first.
+    pub(super) fn addresses(&self, listening: &Listening, own: Option<IpAddr>) -> Vec<IpAddr> {
+        if self.tcp.is_none() {
+            return Vec::new();
+        }
+        let mut addresses = listening.choice.select(&interface::addresses());
+        if let Some(own) = own.filter(|own| !own.is_loopback()) {
+            let allowed = listening.choice == Default::default() || addresses.contains(&own);
+            if allowed {
+                addresses.retain(|address| *address != own);
+                addresses.insert(0, own);
+            }
+        }
+        addresses.truncate(8);
+        addresses
+    }
+
+    /// Accepts for as long as the session lives.
+    pub(super) fn serve(self, shared: &Arc<Shared>, secret: &Secret, tasks: &mut JoinSet<Option<Command>>) {
+        if let Some(listener) = self.local {
+            tasks.spawn(local::accept(listener, shared.clone(), secret.clone()));
+        }
+        if let Some((listener, _)) = self.tcp {
+            tasks.spawn(tcp::accept(listener, shared.clone(), secret.clone()));
+        }
+    }
+}
+
+/// Makes the link to a higher rank and delivers it, or says why there is none.
+pub(super) async fn connect(
+    shared: Arc<Shared>,
+    secret: Secret,
+    peer: u32,
+    details: Details,
+) -> Option<Command> {
+    let neighbours = details.host.key == shared.details.host.key;
+    let no_shm = match (&shared.links.shm, &details.path) {
+        _ if !neighbours => Obstacle::Natural("different hosts".into()),
+        (Err(reason), _) => Obstacle::Natural(reason.clone()),
+        (Ok(()), None) => Obstacle::Unexpected("the peer could not open a path socket".into()),
+        (Ok(()), Some(path)) => {
+            let made = local::connect(&shared, &secret, peer, path);
+            match tokio::time::timeout(PATIENCE, made).await {
+                Ok(Ok(made)) => {
+                    shared.deliver(made);
+                    return None;
+                }
+                Ok(Err(local::NoLink::Refused(reason))) => Obstacle::Unexpected(reason),
+                // The peer may believe that there is a link: a second one would not be the same at both ends.
+                Ok(Err(local::NoLink::Broken(cause))) => return Some(link_lost(&shared, peer, "shm", 0, &cause)),
+                Err(_) => {
+                    let cause = format!("the peer did not answer within {} s", PATIENCE.as_secs());
+                    return Some(link_lost(&shared, peer, "shm", 0, &cause));
+                }
+            }
+        }
+    };
+    let reason = match no_shm {
+        Obstacle::Natural(reason) => format!("{reason}: TCP"),
+        Obstacle::Unexpected(reason) => {
+            let reason = format!("same host, but no shared memory ({reason}): TCP");
+            if !shared.links.tcp {
+                let cause = format!("{reason} is not allowed by RCCL_TRANSPORT");
+                return Some(link_lost(&shared, peer, "shm", 0, &cause));
+            }
+            warn_once(&shared, peer, &reason);
+            reason
+        }
+    };
+    if !shared.links.tcp {
+        let cause = format!("{reason} is not allowed by RCCL_TRANSPORT");
+        return Some(link_lost(&shared, peer, "tcp", 0, &cause));
+    }
+    match tokio::time::timeout(PATIENCE, tcp::connect(&shared, &secret, peer, &details, reason)).await {
+        Ok(Ok(made)) => {
+            shared.deliver(made);
+            None
+        }
+        Ok(Err(cause)) => Some(link_lost(&shared, peer, "tcp", 0, &cause)),
+        Err(_) => {
+            let cause = format!("no connection within {} s", PATIENCE.as_secs());
+            Some(link_lost(&shared, peer, "tcp", 0, &cause))
+        }
+    }
+}
+
+/// Why there is no shared memory between two ranks.
+enum Obstacle {
+    /// As it should be.
+    Natural(String),
+    /// It should have worked.
+    Unexpected(String),
+}
+
+/// A fallback is never silent, and says so once for all peers.
+fn warn_once(shared: &Shared, peer: u32, reason: &str) {
+    if shared.fell_back.swap(true, Ordering::Relaxed) {
+        tracing::debug!("{}: link to rank {peer}: {reason}", shared.me);
+    } else {
+        tracing::warn!("{}: link to rank {peer}: {reason} (further ones at debug level)", shared.me);
+    }
+}

@@ -1,0 +1,73 @@
+//! The process's one control thread.
+
+use crate::error::{Error, Result};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
+
+static RUNNING: Mutex<Option<(u32, Handle)>> = Mutex::new(None);
+
+/// The runtime of the control thread "rccl-control", which is started at the first use and lives as long as the
+/// process. It serves all communicators, so nothing on it may block. After a `fork` the child gets its own.
+///
+/// # Errors
+/// [`Error::System`] when the thread cannot be started.
+pub(crate) fn control_thread() -> Result<Handle> {
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let process = std::process::id();
+    if let Some((owner, handle)) = &*running
+        && *owner == process
+    {
+        return Ok(handle.clone());
+    }
+    let refused = |source: std::io::Error| Error::System {
+        during: "starting the control thread".into(),
+        source: Arc::new(source),
+        hint: "look at the limits of threads and open files (`ulimit -u`, `ulimit -n`)".into(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Only name look-ups use these.
+        .max_blocking_threads(2)
+        .thread_name("rccl-names")
+        .build()
+        .map_err(refused)?;
+    let handle = runtime.handle().clone();
+    let blocked = SignalsBlocked::new();
+    let spawned = std::thread::Builder::new().name("rccl-control".into()).stack_size(512 << 10).spawn(move || {
+        runtime.block_on(std::future::pending::<()>());
+    });
+    drop(blocked);
+    spawned.map_err(refused)?;
+    *running = Some((process, handle.clone()));
+    Ok(handle)
+}
+
+/// Blocks all signals in this thread, and so in those that it starts, until dropped: the program's handlers must not
+/// run on our thread, and a peer's death must not raise SIGPIPE in it.
+struct SignalsBlocked(libc::sigset_t);
+
+impl SignalsBlocked {
+    fn new() -> SignalsBlocked {
+        let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: the function initialises the whole set.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        // SAFETY: initialised just now.
+        let mut all = unsafe { all.assume_init() };
+        // A fault of this thread must still end the process in the usual way.
+        for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT, libc::SIGTRAP] {
+            // SAFETY: the set is initialised and the number is a signal.
+            unsafe { libc::sigdelset(&raw mut all, fault) };
+        }
+        let mut before = all;
+        // SAFETY: both sets are initialised and live across the call.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before) };
+        SignalsBlocked(before)
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: the set is the mask that this thread had before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
+}
