@@ -88,8 +88,9 @@ impl Lanes for Words8 {
             // SAFETY: the caller promises 8 bytes.
             return unsafe { _mm_storel_epi64(to.cast(), packed) };
         }
+        let packed = _mm256_castsi128_si256(packed);
         // SAFETY: the caller promises that many bytes.
-        unsafe { write(_mm256_castsi128_si256(packed), to, lanes) }
+        unsafe { write(packed, to, lanes) }
     }
 
     #[inline]
@@ -99,8 +100,9 @@ impl Lanes for Words8 {
             // SAFETY: the caller promises 16 bytes.
             return unsafe { _mm_storeu_si128(to.cast(), packed) };
         }
+        let packed = _mm256_castsi128_si256(packed);
         // SAFETY: the caller promises that many bytes.
-        unsafe { write(_mm256_castsi128_si256(packed), to, 2 * lanes) }
+        unsafe { write(packed, to, 2 * lanes) }
     }
 
     #[inline]

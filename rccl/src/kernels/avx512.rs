@@ -45,8 +45,9 @@ impl Lanes for Words16 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn store8(self, to: *mut u8, lanes: usize) {
+        let packed = _mm512_cvtepi32_epi8(self.0);
         // SAFETY: only the bytes that the caller promises are written.
-        unsafe { _mm_mask_storeu_epi8(to.cast(), mask(lanes) as __mmask16, _mm512_cvtepi32_epi8(self.0)) }
+        unsafe { _mm_mask_storeu_epi8(to.cast(), mask(lanes) as __mmask16, packed) }
     }
 
     #[inline]

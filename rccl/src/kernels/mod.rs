@@ -17,6 +17,26 @@
 //! - Integers wrap; avg truncates toward zero. Avg divides once, in the last hop.
 //!
 //! The processor's rounding mode and its flush-to-zero and denormals-are-zero flags are taken to be at their defaults.
+//!
+//! # What it costs
+//!
+//! On a Xeon of 2023 (AVX-512, 2 GHz, 48 KiB of first-level cache), f32 sum of two inputs into both of them:
+//!
+//! ```text
+//! bytes of an input   kernel    the plain loop in 512-bit vectors
+//!          1 KiB       17 ns      15 ns
+//!         16 KiB      237 ns     206 ns    the canonical NaN: a compare and a blend for each register
+//!         64 KiB      3.3 us     3.3 us    beyond the first-level cache it is free
+//! ```
+//!
+//! A call of few elements takes 4 to 6 ns, and twice that if the operands were stored a few cycles before (a masked load
+//! waits for such stores to reach the cache). In 16 KiB, f16 and bf16 (8,192 elements) take 1.0 and 1.5 us, fp8 (16,384
+//! elements) 8 to 9 us.
+//!
+//! Stores are ordinary ones. Non-temporal stores were tried for outputs that are no inputs: 5.9 instead of 13 ms at 16
+//! MiB and 130 instead of 181 us at 1 MiB, but 17 instead of 8.5 us at 128 KiB, and in place there is nothing to gain,
+//! the line having been read. The engine cuts a buffer into chunks of about that last size, whose result the peer reads
+//! next; a kernel that sees one chunk cannot know the whole.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -127,6 +127,8 @@ unsafe fn copy(input: *const u8, outputs: &[*mut u8], bytes: usize) {
     }
 }
 
+/// All elements, a few registers at a time, then one by one, the last perhaps in part.
+///
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
@@ -158,6 +160,7 @@ unsafe fn sweep<R: Register, O: Operator>(
 /// # Safety
 /// As for [`run`], for `(U - 1) * LANES + lanes` elements from `at` on.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "see the comment in the body")]
 unsafe fn step<R: Register, O: Operator, const U: usize>(
     inputs: &[*const u8],
     outputs: &[*mut u8],
@@ -167,10 +170,12 @@ unsafe fn step<R: Register, O: Operator, const U: usize>(
 ) {
     // Plain loops, which unroll; the closures and iterators that would be shorter here cost a minute of compilation,
     // being instantiated for every type, operator and instruction set.
-    // SAFETY: the offset stays inside every input and output, by the caller's promise about their lengths.
-    let load =
-        |input: *const u8, u: usize| unsafe { R::load(input.add((at + u * R::LANES) * R::SIZE), lanes) };
-
+    let load = |input: *const u8, u: usize| {
+        // SAFETY: inside every input, by the caller's promise about their lengths.
+        let from = unsafe { input.add((at + u * R::LANES) * R::SIZE) };
+        // SAFETY: that many elements are readable there, by the same promise.
+        unsafe { R::load(from, lanes) }
+    };
     let mut result = [load(inputs[0], 0); U];
     for u in 1..U {
         result[u] = load(inputs[0], u);
@@ -183,8 +188,9 @@ unsafe fn step<R: Register, O: Operator, const U: usize>(
     for u in 0..U {
         result[u] = O::finish(result[u], ranks);
     }
-    for &output in outputs {
-        for u in 0..U {
+    // Register by register, not output by output: 10 % faster in the first-level cache.
+    for u in 0..U {
+        for &output in outputs {
             // SAFETY: inside the output, by the caller's promise about its length.
             let to = unsafe { output.add((at + u * R::LANES) * R::SIZE) };
             // SAFETY: as above; and `finish` leaves only canonical NaN.

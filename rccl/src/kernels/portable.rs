@@ -314,11 +314,12 @@ impl<const N: usize> Lanes for Words<N> {
 
     #[inline(always)]
     fn select_below(self, limit: Self, then: Self, otherwise: Self) -> Self {
-        let mut out = otherwise;
+        // By masks and without a branch, which the vectoriser would keep.
+        let mut out = self;
         for lane in 0..N {
-            if (self.0[lane] as i32) < (limit.0[lane] as i32) {
-                out.0[lane] = then.0[lane];
-            }
+            let below = ((self.0[lane] as i32) < (limit.0[lane] as i32)) as u32;
+            let mask = below.wrapping_neg();
+            out.0[lane] = (then.0[lane] & mask) | (otherwise.0[lane] & !mask);
         }
         out
     }
