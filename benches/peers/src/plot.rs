@@ -99,7 +99,9 @@ fn draw_ratio(report: &Report, sizes: std::ops::Range<f64>, area: &Area<'_>) -> 
         .y_labels(6)
         .x_label_formatter(&|bytes| size(bytes.round() as u64))
         .x_desc(format!("{cpu}, {cores} cores, {date}, {} rounds; bars: least to most", report.rounds))
-        .y_label_formatter(&|ratio| format!("{ratio}x"))
+        .y_label_formatter(&|ratio| {
+            if *ratio < 1.0 { format!("1/{:.0}", 1.0 / ratio) } else { format!("{ratio:.0}x") }
+        })
         .draw()?;
     let even = [(sizes.start, 1.0), (sizes.end, 1.0)];
     chart.draw_series(std::iter::once(PathElement::new(even, BLACK.stroke_width(1))))?;
