@@ -34,6 +34,19 @@
 //! [`Link::watch`] names the control socket always, a bulk socket only in the direction in which the last
 //! [`Link::read`] or [`Link::write`] made no full progress. Call it before each sleep: the answer changes.
 
+//!
+//! # What was measured
+//!
+//! On loopback, two processes on two cores with other work beside, 10th percentile of an exchange (`tcp_probe`):
+//!
+//! * 8 bytes 3.5-4.0 us, a bare exchange of 8 bytes by `send` and `recv` 3.3-3.9 us in the same minutes.
+//! * Socket buffers left to the system, 256 KiB and 4 MiB: 256 KiB in two halves takes 66.6, 66.6 and 67.8 us. So the
+//!   system decides.
+//! * Eager limit 32 KiB against 128 KiB: 64 KiB takes a median of 31-34 us granted and 27-29 us eager, but costs four
+//!   times the memory and a copy wherever bytes are only received. Two eager messages of 32 KiB take 27-29 us as well.
+//! * `SO_BUSY_POLL` and `TCP_QUICKACK` are not set: loopback has no queue to poll and answers carry the
+//!   acknowledgement. (Not measured.)
+
 mod bulk;
 mod failure;
 mod frame;
