@@ -17,6 +17,8 @@
 //!
 //! The swap makes sure that one sleep is ended by one ring, however often the peer flushes meanwhile. A waker that takes
 //! the flag of a *later* sleep than the one it saw rings all the same; the sleeper then wakes early, which is harmless.
+//! Every change of the flag is a swap, so that each side's change is ordered behind the one that it replaces: with plain
+//! stores at the sleeper the model finds a waker that reads its own old zero.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -122,7 +124,7 @@ pub(super) fn introduce(own: &Sleep, fences: Fences) {
 
 /// Sets the flag; after this the sleeper looks for news once more.
 pub(super) fn fall_asleep(own: &Sleep, fences: Fences) {
-    own.flag.store(1, Ordering::Relaxed);
+    own.flag.swap(1, Ordering::AcqRel);
     if fences == Fences::Asymmetric {
         membarrier(libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED);
     }
@@ -131,7 +133,7 @@ pub(super) fn fall_asleep(own: &Sleep, fences: Fences) {
 
 /// Clears the flag.
 pub(super) fn wake_up(own: &Sleep) {
-    own.flag.store(0, Ordering::Relaxed);
+    own.flag.swap(0, Ordering::AcqRel);
 }
 
 /// After something was published: whether the peer must be woken, which is then up to the caller alone.
@@ -143,5 +145,5 @@ pub(super) fn claim_sleeper(peer: &Sleep, fences: Fences) -> bool {
     } else {
         fence(Ordering::SeqCst);
     }
-    peer.flag.load(Ordering::Relaxed) == 1 && peer.flag.swap(0, Ordering::Relaxed) == 1
+    peer.flag.load(Ordering::Relaxed) == 1 && peer.flag.swap(0, Ordering::AcqRel) == 1
 }
