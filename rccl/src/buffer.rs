@@ -20,16 +20,17 @@ pub struct Buffer<T: Element> {
 impl<T: Element> Buffer<T> {
     pub(crate) fn new(regions: &Arc<RegionTable>, n: usize) -> Result<Buffer<T>> {
         let hint = "free memory or lift the limit (ulimit -v, the container's memory limit)";
-        let bytes = n.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize).ok_or_else(|| {
-            Error::InvalidArgument {
-                call: "alloc",
-                what: format!("{n} elements of {} bytes", size_of::<T>()),
-                hint: "no memory is that large".into(),
-            }
-        })?;
+        let bytes =
+            n.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize).ok_or_else(|| {
+                Error::InvalidArgument {
+                    call: "alloc",
+                    what: format!("{n} elements of {} bytes", size_of::<T>()),
+                    hint: "no memory is that large".into(),
+                }
+            })?;
         let region = regions.alloc(bytes.max(1)).map_err(|error| Error::System {
             during: format!("allocating {bytes} bytes of registered memory"),
-            source: Arc::new(error),
+            source: Arc::new(std::io::Error::other(error)),
             hint: hint.into(),
         })?;
         let buffer = Buffer { region, len: n, element: PhantomData };

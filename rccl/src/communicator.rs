@@ -1,17 +1,17 @@
 //! The public face: a communicator and its collectives.
 
-use crate::bootstrap::UniqueId;
+use crate::bootstrap::{Meeting, UniqueId};
 use crate::buffer::Buffer;
 use crate::call::{Call, Collective};
 use crate::config::Config;
-use crate::control::Control;
+use crate::control::{Control, JoinOptions};
 use crate::element::{DataType, Element, ReduceOp};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::fork;
-use crate::launch;
+use crate::meet;
 use rccl_transport::memory::RegionTable;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A group of ranks that call collectives together.
 ///
@@ -62,16 +62,23 @@ impl Builder {
     /// # Errors
     /// As [`Communicator::new`].
     pub fn connect(self, id: &UniqueId, rank: u32, size: u32) -> Result<Communicator> {
-        Communicator::join(id, rank, size, &self.config, self.label)
+        Communicator::join(&Meeting::Id(id.clone()), rank, size, &self.config, self.label)
     }
     /// Joins as [`Communicator::from_env`] does.
     ///
     /// # Errors
     /// As [`Communicator::from_env`].
     pub fn from_env(self) -> Result<Communicator> {
-        let placement = launch::detect(&self.config)?;
-        let (id, rank, size) = launch::meet(placement, &self.config)?;
-        Communicator::join(&id, rank, size, &self.config, self.label)
+        let invitation = meet::ask_launcher(&self.config)?;
+        let joined = Communicator::join(
+            &invitation.meeting,
+            invitation.rank,
+            invitation.size,
+            &self.config,
+            self.label,
+        );
+        drop(invitation.exchange);
+        joined
     }
 }
 
@@ -93,7 +100,7 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::from_env`], and [`Error::InvalidArgument`] when `rank >= size`.
     pub fn new(id: &UniqueId, rank: u32, size: u32) -> Result<Communicator> {
-        Communicator::join(id, rank, size, &Config::from_env()?, "world".into())
+        Communicator::join(&Meeting::Id(id.clone()), rank, size, &Config::from_env()?, "world".into())
     }
 
     /// Starts with the environment's settings.
@@ -104,7 +111,7 @@ impl Communicator {
         Ok(Builder { config: Config::from_env()?, label: "world".into() })
     }
 
-    fn join(id: &UniqueId, rank: u32, size: u32, config: &Config, label: String) -> Result<Communicator> {
+    fn join(meeting: &Meeting, rank: u32, size: u32, config: &Config, label: String) -> Result<Communicator> {
         if rank >= size {
             return Err(Error::InvalidArgument {
                 call: "Communicator::new",
@@ -112,9 +119,9 @@ impl Communicator {
                 hint: "ranks count from 0 to size - 1".into(),
             });
         }
-        let regions = Arc::new(RegionTable::new());
-        let control = Control::join(id, rank, size, config, &label, regions.clone())?;
-        let engine = Engine::new(control.clone(), regions.clone(), label.clone(), config, rank);
+        let regions = registered_memory();
+        let control = Control::join(meeting, rank, size, JoinOptions::new(config, regions.clone()))?;
+        let engine = Engine::new(control.clone(), regions.clone(), label.clone(), config, rank)?;
         let engine = Mutex::new(engine);
         let born = fork::Generation::now();
         Ok(Communicator { shared: Arc::new(Shared { rank, size, label, control, regions, engine, born }) })
@@ -204,10 +211,8 @@ impl Communicator {
         let invalid = |what: String, hint: &str| {
             Err(Error::InvalidArgument { call: call.collective.name(), what, hint: hint.into() })
         };
-        let Some(bytes) = call
-            .count
-            .checked_mul(call.dtype.size() as u64)
-            .filter(|&bytes| bytes <= isize::MAX as u64)
+        let Some(bytes) =
+            call.count.checked_mul(call.dtype.size() as u64).filter(|&bytes| bytes <= isize::MAX as u64)
         else {
             return invalid(format!("{} elements", call.count), "no memory is that large");
         };
@@ -220,7 +225,9 @@ impl Communicator {
         let apart = (input as u64).abs_diff(output as u64);
         if apart != 0 && apart < bytes {
             return invalid(
-                format!("send and receive buffers overlap: they start {apart} bytes apart and are {bytes} bytes long"),
+                format!(
+                    "send and receive buffers overlap: they start {apart} bytes apart and are {bytes} bytes long"
+                ),
                 "pass the same pointer twice to work in place, or disjoint buffers",
             );
         }
@@ -299,10 +306,10 @@ impl Communicator {
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.control.goodbye();
-    }
+/// The process's registered memory, which all its communicators share.
+fn registered_memory() -> Arc<RegionTable> {
+    static REGIONS: OnceLock<Arc<RegionTable>> = OnceLock::new();
+    REGIONS.get_or_init(RegionTable::new).clone()
 }
 
 #[inline]

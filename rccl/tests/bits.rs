@@ -34,7 +34,12 @@ fn same_bits<T: Element>(comm: &Communicator, make: fn(&mut Stream) -> T) {
             let mine: Vec<u8> = bytemuck::cast_slice(&x).to_vec();
             let mut theirs = mine.clone();
             comm.broadcast(&mut theirs, 0).unwrap();
-            assert!(mine == theirs, "{} {op:?} x{count}: rank {} differs from rank 0", T::TYPE.name(), comm.rank());
+            assert!(
+                mine == theirs,
+                "{} {op:?} x{count}: rank {} differs from rank 0",
+                T::TYPE.name(),
+                comm.rank()
+            );
         }
     }
 }

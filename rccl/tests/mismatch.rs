@@ -66,7 +66,8 @@ fn provoke(transport: &'static str, n: u32, odd: u32, common: Case, other: Case)
         first.and_then(|()| comm.barrier()).and_then(|()| comm.barrier())
     });
     for (rank, result) in errors.into_iter().enumerate() {
-        let context = format!("{transport}, {n} ranks, rank {odd} {other:?}, the others {common:?}: rank {rank}");
+        let context =
+            format!("{transport}, {n} ranks, rank {odd} {other:?}, the others {common:?}: rank {rank}");
         let error = result.expect_err(&context);
         let Error::Failed { failure, .. } = &error else { panic!("{context}: {error}") };
         assert!(matches!(**failure, Failure::Mismatch { .. }), "{context}: {error}");

@@ -219,6 +219,11 @@ pub trait Link: Send {
     fn poll(&mut self) -> Result<()>;
     /// Publishes everything that was announced so far.
     fn flush(&mut self) -> Result<()>;
+    /// Whether everything that was announced and flushed has left this process. A caller that will not poll for a
+    /// while polls until this is true, or the peer may wait for bytes that are stuck here.
+    fn drained(&self) -> bool {
+        true
+    }
 
     // ---- sending ----
 

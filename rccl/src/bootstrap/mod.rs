@@ -18,5 +18,6 @@ pub(crate) mod serving;
 mod unique_id;
 
 pub(crate) use connect::Meeting;
+pub(crate) use handshake::Secret;
 pub use unique_id::UniqueId;
 pub(crate) use unique_id::Listening;

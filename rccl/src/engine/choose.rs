@@ -4,6 +4,8 @@
 //! only on what is the same on every rank.
 
 use crate::call::Collective;
+use crate::config::Config;
+use crate::error::Result;
 use rccl_schedule::{Algorithm, Layout};
 
 /// What the choice depends on besides the call.
@@ -83,4 +85,18 @@ impl Situation {
     pub fn allows(&self, algorithm: Algorithm, bytes: u64) -> bool {
         algorithm != Algorithm::Exchange || bytes <= self.eager
     }
+}
+
+/// The algorithms of `collective` that the user allows.
+///
+/// # Errors
+/// [`Error::InvalidSetting`](crate::Error::InvalidSetting) when `RCCL_ALGO` leaves none.
+pub(crate) fn allowed(config: &Config, collective: Collective) -> Result<Vec<Algorithm>> {
+    let any_root = rccl_schedule::Collective::Broadcast { root: 0 };
+    let schedule =
+        if collective == Collective::Broadcast { any_root } else { rccl_schedule::Collective::AllReduce };
+    let candidates = Algorithm::for_collective(&schedule);
+    let words: Vec<&str> = candidates.iter().map(Algorithm::word).collect();
+    let left = config.algo.restrict(collective, &words)?;
+    Ok(candidates.iter().copied().filter(|algorithm| left.contains(&algorithm.word())).collect())
 }

@@ -8,13 +8,15 @@ mod choose;
 mod plan;
 mod pool;
 mod run;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use crate::call::{Call, Collective};
 use crate::config::Config;
 use crate::control::Control;
 use crate::element::{DataType, ReduceOp};
-use crate::error::{CallOf, Error, Failure, Member, Result};
+use crate::error::{Error, Failure, Member, Result};
 use crate::kernels::Kernel;
 use choose::Situation;
 use plan::Plan;
@@ -22,7 +24,7 @@ use pool::Pool;
 use rccl_schedule::{Algorithm, Layout, Rank};
 use rccl_transport::memory::{Region, RegionTable};
 use rccl_transport::{Kind, Link, LinkError, Place};
-use run::{Area, Run, State, Stop};
+use run::{Area, CHUNK, Run, State, Stop};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,7 +45,9 @@ pub(crate) struct Engine {
     rank: Rank,
     layout: Layout,
     situation: Situation,
-    forced: crate::config::Algorithms,
+    /// The algorithms that the user allows, by collective.
+    allowed: [(Collective, Vec<Algorithm>); 2],
+    chunk: u64,
     timeout: Duration,
     yields: bool,
     links: Vec<Option<Box<dyn Link>>>,
@@ -73,16 +77,28 @@ struct Ready {
 }
 
 impl Engine {
-    pub fn new(control: Control, regions: Arc<RegionTable>, label: String, config: &Config, rank: Rank) -> Engine {
+    /// # Errors
+    /// [`Error::InvalidSetting`] when `RCCL_ALGO` leaves no algorithm for a collective.
+    pub fn new(
+        control: Control,
+        regions: Arc<RegionTable>,
+        label: String,
+        config: &Config,
+        rank: Rank,
+    ) -> Result<Engine> {
         let layout = Layout { host: control.hosts() };
-        let processors = wait::usable_processors();
+        let processors = wait::usable_processors(config);
         let local = layout.on_host(layout.host[rank as usize]).count();
-        let shm = control.shares_memory();
-        let eager = control.eager_limit();
+        let links = control.link_settings();
+        let (shm, eager, slot) = (links.shm.is_ok(), links.eager() as u64, links.shm_options.slot as u64);
         let ranks = layout.ranks() as usize;
-        Engine {
+        Ok(Engine {
             situation: Situation::new(&layout, shm, eager, processors),
-            forced: config.algo.clone(),
+            allowed: [
+                (Collective::AllReduce, choose::allowed(config, Collective::AllReduce)?),
+                (Collective::Broadcast, choose::allowed(config, Collective::Broadcast)?),
+            ],
+            chunk: CHUNK.min(slot),
             timeout: config.timeout,
             yields: local > processors,
             links: (0..ranks).map(|_| None).collect(),
@@ -101,7 +117,7 @@ impl Engine {
             label,
             rank,
             layout,
-        }
+        })
     }
 
     /// Runs one call to its end.
@@ -125,7 +141,7 @@ impl Engine {
         let started = Instant::now();
         let (plan, linked) = self.plan(call);
         if !linked {
-            self.make_links(call, &plan, started)?;
+            self.make_links(&plan, started)?;
         }
         let bytes = call.bytes();
         let mut areas = [Area { base: std::ptr::null_mut(), place: None }; 8];
@@ -133,7 +149,7 @@ impl Engine {
         areas[1] = if input == output { areas[0] } else { self.area(output, bytes) };
         self.grow_scratch(plan.program.scratch as usize, bytes)?;
         for (area, region) in areas[2..].iter_mut().zip(&self.scratch) {
-            *area = Area { base: region.as_ptr(), place: Some(region.place()) };
+            *area = Area { base: region.as_ptr(), place: Some(region.place(0)) };
         }
         let tag = rccl_transport::Tag { sequence: self.sequence, call: words };
         let kernel = self.kernel(call);
@@ -146,6 +162,7 @@ impl Engine {
             areas: &areas,
             tag,
             element: call.dtype.size() as u64,
+            chunk: self.chunk,
             first: 0,
             last: 0,
         };
@@ -170,9 +187,10 @@ impl Engine {
             if self.control.failed() {
                 return Err(self.failure());
             }
+            self.control.fetch_regions();
             if waited >= stalled {
                 stalled = waited * 2;
-                self.control.report_stall(self.sequence, Some(*call));
+                self.control.report_stall(self.sequence);
             }
             if started.elapsed() >= self.timeout {
                 self.control.report_timeout(self.sequence, started.elapsed());
@@ -206,11 +224,17 @@ impl Engine {
     pub fn algorithm(&self, call: &Call) -> Algorithm {
         let bytes = call.bytes();
         let usual = self.situation.choose(call.collective, bytes);
-        let name = if call.collective == Collective::Barrier { "all_reduce" } else { call.collective.name() };
-        self.forced
-            .pick(name, usual)
-            .filter(|&algorithm| self.situation.allows(algorithm, bytes))
-            .unwrap_or(usual)
+        let kind = if call.collective == Collective::Broadcast {
+            Collective::Broadcast
+        } else {
+            Collective::AllReduce
+        };
+        let allowed = self.allowed.iter().find(|(of, _)| *of == kind).map_or(&[][..], |(_, allowed)| allowed);
+        if allowed.contains(&usual) {
+            return usual;
+        }
+        let possible = |algorithm: &&Algorithm| self.situation.allows(**algorithm, bytes);
+        allowed.iter().find(possible).copied().unwrap_or(usual)
     }
 
     fn area(&self, base: *mut u8, bytes: u64) -> Area {
@@ -226,7 +250,7 @@ impl Engine {
             }
             let region = self.regions.alloc(bytes.next_power_of_two()).map_err(|error| Error::System {
                 during: format!("allocating {bytes} bytes of scratch memory"),
-                source: Arc::new(error),
+                source: Arc::new(std::io::Error::other(error)),
                 hint: "free memory, or choose another algorithm with RCCL_ALGO".into(),
             })?;
             if i < self.scratch.len() {
@@ -251,7 +275,7 @@ impl Engine {
     }
 
     /// Waits until the control plane has made the links that `plan` needs.
-    fn make_links(&mut self, call: &Call, plan: &Arc<Plan>, started: Instant) -> Result<()> {
+    fn make_links(&mut self, plan: &Arc<Plan>, started: Instant) -> Result<()> {
         let missing = |links: &[Option<Box<dyn Link>>]| -> Vec<Rank> {
             plan.peers.iter().copied().filter(|&peer| links[peer as usize].is_none()).collect()
         };
@@ -272,14 +296,14 @@ impl Engine {
             }
             if started.elapsed() >= stalled {
                 stalled = started.elapsed() * 2;
-                self.control.report_stall(self.sequence, Some(*call));
+                self.control.report_stall(self.sequence);
             }
             if started.elapsed() >= self.timeout {
                 self.control.report_timeout(self.sequence, started.elapsed());
                 return Err(self.await_failure(None));
             }
             self.sleeper.sleep(&mut self.links, &[], self.control.doorbell().as_fd());
-            self.control.doorbell().clear();
+            self.control.doorbell().silence();
         }
         if let Some((_, ready)) = self.plans.iter_mut().find(|(_, ready)| Arc::ptr_eq(&ready.plan, plan)) {
             ready.linked = true;
@@ -360,9 +384,15 @@ impl Engine {
         &self.reached
     }
 
-    /// The program that a call runs.
-    pub fn program(&mut self, call: &Call) -> Arc<Plan> {
-        self.plan(call).0
+    /// The program that a call runs, for people.
+    pub fn explain_program(&mut self, call: &Call) -> String {
+        let plan = self.plan(call).0;
+        format!("{call} by {}\n{}", plan.algorithm, plan.program)
+    }
+
+    /// The failure that broke the communicator.
+    pub fn broken(&self) -> Option<Error> {
+        self.broken.clone()
     }
 }
 
@@ -373,14 +403,7 @@ fn step(run: &mut Run<'_>) -> Result<(bool, bool), Stop> {
     let moved = run.advance()?;
     if run.done() {
         run.flush()?;
-        return Ok((true, true));
+        return Ok((opened || moved, run.drained()));
     }
     Ok((opened || moved, false))
-}
-
-// What a waiting rank tells the others about itself.
-impl CallOf {
-    pub(crate) fn new(rank: Rank, sequence: u32, call: Option<Call>) -> CallOf {
-        CallOf { rank, sequence, call }
-    }
 }

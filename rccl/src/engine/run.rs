@@ -79,6 +79,8 @@ pub(crate) struct Run<'a> {
     pub areas: &'a [Area],
     pub tag: Tag,
     pub element: u64,
+    /// Most bytes of a chunk: [`CHUNK`], or what a slot of the links holds if that is less.
+    pub chunk: u64,
     pub first: usize,
     pub last: usize,
 }
@@ -147,15 +149,36 @@ impl Run<'_> {
     pub fn exchange(&mut self) -> Result<(), Stop> {
         for &peer in &self.plan.peers {
             let link = link(self.links, peer);
-            link.flush().and_then(|()| link.poll()).map_err(|error| Stop::Link { peer, error })?;
+            if let Err(error) = link.flush().and_then(|()| link.poll()) {
+                self.tolerate(peer, error)?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether nothing is left in the links that a peer waits for.
+    pub fn drained(&self) -> bool {
+        self.plan
+            .peers
+            .iter()
+            .all(|&peer| self.links[peer as usize].as_ref().is_none_or(|link| link.drained()))
     }
 
     /// Publishes what was announced.
     pub fn flush(&mut self) -> Result<(), Stop> {
         for &peer in &self.plan.peers {
-            link(self.links, peer).flush().map_err(|error| Stop::Link { peer, error })?;
+            if let Err(error) = link(self.links, peer).flush() {
+                self.tolerate(peer, error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A peer that has done its part of the call may leave before this rank is done with the others.
+    fn tolerate(&self, peer: Rank, error: LinkError) -> Result<(), Stop> {
+        let mut ends = self.plan.ends.iter().zip(&self.state.ends);
+        if ends.any(|(end, state)| end.peer == peer && !state.closed) {
+            return Err(Stop::Link { peer, error });
         }
         Ok(())
     }
@@ -219,7 +242,8 @@ impl Run<'_> {
                 continue;
             }
             let sends = &self.state.ends[self.plan.steps[dep.op as usize].sends.clone()];
-            let through = sends.iter().map(|end| end.at).min().map_or(earlier.moved, |at| at.min(earlier.moved));
+            let through =
+                sends.iter().map(|end| end.at).min().map_or(earlier.moved, |at| at.min(earlier.moved));
             allowed = if dep.whole { 0 } else { allowed.min(through) };
         }
         allowed
@@ -291,7 +315,7 @@ impl Run<'_> {
         let plan = self.plan;
         let step = &plan.steps[s];
         let StepState { start, len, moved, .. } = self.state.steps[s];
-        let size = CHUNK.min(len - moved);
+        let size = self.chunk.min(len - moved);
         if !step.after.is_empty() && self.allowed(s) < moved + size {
             return Ok(false);
         }
@@ -559,7 +583,7 @@ impl Run<'_> {
             let link = link(self.links, peer);
             let went = match sink {
                 Sink::Mapped(base) => {
-                    let size = available.min(CHUNK);
+                    let size = available.min(self.chunk);
                     // SAFETY: the peer granted the whole message at `base`.
                     let to = unsafe { base.add(sent as usize) };
                     // SAFETY: `bytes` is this rank's memory, `to` the peer's; the links keep both valid.
@@ -567,7 +591,7 @@ impl Run<'_> {
                     link.wrote(message, sent + size).map(|()| size)
                 }
                 Sink::Staged => {
-                    let size = CHUNK.min(len - sent);
+                    let size = self.chunk.min(len - sent);
                     if available < size {
                         break;
                     }

@@ -2,7 +2,7 @@
 
 use super::plan::Plan;
 use super::pool::Pool;
-use super::run::{Area, Run, State, Stop};
+use super::run::{Area, CHUNK, Run, State, Stop};
 use crate::element::{DataType, ReduceOp};
 use crate::kernels::Kernel;
 use rccl_schedule::{Algorithm, Buffer, Collective, Layout, Op, Program};
@@ -31,8 +31,8 @@ fn mesh(n: usize) -> Vec<Links> {
     for low in 0..n {
         for high in low + 1..n {
             let regions = || Some(RegionTable::new());
-            let (a, b) =
-                loopback::pair_with(&Options::default(), [regions(), regions()], [bell(), bell()]).expect("a link");
+            let (a, b) = loopback::pair_with(&Options::default(), [regions(), regions()], [bell(), bell()])
+                .expect("a link");
             links[low][high] = Some(Box::new(a));
             links[high][low] = Some(Box::new(b));
         }
@@ -41,7 +41,12 @@ fn mesh(n: usize) -> Vec<Links> {
 }
 
 /// Runs `programs` on `inputs`; returns what each rank has in its output, or where it was stuck.
-fn drive(programs: Vec<Program>, memory: Memory, in_place: bool, inputs: &[Vec<u64>]) -> Vec<Result<Vec<u64>, String>> {
+fn drive(
+    programs: Vec<Program>,
+    memory: Memory,
+    in_place: bool,
+    inputs: &[Vec<u64>],
+) -> Vec<Result<Vec<u64>, String>> {
     let n = programs.len();
     let ranks = mesh(n).into_iter().zip(programs).zip(inputs).map(|((mut links, program), input)| {
         let mut input = input.clone();
@@ -70,6 +75,7 @@ fn drive(programs: Vec<Program>, memory: Memory, in_place: bool, inputs: &[Vec<u
                 areas: &areas,
                 tag: Tag { sequence: 1, call: [1, count as u64] },
                 element: 8,
+                chunk: CHUNK,
                 first: 0,
                 last: 0,
             };
@@ -93,7 +99,11 @@ fn drive(programs: Vec<Program>, memory: Memory, in_place: bool, inputs: &[Vec<u
     });
     // Links stay until every rank is done: a peer may still read from them.
     let threads: Vec<_> = ranks.collect();
-    threads.into_iter().map(|thread| thread.join().expect("a rank panicked")).map(|(_, result)| result).collect()
+    threads
+        .into_iter()
+        .map(|thread| thread.join().expect("a rank panicked"))
+        .map(|(_, result)| result)
+        .collect()
 }
 
 fn describe(stop: &Stop) -> String {
@@ -129,8 +139,12 @@ fn every_all_reduce_runs_on_loopback() {
                     for in_place in [false, true] {
                         let inputs = inputs(n, count);
                         let layout = Layout { host: (0..n).map(|rank| rank / 2).collect() };
-                        let results =
-                            drive(programs(algorithm, &Collective::AllReduce, &layout), memory, in_place, &inputs);
+                        let results = drive(
+                            programs(algorithm, &Collective::AllReduce, &layout),
+                            memory,
+                            in_place,
+                            &inputs,
+                        );
                         for (rank, result) in results.into_iter().enumerate() {
                             let context = format!(
                                 "{algorithm} on {n} ranks, {count} elements, {memory:?}, in place {in_place}, rank {rank}"
@@ -155,7 +169,8 @@ fn every_broadcast_runs_on_loopback() {
                         for in_place in [false, true] {
                             let inputs = inputs(n, count);
                             let layout = Layout::one_host(n);
-                            let results = drive(programs(algorithm, &collective, &layout), memory, in_place, &inputs);
+                            let results =
+                                drive(programs(algorithm, &collective, &layout), memory, in_place, &inputs);
                             for (rank, result) in results.into_iter().enumerate() {
                                 let context = format!(
                                     "{algorithm} from {root} of {n}, {count} elements, {memory:?}, in place {in_place}, rank {rank}"
@@ -185,6 +200,9 @@ fn a_corrupted_program_fails_for_real() {
         let op = programs[1].ops.iter_mut().find(|op| op.recv.len() > 1).expect("the n-way reduction");
         corrupt(op);
         let results = drive(programs, Memory::Private, false, &inputs);
-        assert!(results.iter().any(|result| result.as_ref().ok() != Some(&sums(&inputs))), "{what} went unnoticed");
+        assert!(
+            results.iter().any(|result| result.as_ref().ok() != Some(&sums(&inputs))),
+            "{what} went unnoticed"
+        );
     }
 }

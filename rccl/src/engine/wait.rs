@@ -1,5 +1,6 @@
 //! How a call waits: it spins, then yields, then sleeps, and it notices failures, stalls and deadlines meanwhile.
 
+use crate::config::Config;
 use rccl_transport::Link;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -123,7 +124,12 @@ impl Sleeper {
     }
 }
 
-/// Processors that this process may really use: its affinity mask, and no more than its cgroup's quota allows.
-pub(crate) fn usable_processors() -> usize {
+/// Processors that this process may really use: its affinity mask, and no more than its cgroup's quota allows; or, if
+/// the user says so, all that are online.
+pub(crate) fn usable_processors(config: &Config) -> usize {
+    if config.ignore_cpu_affinity {
+        // SAFETY: takes and returns integers only.
+        return usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(1).max(1);
+    }
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -301,6 +301,10 @@ impl Link for TcpLink {
         self.check()
     }
 
+    fn drained(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
     unsafe fn send_eager(&mut self, tag: Tag, bytes: *const u8, len: usize) -> Result<bool> {
         self.check_can_send()?;
         if len > self.options.eager {
