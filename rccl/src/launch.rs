@@ -17,6 +17,7 @@
 //! 0 to the others, these are a unique id with a random key: an [`Exchange`]. Where only an address is known, the key
 //! comes from a file or a variable, or is derived from what the ranks know anyway.
 
+mod at_exit;
 mod file;
 mod key;
 mod pmi;
@@ -102,8 +103,8 @@ pub enum Meeting {
         /// What the ranks prove to one another.
         key: Key,
     },
-    /// Rank 0 publishes a unique id, the others fetch it. Drop the exchange once the job has been joined: that tells
-    /// the launcher, and removes a meeting file.
+    /// Rank 0 publishes a unique id, the others fetch it. Drop the exchange once the job has been joined: that
+    /// removes a meeting file.
     Exchange(Box<dyn Exchange>),
 }
 

@@ -118,11 +118,11 @@ fn hydra_meets_through_pmi() {
     }
 }
 
-/// `RCCL_TEST_TORCHRUN` names a torchrun: a machine that has one rarely has it on its path.
+/// `TEST_TORCHRUN` names a torchrun: a machine that has one rarely has it on its path.
 #[test]
 fn torchrun_meets_in_the_agents_store() {
-    let Ok(torchrun) = std::env::var("RCCL_TEST_TORCHRUN") else {
-        eprintln!("skipped: RCCL_TEST_TORCHRUN is not set");
+    let Ok(torchrun) = std::env::var("TEST_TORCHRUN") else {
+        eprintln!("skipped: TEST_TORCHRUN is not set");
         return;
     };
     for libuv in ["1", "0"] {
@@ -132,11 +132,11 @@ fn torchrun_meets_in_the_agents_store() {
     }
 }
 
-/// `RCCL_TEST_SRUN=1` says that `srun` works here.
+/// `TEST_SRUN=1` says that `srun` works here.
 #[test]
 fn slurm_steps_have_ranks() {
-    if std::env::var_os("RCCL_TEST_SRUN").is_none() {
-        eprintln!("skipped: RCCL_TEST_SRUN is not set");
+    if std::env::var_os("TEST_SRUN").is_none() {
+        eprintln!("skipped: TEST_SRUN is not set");
         return;
     }
     let text = launch(&["srun", "-n", "2", "--mpi=none"], &[]).unwrap();

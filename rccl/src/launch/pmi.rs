@@ -11,9 +11,10 @@
 //! cmd=get kvsname=K key=rccl-1                 cmd=get_result rc=0 value=HEX
 //! ```
 //!
-//! `cmd=finalize` is never sent: the manager closes the descriptor after it, and a second meeting, or an MPI library
-//! in the same program, could not talk to it any more. mpiexec takes a normal exit without it as one (tried).
+//! `cmd=finalize` is said when the process exits, see [`at_exit`](super::at_exit): the manager closes the descriptor after
+//! it, and kills the job when it is missing (both tried). `init` may be said again and again.
 
+use super::at_exit::at_exit;
 use super::vars::Vars;
 use super::{Exchange, Launcher, Meeting, Placement, Seat, from_hex, next_meeting, to_hex};
 use crate::config::Config;
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(super) fn detect(config: &Config, vars: &Vars) -> Result<Option<Placement>> {
     let (Some(fd), Some(rank), Some(size)) =
@@ -60,6 +61,7 @@ impl Manager {
     /// Says hello, and learns the name of the job's key-value space.
     fn space(&mut self, deadline: Instant) -> io::Result<String> {
         self.ask("init pmi_version=1 pmi_subversion=1", "response_to_init", deadline)?;
+        self.promise_goodbye()?;
         let maxes = self.ask("get_maxes", "maxes", deadline)?;
         let longest: usize = field(&maxes, "vallen_max").and_then(|text| text.parse().ok()).unwrap_or(0);
         if longest <= 256 {
@@ -69,6 +71,19 @@ impl Manager {
         }
         let space = self.ask("get_my_kvsname", "my_kvsname", deadline)?;
         field(&space, "kvsname").map(str::to_owned).ok_or_else(|| unexpected(&space))
+    }
+
+    fn promise_goodbye(&self) -> io::Result<()> {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        let (seat, stream) = (self.seat, self.stream.try_clone()?);
+        ONCE.call_once(|| {
+            at_exit(Box::new(move || {
+                let mut manager = Manager { seat, stream, unread: Vec::new() };
+                // An MPI library in this program may have said it before; then nobody listens.
+                let _ = manager.ask("finalize", "finalize_ack", Instant::now() + Duration::from_secs(1));
+            }));
+        });
+        Ok(())
     }
 
     fn try_publish(&mut self, id: &[u8; 128], deadline: Instant) -> io::Result<()> {
@@ -88,10 +103,24 @@ impl Manager {
 
     /// One request and its answer.
     fn ask(&mut self, request: &str, answer: &str, deadline: Instant) -> io::Result<String> {
-        self.stream.write_all(format!("cmd={request}\n").as_bytes())?;
+        self.send(format!("cmd={request}\n").as_bytes())?;
         let line = self.line(deadline)?;
         let good = field(&line, "cmd") == Some(answer) && field(&line, "rc").is_none_or(|rc| rc == "0");
         if good { Ok(line) } else { Err(unexpected(&line)) }
+    }
+
+    /// A manager that is gone must not kill this process by SIGPIPE.
+    fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match rustix::net::send(&self.stream, bytes, rustix::net::SendFlags::NOSIGNAL) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(rustix::io::Errno::INTR) => {}
+                // Some managers use a pipe.
+                Err(rustix::io::Errno::NOTSOCK) => return self.stream.write_all(bytes),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn line(&mut self, deadline: Instant) -> io::Result<String> {
@@ -159,7 +188,6 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader};
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
 
     fn manager(stream: UnixStream) -> Manager {
         let seat = Seat { rank: 1, size: 2, local_rank: None, launcher: Launcher::Pmi };

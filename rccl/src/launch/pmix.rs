@@ -2,17 +2,20 @@
 //!
 //! `libpmix.so.2` is opened when its variables are seen and at no other time: nothing links it. Open MPI's environment
 //! names the ranks but no address, so its server carries the unique id: rank 0 puts it, a fence tells all ranks, the
-//! others get it. The session is finalized when the meeting is over: a process that ends in the middle of one counts
-//! as crashed.
+//! others get it. The session is kept for the process's further meetings and finalized at its exit, see
+//! [`at_exit`](super::at_exit): a fence after a finalize does not find the other ranks any more (tried).
 
 mod library;
 
+use super::at_exit::at_exit;
 use super::vars::Vars;
 use super::{Exchange, Launcher, Meeting, Placement, Seat, from_hex, next_meeting, to_hex};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use library::{Session, Status};
-use std::sync::{Arc, mpsc};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 pub(super) fn detect(config: &Config, vars: &Vars) -> Result<Option<Placement>> {
@@ -31,7 +34,7 @@ pub(super) fn detect(config: &Config, vars: &Vars) -> Result<Option<Placement>> 
         return seat(size, local)?.meet(config, space, unused).map(Some);
     }
 
-    let session = Session::open(config.pmix_library.as_deref()).map_err(|cause| Error::Join {
+    let session = session(config.pmix_library.as_deref()).map_err(|cause| Error::Join {
         rank,
         size: known.unwrap_or(0),
         meeting: place(space),
@@ -50,11 +53,29 @@ pub(super) fn detect(config: &Config, vars: &Vars) -> Result<Option<Placement>> 
     let space = space.to_owned();
     let seat = seat(job_size, local)?;
     let exchange = |seat| {
-        let server = Server { seat, session: Arc::new(session), space: space.clone() };
+        let server = Server { seat, session, space: space.clone() };
         Ok(Meeting::Exchange(Box::new(server)))
     };
     seat.meet(config, &space, exchange).map(Some)
 }
+
+/// The process's session. The error is the cause, as a sentence.
+fn session(library: Option<&Path>) -> std::result::Result<&'static Session, String> {
+    static SESSION: OnceLock<std::result::Result<Session, String>> = OnceLock::new();
+    let open = || {
+        let session = Session::open(library)?;
+        at_exit(Box::new(|| {
+            if let (Some(Ok(session)), false) = (SESSION.get(), ABANDONED.load(Ordering::Relaxed)) {
+                session.finalize();
+            }
+        }));
+        Ok(session)
+    };
+    SESSION.get_or_init(open).as_ref().map_err(Clone::clone)
+}
+
+/// Whether a thread of ours may still be inside of the library, which then cannot be finalized.
+static ABANDONED: AtomicBool = AtomicBool::new(false);
 
 fn place(space: &str) -> String {
     format!("the PMIx server of {space}")
@@ -63,13 +84,13 @@ fn place(space: &str) -> String {
 #[derive(Debug)]
 struct Server {
     seat: Seat,
-    session: Arc<Session>,
+    session: &'static Session,
     space: String,
 }
 
 impl Server {
     /// Runs a conversation with the server on a thread of its own, because servers are free to ignore time-outs
-    /// (Open MPI's fence does). One that does not end is left behind, with its session: the job fails anyway.
+    /// (Open MPI's fence does). One that does not end is left behind, and the session with it: the job fails anyway.
     fn within<T: Send + 'static>(
         &self,
         doing: &str,
@@ -77,17 +98,20 @@ impl Server {
         conversation: impl FnOnce(&Session) -> std::result::Result<T, Status> + Send + 'static,
     ) -> Result<T> {
         let (answer, answered) = mpsc::channel();
-        let session = Arc::clone(&self.session);
+        let session = self.session;
         let thread = std::thread::Builder::new().name("rccl-pmix".into()).spawn(move || {
             // Nobody listens any more after the deadline.
-            let _ = answer.send(conversation(&session));
+            let _ = answer.send(conversation(session));
         });
         thread.map_err(|error| self.failed(doing, &format!("no thread: {error}")))?;
         // The server's own answer to a time-out says more than ours: it may come a moment late.
         let patience = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1500);
         match answered.recv_timeout(patience) {
             Ok(result) => result.map_err(|status| self.failed(doing, &status)),
-            Err(_) => Err(self.failed(doing, &"not all ranks came before the deadline")),
+            Err(_) => {
+                ABANDONED.store(true, Ordering::Relaxed);
+                Err(self.failed(doing, &"not all ranks came before the deadline"))
+            }
         }
     }
 

@@ -77,7 +77,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// An initialised library; finalized when dropped.
+/// An initialised library.
 pub(super) struct Session {
     library: &'static Library,
     /// This process, as the server named it.
@@ -103,14 +103,8 @@ impl Session {
         let init: Init = session.function(c"PMIx_Init").map_err(|status| status.to_string())?;
         // SAFETY: the signature is the standard's; `me` is a valid place for one process; no info is passed.
         let code = unsafe { init(&mut session.me, ptr::null_mut(), 0) };
-        match session.check("PMIx_Init", code) {
-            Ok(()) => Ok(session),
-            Err(status) => {
-                // There is nothing to finalize.
-                std::mem::forget(session);
-                Err(status.to_string())
-            }
-        }
+        session.check("PMIx_Init", code).map_err(|status| status.to_string())?;
+        Ok(session)
     }
 
     /// Ranks of the job.
@@ -191,6 +185,14 @@ impl Session {
         Ok(Value { kind, data: Data { room: [word, 0, 0, 0, 0, 0, 0, 0] } })
     }
 
+    /// Says goodbye to the server. The session is of no use any more.
+    pub(super) fn finalize(&self) {
+        if let Ok(finalize) = self.function::<Finalize>(c"PMIx_Finalize") {
+            // SAFETY: pairs with the PMIx_Init of `open`; the library counts both, and knows calls that come too late.
+            let _ = unsafe { finalize(ptr::null(), 0) };
+        }
+    }
+
     fn check(&self, function: &str, code: c_int) -> Result<(), Status> {
         if code == SUCCESS {
             return Ok(());
@@ -213,18 +215,6 @@ impl Session {
         // SAFETY: every caller pairs the name with the type that the PMIx standard gives it.
         let symbol = unsafe { self.library.get::<F>(name.to_bytes_with_nul()) };
         symbol.map(|symbol| *symbol).map_err(|error| Status { code: 0, text: error.to_string() })
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if let Ok(finalize) = self.function::<Finalize>(c"PMIx_Finalize") {
-            // SAFETY: pairs with the PMIx_Init of `open`; the library counts both.
-            let code = unsafe { finalize(ptr::null(), 0) };
-            if let Err(status) = self.check("PMIx_Finalize", code) {
-                tracing::debug!("{status}");
-            }
-        }
     }
 }
 
