@@ -24,14 +24,16 @@
 //!
 //! ```text
 //! bytes of an input   kernel    the plain loop in 512-bit vectors
-//!          1 KiB       17 ns      15 ns
-//!         16 KiB      237 ns     206 ns    the canonical NaN: a compare and a blend for each register
-//!         64 KiB      3.3 us     3.3 us    beyond the first-level cache it is free
+//!          1 KiB       20 ns      15 ns    5 ns are the call
+//!         16 KiB      268 ns     233 ns    the canonical NaN: a compare and a blend for each register
+//!         64 KiB      3.2 us     3.3 us    beyond the first-level cache it is free
 //! ```
 //!
-//! A call of few elements takes 4 to 6 ns, and twice that if the operands were stored a few cycles before (a masked load
-//! waits for such stores to reach the cache). In 16 KiB, f16 and bf16 (8,192 elements) take 1.0 and 1.5 us, fp8 (16,384
-//! elements) 8 to 9 us.
+//! A call of up to 16 elements takes 5 to 8 ns (fp8 12), or 11 if the operands were stored a few cycles before (a masked
+//! load waits for such stores to reach the cache); with AVX2, which has no masks for small elements, 24 to 60 ns unless
+//! the count is a whole number of registers. In 16 KiB, f16 and bf16 (8,192 elements) take 1.5 us, fp8 (16,384 elements)
+//! 9 to 11 us; with AVX2 1.9, 2.4 and 20 us. Portable f16 and fp8, whose codec the compiler does not vectorise well, take
+//! 33 and 130 to 200 us.
 //!
 //! Stores are ordinary ones. Non-temporal stores were tried for outputs that are no inputs: 5.9 instead of 13 ms at 16
 //! MiB and 130 instead of 181 us at 1 MiB, but 17 instead of 8.5 us at 128 KiB, and in place there is nothing to gain,
