@@ -1,0 +1,213 @@
+//! Joins the ranks, and goes through types, operators or roots, and sizes.
+
+use super::json;
+use super::measure::{Bench, Case, Measured};
+use super::options::{Choice, Options, Root};
+use super::report::Report;
+use super::table::{self, Half};
+use rccl::config::TRANSPORT_WORDS;
+use rccl::{Call, Collective, Communicator, Config, DataType, ReduceOp};
+use std::io;
+
+/// Why a run ended early.
+pub enum Error {
+    /// The options do not fit the job.
+    Usage(String),
+    /// Rank 0 cannot write.
+    Output(io::Error),
+    /// A call failed; `rank` is unknown before the job was joined.
+    Call {
+        /// This process's.
+        rank: Option<u32>,
+        /// The call's answer.
+        error: rccl::Error,
+    },
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Output(error)
+    }
+}
+
+impl From<rccl::Error> for Error {
+    fn from(error: rccl::Error) -> Error {
+        Error::Call { rank: None, error }
+    }
+}
+
+/// Runs all that the options ask for as one rank of the job. Returns how many elements were wrong over all ranks.
+///
+/// # Errors
+/// [`Error`], after the other ranks were told.
+pub fn run(options: &Options) -> Result<u64, Error> {
+    let mut config = Config::from_env()?;
+    options.configure(&mut config)?;
+    let communicator = Communicator::from_config(&config)?;
+    let rank = communicator.rank();
+    // All ranks have the same options and see the same, so nobody needs to be told.
+    options.validate_ranks(communicator.size()).map_err(Error::Usage)?;
+    let result = go_through(options, &communicator).map_err(|error| {
+        match &error {
+            Error::Output(cause) => communicator.abort(&format!("rank {rank} cannot write the results: {cause}")),
+            Error::Call { error, .. } if error.failure().is_none() => communicator.abort(&error.to_string()),
+            _ => {}
+        }
+        match error {
+            Error::Call { error, .. } => Error::Call { rank: Some(rank), error },
+            other => other,
+        }
+    })?;
+    communicator.finish().map_err(|error| Error::Call { rank: Some(rank), error })?;
+    Ok(result)
+}
+
+fn go_through(options: &Options, communicator: &Communicator) -> Result<u64, Error> {
+    let lines = lines(options, communicator.size());
+    let mut report = Report::new(options, communicator.rank(), lines.len() * halves(options).len())?;
+    let places = share(communicator, &format!("Pid {:6} on {}", std::process::id(), host()))?;
+    report.head(options, &places)?;
+    let largest = lines.iter().map(Call::bytes).max().unwrap_or(0);
+    let mut bench = Bench::new(communicator, options, largest)?;
+    for call in lines {
+        explain(options, communicator, &call, &mut report)?;
+        let mut row = table::Row {
+            bytes: call.bytes(),
+            count: call.count,
+            data_type: if call.collective == Collective::Barrier { "none" } else { call.dtype.name() },
+            op: call.op.map_or("none", ReduceOp::name),
+            root: call.root,
+            out_of_place: None,
+            in_place: None,
+        };
+        for &in_place in halves(options) {
+            let case = Case { call, in_place };
+            report.begin(&case);
+            let measured = bench.run(&case)?;
+            write_json(communicator, &case, &measured, &mut report)?;
+            let half = half(&call, communicator.size(), &measured);
+            *(if in_place { &mut row.in_place } else { &mut row.out_of_place }) = Some(half);
+        }
+        report.row(&row)?;
+    }
+    Ok(report.foot()?)
+}
+
+/// The ways to call: out of place, in place. A barrier has no buffers.
+fn halves(options: &Options) -> &'static [bool] {
+    if options.collective == Collective::Barrier { &[false] } else { &[false, true] }
+}
+
+/// The table's lines in their order.
+fn lines(options: &Options, ranks: u32) -> Vec<Call> {
+    let collective = options.collective;
+    let ops: Vec<Option<ReduceOp>> = match collective {
+        Collective::AllReduce => options.op.values(ReduceOp::ALL).into_iter().map(Some).collect(),
+        _ => vec![None],
+    };
+    let roots: Vec<Option<u32>> = match collective {
+        Collective::Broadcast => {
+            options.root.values((0..ranks).map(Root)).into_iter().map(|Root(root)| Some(root)).collect()
+        }
+        _ => vec![None],
+    };
+    let types = options.data_type.values(DataType::ALL);
+    if collective == Collective::Barrier {
+        return vec![Call { collective, dtype: DataType::U8, op: None, root: None, count: 0 }];
+    }
+    let mut lines = Vec::new();
+    for &dtype in &types {
+        for &op in &ops {
+            for &root in &roots {
+                let counts = options.sizes().map(|bytes| bytes / dtype.size() as u64);
+                lines.extend(counts.map(|count| Call { collective, dtype, op, root, count }));
+            }
+        }
+    }
+    lines
+}
+
+/// Bus over algorithm bandwidth: how many times its data a rank must move through its link, whatever the algorithm.
+/// nccl-tests' factors.
+fn bus_factor(collective: Collective, ranks: u32) -> f64 {
+    match collective {
+        Collective::AllReduce => 2.0 * f64::from(ranks - 1) / f64::from(ranks),
+        _ => 1.0,
+    }
+}
+
+fn half(call: &Call, ranks: u32, measured: &Measured) -> Half {
+    let algorithm_bandwidth = call.bytes() as f64 / measured.average_us.max(1e-3) / 1e3;
+    Half {
+        time_us: measured.average_us,
+        algorithm_bandwidth,
+        bus_bandwidth: algorithm_bandwidth * bus_factor(call.collective, ranks),
+        wrong: measured.wrong,
+    }
+}
+
+fn write_json(
+    communicator: &Communicator,
+    case: &Case,
+    measured: &Measured,
+    report: &mut Report,
+) -> Result<(), Error> {
+    if measured.calls_us.is_empty() {
+        return Ok(());
+    }
+    let transport = transports(communicator)?;
+    let algorithm = communicator.algorithm(&case.call);
+    let factor = bus_factor(case.call.collective, communicator.size());
+    if let Some(row) = json::Row::new(case, communicator.size(), factor, algorithm, &transport, measured) {
+        report.json(&row)?;
+    }
+    Ok(())
+}
+
+/// What the links of all ranks use, `shm+tcp`; `none` where there are no links.
+fn transports(communicator: &Communicator) -> Result<String, Error> {
+    let mine = communicator.transports();
+    let mut used = TRANSPORT_WORDS.map(|word| u8::from(mine.iter().any(|(_, kind, _)| kind == word)));
+    communicator.all_reduce(&mut used, ReduceOp::Max)?;
+    let words = TRANSPORT_WORDS.into_iter().zip(used).filter(|(_, used)| *used == 1);
+    let words: Vec<_> = words.map(|(word, _)| word).collect();
+    Ok(if words.is_empty() { "none".into() } else { words.join("+") })
+}
+
+fn explain(
+    options: &Options,
+    communicator: &Communicator,
+    call: &Call,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let Some(asked) = options.explain else { return Ok(()) };
+    let wanted = |rank: u32| asked == Choice::All || asked == Choice::One(Root(rank));
+    let mine = if wanted(communicator.rank()) { communicator.explain(call) } else { String::new() };
+    let programs = share(communicator, &mine)?;
+    for (rank, program) in programs.iter().enumerate().filter(|(rank, _)| wanted(*rank as u32)) {
+        report.program(rank, call, communicator.algorithm(call), program)?;
+    }
+    Ok(())
+}
+
+/// Every rank's text, on every rank.
+fn share(communicator: &Communicator, text: &str) -> Result<Vec<String>, Error> {
+    let (rank, size) = (communicator.rank() as usize, communicator.size() as usize);
+    let mut widest = [text.len() as u64];
+    communicator.all_reduce(&mut widest, ReduceOp::Max)?;
+    // A row for each rank, with zeros in the others': the greatest of all is the text itself.
+    let width = widest[0] as usize;
+    let mut rows = vec![0u8; width * size];
+    rows[rank * width..][..text.len()].copy_from_slice(text.as_bytes());
+    communicator.all_reduce(&mut rows, ReduceOp::Max)?;
+    let text = |rank: usize| {
+        let row = &rows[rank * width..][..width];
+        String::from_utf8_lossy(row).trim_end_matches('\0').to_owned()
+    };
+    Ok((0..size).map(text).collect())
+}
+
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "an unnamed host".into() } else { name.trim().to_owned() }
+}

@@ -1,0 +1,71 @@
+//! `rccl perf`: times a collective and checks its results, with nccl-tests' options, table and way of checking.
+//!
+//! ```text
+//! options   what to run                     size    the sizes of a run
+//! job       the ranks, and the loop over all cases
+//! measure   one case: two ways of timing, and the check
+//! check     data whose result is known      table, json, report    what is printed
+//! ```
+//!
+//! Exit status: 0 all right, 1 wrong elements, 2 a bad option, 3 anything else (a rank was lost, a file cannot be
+//! written …).
+
+mod check;
+mod job;
+mod json;
+mod measure;
+mod options;
+mod report;
+mod size;
+mod table;
+
+use rccl::{Error, Failure};
+use std::process::ExitCode;
+
+pub use options::Options;
+
+const WRONG: u8 = 1;
+const USAGE: u8 = 2;
+const FAILURE: u8 = 3;
+
+/// Runs the command. Blocks until it has ended; every wait has the deadline of a call or of joining.
+pub fn run(options: &Options) -> ExitCode {
+    if let Err(message) = options.validate() {
+        return usage(&message);
+    }
+    if let (Some(ranks), false) = (options.ranks, options.member) {
+        return spawn(options, ranks);
+    }
+    match job::run(options) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(WRONG),
+        Err(job::Error::Usage(message)) => usage(&message),
+        Err(job::Error::Output(error)) => {
+            eprintln!("rccl perf: cannot write the results: {error}");
+            ExitCode::from(FAILURE)
+        }
+        Err(job::Error::Call { rank, error }) => {
+            if speaks_for_all(rank, &error) {
+                eprintln!("rccl perf: {} {error}", error.code());
+            }
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+fn usage(message: &str) -> ExitCode {
+    let error = clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{message}\n"));
+    let _ = error.print(); // nowhere left to complain
+    ExitCode::from(USAGE)
+}
+
+/// Whether this rank is the one to print an error. What broke the communicator is reported to every rank and printed by
+/// the lowest that lives; an abort by the rank that knows why; and what went wrong in one rank by that one.
+fn speaks_for_all(rank: Option<u32>, error: &Error) -> bool {
+    match (rank, error.failure()) {
+        (Some(rank), Some(Failure::PeerLost { member, .. })) => rank == u32::from(member.rank == 0),
+        (Some(rank), Some(Failure::Aborted { member, .. })) => rank == member.rank,
+        (Some(rank), Some(_)) => rank == 0,
+        _ => true,
+    }
+}
