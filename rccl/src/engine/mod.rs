@@ -280,6 +280,7 @@ impl Engine {
             plan.peers.iter().copied().filter(|&peer| links[peer as usize].is_none()).collect()
         };
         self.control.request_links(&missing(&self.links));
+        self.sleeper.reserve(plan.peers.len());
         let mut stalled = STALL;
         loop {
             for made in self.control.take_links() {
@@ -315,7 +316,11 @@ impl Engine {
     fn explain(&mut self, call: &Call, stop: Stop) -> Error {
         match stop {
             Stop::Foreign { peer, theirs } => {
-                self.control.report_mismatch(self.sequence, *call, peer, theirs.sequence, theirs.call);
+                // What met here may be an echo of an earlier difference: the root compares what all ranks called.
+                self.control.report_stall(self.sequence);
+                if !self.failed_within(Duration::from_millis(500)) {
+                    self.control.report_mismatch(self.sequence, *call, peer, theirs.sequence, theirs.call);
+                }
                 self.await_failure(None)
             }
             Stop::Length { peer, expected, given } => {
@@ -329,12 +334,7 @@ impl Engine {
 
     /// A link broke: the control plane knows within moments whether the peer died; else the link itself is at fault.
     fn lost(&mut self, peer: Rank, error: &LinkError) -> Error {
-        const GRACE: Duration = Duration::from_secs(1);
-        let deadline = Instant::now() + GRACE;
-        while !self.control.failed() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        if !self.control.failed() {
+        if !self.failed_within(Duration::from_secs(1)) {
             self.control.report_link_lost(peer, self.kind(peer), self.sequence, &error.to_string());
         }
         self.await_failure(Some(error))
@@ -346,12 +346,7 @@ impl Engine {
 
     /// Waits for the failure that was reported to come back as every rank's first cause.
     fn await_failure(&mut self, link: Option<&LinkError>) -> Error {
-        const PATIENCE: Duration = Duration::from_secs(5);
-        let deadline = Instant::now() + PATIENCE;
-        while !self.control.failed() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        if self.control.failed() {
+        if self.failed_within(Duration::from_secs(5)) {
             return self.failure();
         }
         let cause = link.map_or("the control plane did not answer".into(), LinkError::to_string);
@@ -362,6 +357,15 @@ impl Engine {
             sequence: self.sequence,
             cause,
         }))
+    }
+
+    /// Whether the first cause is known, or becomes known within `patience`.
+    fn failed_within(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while !self.control.failed() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.control.failed()
     }
 
     fn failure(&self) -> Error {

@@ -80,6 +80,12 @@ pub(crate) struct Sleeper {
 }
 
 impl Sleeper {
+    /// Makes room for the descriptors of `links` links, so that the first sleep does not allocate either.
+    pub fn reserve(&mut self, links: usize) {
+        const DESCRIPTORS: usize = 8;
+        self.fds.reserve(links * DESCRIPTORS + 1);
+    }
+
     /// Sleeps until a link of `peers` or `bell` is ready, or a nap has passed.
     pub fn sleep(&mut self, links: &mut [Option<Box<dyn Link>>], peers: &[u32], bell: BorrowedFd<'_>) {
         let mut armed = 0;
