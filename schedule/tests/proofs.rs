@@ -4,8 +4,9 @@
 //! 64 ranks everything is combined. Above, and still more so for 1,000 ranks, counts and chunkings are fewer unless
 //! `RCCL_SWEEP=full` is set; every algorithm, link model and placement is proven at every size in any case.
 
-use rccl_schedule::{Algorithm, Collective, Layout, Model, Validator, programs};
+use rccl_schedule::{Algorithm, Collective, Layout, Model, Program, Validator, programs};
 
+const SLOTS: Model = Model::Snapshot { slots: 3 };
 const BIG: [u32; 7] = [96, 100, 127, 128, 255, 256, 1000];
 
 fn sizes() -> impl Iterator<Item = u32> {
@@ -25,12 +26,12 @@ fn prove(algorithm: Algorithm, collective: Collective, layout: &Layout, channels
     let validator = Validator::new(&programs).unwrap_or_else(|violation| fail(&"wiring", &violation));
     let full = std::env::var("RCCL_SWEEP").is_ok_and(|sweep| sweep == "full");
 
-    let mut models = vec![Model::Snapshot { slots: 1 }, Model::Snapshot { slots: 3 }];
+    let mut models = vec![Model::Snapshot { slots: 1 }, SLOTS];
     if !programs[0].snapshot {
         // What the third model, rendezvous, asks for is the same.
         models.push(Model::Shared);
     }
-    for &model in models.iter().filter(|&&model| model != Model::Snapshot { slots: 3 }) {
+    for &model in models.iter().filter(|&&model| model != SLOTS) {
         // At 1,000 ranks, each placement with one model.
         let placements = [(false, model != Model::Shared), (true, model == Model::Shared)];
         for (in_place, _) in
@@ -51,15 +52,34 @@ fn prove(algorithm: Algorithm, collective: Collective, layout: &Layout, channels
         1000 => (vec![n + 1], vec![7]),
         _ => (vec![n - 1, prime], vec![1, 7]),
     };
+    // Where every message is a single chunk, progress is the same for all counts and chunkings: once is enough.
+    let mut with_single_chunks = false;
     for &count in &counts {
+        let longest = longest_extent(&programs, count);
         for &chunk in &chunks {
-            for &model in &models {
+            if longest <= chunk && std::mem::replace(&mut with_single_chunks, true) {
+                continue;
+            }
+            // More slots than one are tried where there are chunks enough to fill them.
+            for &model in
+                models.iter().filter(|&&model| full || model != SLOTS || (count == prime && n <= 64))
+            {
                 if let Err(violation) = validator.progress(count, chunk, model) {
                     fail(&(model, count, chunk), &violation);
                 }
             }
         }
     }
+}
+
+fn longest_extent(programs: &[Program], count: u64) -> u64 {
+    let lengths = programs.iter().flat_map(|program| {
+        program.ops.iter().map(|op| {
+            let elements = op.extent.bind(count, program.grain(count));
+            elements.end - elements.start
+        })
+    });
+    lengths.max().unwrap_or(0)
 }
 
 fn is_prime(p: u64) -> bool {
