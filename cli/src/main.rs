@@ -1,0 +1,46 @@
+//! The `rccl` command.
+#![forbid(unsafe_code)]
+
+mod env;
+mod explain;
+mod perf;
+mod run;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Collective communication between processes and hosts: start ranks, look at settings, explain errors.
+#[derive(Parser)]
+#[command(name = "rccl", version = VERSION, max_term_width = 110, subcommand_required = true)]
+struct Command {
+    #[command(subcommand)]
+    tool: Tool,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    Run(run::Options),
+    Perf(Box<perf::Options>),
+    Env(env::Options),
+    Explain(explain::Options),
+    #[command(name = run::RANK_COMMAND, hide = true)]
+    Rank(run::RankOptions),
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 1)");
+
+fn main() -> ExitCode {
+    match Command::parse().tool {
+        Tool::Run(options) => run::main(options),
+        Tool::Perf(options) => perf::main(&options),
+        Tool::Env(options) => env::main(&options),
+        Tool::Explain(options) => explain::main(&options),
+        Tool::Rank(options) => run::become_rank(options),
+    }
+}
+
+/// Prints why a tool cannot go on. The status is that of a command line that is wrong.
+fn complain(error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("rccl: {error}");
+    ExitCode::from(2)
+}
