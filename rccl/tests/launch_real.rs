@@ -139,8 +139,10 @@ fn slurm_steps_have_ranks() {
         eprintln!("skipped: TEST_SRUN is not set");
         return;
     }
-    let text = launch(&["srun", "-n", "2", "--mpi=none"], &[]).unwrap();
+    let text = launch(&["srun", "-n", "2", "--overcommit", "--mpi=none"], &[]).unwrap();
     expect_all(&text, 2, "slurm");
-    let text = launch(&["srun", "-n", "2", "--mpi=pmi2"], &[]).unwrap();
-    expect_all(&text, 2, "pmi");
+    for (plugin, word) in [("--mpi=pmi2", "pmi"), ("--mpi=pmix", "pmix")] {
+        let text = launch(&["srun", "-n", "2", "--overcommit", plugin], &[]).unwrap();
+        expect_all(&text, 2, word);
+    }
 }

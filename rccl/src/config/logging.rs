@@ -156,10 +156,12 @@ mod tests {
     #[test]
     fn lines_have_host_pid_rank_and_obey_the_level() {
         let directory = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
-        config.debug_file = Some(directory.path().join("log.%p"));
-        config.debug_subsys = super::super::Value::parse("^NET").unwrap();
-        config.debug = Level::Info;
+        let config = Config {
+            debug: Level::Info,
+            debug_subsys: super::super::Value::parse("^NET").unwrap(),
+            debug_file: Some(directory.path().join("log.%p")),
+            ..Config::default()
+        };
         tracing::subscriber::with_default(Logger::new(&config), || {
             tracing::warn!(peer = 2, "no shared memory");
             tracing::info!("chosen");

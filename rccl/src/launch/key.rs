@@ -90,8 +90,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         std::fs::write(&path, "0123456789abcdef").unwrap();
-        let mut config = Config::default();
-        config.key_file = Some(path.clone());
+        let config = Config { key_file: Some(path.clone()), ..Config::default() };
         let secret = Key::find(&config, "a", "node1", 1, 0).unwrap();
         assert_eq!(secret.origin, KeyOrigin::File);
         assert_eq!(secret, Key::find(&config, "b", "node2", 2, 1).unwrap());

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! `cmd=finalize` is said when the process exits, see [`at_exit`](super::at_exit): the manager closes the descriptor after
-//! it, and kills the job when it is missing (both tried). `init` may be said again and again.
+//! it, and kills the job when it is missing (both tried). `init` is said once: Slurm does not understand a
+//! second one (tried).
 
 use super::at_exit::at_exit;
 use super::vars::Vars;
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(super) fn detect(config: &Config, vars: &Vars) -> Result<Option<Placement>> {
@@ -58,10 +60,9 @@ struct Manager {
 }
 
 impl Manager {
-    /// Says hello, and learns the name of the job's key-value space.
+    /// The name of the job's key-value space.
     fn space(&mut self, deadline: Instant) -> io::Result<String> {
-        self.ask("init pmi_version=1 pmi_subversion=1", "response_to_init", deadline)?;
-        self.promise_goodbye()?;
+        self.greet(deadline)?;
         let maxes = self.ask("get_maxes", "maxes", deadline)?;
         let longest: usize = field(&maxes, "vallen_max").and_then(|text| text.parse().ok()).unwrap_or(0);
         if longest <= 256 {
@@ -73,16 +74,21 @@ impl Manager {
         field(&space, "kvsname").map(str::to_owned).ok_or_else(|| unexpected(&space))
     }
 
-    fn promise_goodbye(&self) -> io::Result<()> {
-        static ONCE: std::sync::Once = std::sync::Once::new();
+    /// Says hello, the first time, and promises to say goodbye.
+    fn greet(&mut self, deadline: Instant) -> io::Result<()> {
+        static GREETED: Mutex<bool> = Mutex::new(false);
+        let mut greeted = GREETED.lock().unwrap_or_else(PoisonError::into_inner);
+        if *greeted {
+            return Ok(());
+        }
+        self.ask("init pmi_version=1 pmi_subversion=1", "response_to_init", deadline)?;
+        *greeted = true;
         let (seat, stream) = (self.seat, self.stream.try_clone()?);
-        ONCE.call_once(|| {
-            at_exit(Box::new(move || {
-                let mut manager = Manager { seat, stream, unread: Vec::new() };
-                // An MPI library in this program may have said it before; then nobody listens.
-                let _ = manager.ask("finalize", "finalize_ack", Instant::now() + Duration::from_secs(1));
-            }));
-        });
+        at_exit(Box::new(move || {
+            let mut manager = Manager { seat, stream, unread: Vec::new() };
+            // An MPI library in this program may have said it before; then nobody listens.
+            let _ = manager.ask("finalize", "finalize_ack", Instant::now() + Duration::from_secs(1));
+        }));
         Ok(())
     }
 

@@ -51,6 +51,7 @@ struct Info {
 const _: () = {
     assert!(size_of::<Proc>() == 260);
     assert!(std::mem::offset_of!(Proc, rank) == 256);
+    assert!(std::mem::offset_of!(Value, kind) == 0);
     assert!(std::mem::offset_of!(Value, data) == 8);
     assert!(std::mem::offset_of!(Info, flags) == 512);
     assert!(std::mem::offset_of!(Info, value) == 520);
@@ -177,9 +178,10 @@ impl Session {
         }
         // The library's value may be smaller than ours: only the head and one word are read, never our whole struct.
         // SAFETY: success means a valid value, whose first field is the type.
-        let kind = unsafe { ptr::addr_of!((*answer).kind).read() };
-        // SAFETY: every version's union has at least one word, and the value is aligned for it.
-        let word = unsafe { ptr::addr_of!((*answer).data).cast::<u64>().read() };
+        let kind = unsafe { answer.cast::<u16>().read() };
+        let data = answer.cast::<u8>().wrapping_add(std::mem::offset_of!(Value, data)).cast::<u64>();
+        // SAFETY: every version's union starts at that offset, has at least one word, and is aligned for it.
+        let word = unsafe { data.read() };
         // SAFETY: the caller of PMIx_Get owns the value, which came from malloc; nothing of it is used after this.
         unsafe { libc::free(answer.cast::<c_void>()) };
         Ok(Value { kind, data: Data { room: [word, 0, 0, 0, 0, 0, 0, 0] } })
