@@ -9,7 +9,9 @@ pub mod conformance;
 mod link;
 #[cfg(not(loom))]
 pub mod loopback;
+#[cfg_attr(loom, allow(dead_code, unused_imports))]
 pub mod memory;
+#[cfg_attr(loom, allow(dead_code))]
 pub mod shm;
 mod sync;
 mod tcp;

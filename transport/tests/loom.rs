@@ -13,7 +13,7 @@ use rccl_transport::{Link, Sink, Source, Tag};
 
 fn check(body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
+    model.preemption_bound = Some(2);
     let body = std::sync::Arc::new(body);
     // A whole end does not fit on the stack that loom gives to a thread unless asked.
     model.check(move || {
@@ -171,7 +171,7 @@ fn slots_change_hands() {
         let (mut a, mut b) = model::link();
         let cells: Arc<Vec<UnsafeCell<u64>>> = Arc::new((0..4).map(|_| UnsafeCell::new(0)).collect());
         let theirs = Arc::clone(&cells);
-        const CHUNKS: u64 = 5;
+        const CHUNKS: u64 = 3;
         let len = CHUNKS * 256;
         let sender = spawn(move || {
             let m = a.open_send(TAG, len, None).unwrap().unwrap();

@@ -25,6 +25,16 @@ fn pair(copy: bool) -> [(ShmLink, Arc<PeerRegions>); 2] {
     })
 }
 
+/// Lets both ends hear all that was announced.
+fn settle(a: &mut ShmLink, b: &mut ShmLink) {
+    for link in [&mut *a, &mut *b] {
+        link.flush().unwrap();
+    }
+    for link in [a, b] {
+        link.poll().unwrap();
+    }
+}
+
 fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -58,7 +68,7 @@ fn a_region_is_mapped_on_demand_and_pulled() {
     let table = RegionTable::new();
     let region = table.alloc(1 << 20).unwrap();
     // SAFETY: the region is this test's alone.
-    unsafe { region.as_ptr().add(99_999).write(77) };
+    unsafe { region.as_ptr().wrapping_add(99_999).write(77) };
     let place = table.lookup(region.as_ptr(), 100_000);
     let sent = a.open_send(TAG, 100_000, place).unwrap().unwrap();
     a.flush().unwrap();
@@ -72,7 +82,7 @@ fn a_region_is_mapped_on_demand_and_pulled() {
     }
     let Source::Mapped(bytes) = b.incoming(m).unwrap().unwrap().source else { panic!() };
     // SAFETY: 100,000 bytes are readable until released.
-    assert_eq!(unsafe { bytes.add(99_999).read() }, 77);
+    assert_eq!(unsafe { bytes.wrapping_add(99_999).read() }, 77);
     a.poll().unwrap();
     assert_eq!(a.sink(sent).unwrap(), Sink::Pulled);
     assert_eq!(a.released(sent), 0);
@@ -95,8 +105,7 @@ fn addresses_are_copied_where_that_was_proven_and_staged_where_not() {
         let place = Place::at_address(target.as_mut_ptr());
         let m = b.open_recv(TAG, 20_000, false, Some(place)).unwrap().unwrap();
         let sent = a.open_send(TAG, 20_000, None).unwrap().unwrap();
-        (a.flush().unwrap(), b.flush().unwrap());
-        (a.poll().unwrap(), b.poll().unwrap());
+        settle(&mut a, &mut b);
         let (sink, source) = (a.sink(sent).unwrap(), b.incoming(m).unwrap().unwrap().source);
         if !copy {
             assert_eq!((sink, source), (Sink::Staged, Source::Staged));
@@ -116,8 +125,7 @@ fn a_memory_that_is_not_there_is_a_typed_error() {
     let [(mut a, _), (mut b, _)] = pair(true);
     let m = b.open_recv(TAG, 20_000, false, Some(Place::at_address(8 as *const u8))).unwrap().unwrap();
     let sent = a.open_send(TAG, 20_000, None).unwrap().unwrap();
-    (a.flush().unwrap(), b.flush().unwrap());
-    (a.poll().unwrap(), b.poll().unwrap());
+    settle(&mut a, &mut b);
     assert!(b.incoming(m).unwrap().is_some());
     assert_eq!(a.sink(sent).unwrap(), Sink::Copy);
     let bytes = vec![9u8; 20_000];

@@ -74,7 +74,7 @@ fn messages_cross_between_two_processes() {
     let region = table.alloc(LEN).unwrap();
     for i in 0..LEN {
         // SAFETY: the region has LEN bytes and is this test's alone.
-        unsafe { region.as_ptr().add(i).write(byte(i, 1)) };
+        unsafe { region.as_ptr().wrapping_add(i).write(byte(i, 1)) };
     }
     let (region_descriptor, region_len) = table.fd(region.number()).unwrap();
     let nonce = Box::new(0x5eed_1234_5678_9abc_u64);

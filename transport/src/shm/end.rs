@@ -244,7 +244,7 @@ impl<R: Reach> End<R> {
 /// Which time round the window message `m` belongs to, in 16 bits.
 #[inline]
 fn lap(m: MessageId) -> u64 {
-    m / WINDOW as u64 & 0xffff
+    (m / WINDOW as u64) & 0xffff
 }
 
 fn broken(what: &str) -> LinkError {

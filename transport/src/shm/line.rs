@@ -165,7 +165,7 @@ pub(super) unsafe fn pack(bytes: *const u8, len: usize, words: &mut [u64; 5]) ->
         // SAFETY: as above; no alignment is asked for.
         *word = unsafe { source.read_unaligned() };
     }
-    if len % 8 == 0 {
+    if len.is_multiple_of(8) {
         return whole;
     }
     let mut rest = [0u8; 8];

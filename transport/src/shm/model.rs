@@ -114,8 +114,8 @@ impl Waker {
 
 /// Both ends of a whole link. Places are addresses in this process.
 pub fn link() -> (end::End<Within>, end::End<Within>) {
-    let options = Options { lines: 4, staging_bytes: 1024, slot: 256, eager: 128 };
-    let wires = [Wire::leaked(4, 1024), Wire::leaked(4, 1024)];
+    let options = Options { lines: 4, staging_bytes: 512, slot: 256, eager: 128 };
+    let wires = [Wire::leaked(4, 512), Wire::leaked(4, 512)];
     let bell = || Arc::new(Doorbell::new().expect("an eventfd"));
     let make = |wires| {
         let peer = Doorbell::from_descriptor(bell().share().expect("a descriptor"));
