@@ -1,10 +1,24 @@
 //! Collectives as schedules: an algorithm is a pure function from (rank, ranks, shape of the call, layout) to that
 //! rank's [`Program`], a list of one small operation. No I/O, no clock, no unsafe code.
+//!
+//! - [`Op`] is that operation, and says what who runs it must keep to.
+//! - [`algorithm`] compares the algorithms: steps, bytes, sources. [`program()`] and [`programs`] make programs.
+//! - [`validate`](mod@validate) proves programs right for every interleaving that links and engine allow, and says how.
+//! - [`explain`] prints them.
+//!
+//! ```
+//! use rccl_schedule::{Algorithm, Collective, Layout, Model, programs, validate};
+//!
+//! let programs = programs(Algorithm::Ring, &Collective::AllReduce, &Layout::one_host(3), 1);
+//! validate(&programs, &Collective::AllReduce, 1000, 64, Model::Shared, true)?;
+//! print!("{}", programs[0]);
+//! # Ok::<(), rccl_schedule::Violation>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
 pub mod explain;
-mod program;
+pub mod program;
 pub mod validate;
 
 pub use algorithm::{Algorithm, Collective, UnknownAlgorithm, program, programs};

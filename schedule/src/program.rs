@@ -148,7 +148,7 @@ pub struct Dep {
 /// both in program order; an edge is never reordered. An operation ends when it has moved its bytes **and its sends
 /// have been released by their receivers**; that is what `after` waits for.
 ///
-/// What runs an operation keeps to this, and the [validator](crate::validate) counts on it:
+/// What runs an operation keeps to this, and the [validator](mod@crate::validate) counts on it:
 ///
 /// - A chunk whose value is kept (`copy_to`), or lies in memory anyway (nothing is received), is taken in as soon as its
 ///   operands are there, **never waiting for room on the edges to its targets**; what cannot be sent on at once is sent

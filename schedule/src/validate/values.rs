@@ -189,7 +189,8 @@ impl<'a> Element<'a> {
     fn sort(&mut self) -> Result<(), Violation> {
         let events = self.ops.len() as u32 * 5;
         let (mut next, mut next_of) = (std::mem::take(&mut self.next), std::mem::take(&mut self.next_of));
-        (next.clear(), next_of.clear());
+        next.clear();
+        next_of.clear();
         for of in 0..events {
             next_of.push(next.len() as u32);
             self.for_each_next(of, |event| next.push(event));

@@ -46,14 +46,17 @@ enum Event {
 }
 use Event::*;
 
+/// A rank and the number of one of its operations.
+type Step = (Rank, u32);
+
 /// An event of element `.1` of operation `.0` (rank and number).
-type Moment = ((Rank, u32), u64, Event);
+type Moment = (Step, u64, Event);
 
 /// Whether one random execution of the call gives the right result, and if not, what is wrong.
 pub fn run(programs: &[Program], call: Call, seed: u64) -> Result<(), String> {
     let mut run = Run::new(programs, call, seed);
     let mut pending = run.moments();
-    let lazy: HashSet<((Rank, u32), Event)> =
+    let lazy: HashSet<(Step, Event)> =
         pending.iter().map(|m| (m.0, m.2)).filter(|_| run.rng.random_ratio(1, 4)).collect();
     while !pending.is_empty() {
         let before = pending.len();
@@ -75,14 +78,14 @@ struct Run<'a> {
     /// By rank, buffer and element.
     memory: HashMap<(Rank, Buffer, u64), Value>,
     /// Both ends of messages, in both directions: (sender, receiver) to the operation at the other end.
-    receiver: HashMap<((Rank, u32), Rank), (Rank, u32)>,
-    sender: HashMap<((Rank, u32), Rank), (Rank, u32)>,
+    receiver: HashMap<(Step, Rank), Step>,
+    sender: HashMap<(Step, Rank), Step>,
     /// The messages of each edge: sender and receiver.
-    edges: HashMap<(Rank, Rank, u8), Vec<((Rank, u32), (Rank, u32))>>,
+    edges: HashMap<(Rank, Rank, u8), Vec<(Step, Step)>>,
     happened: HashSet<Moment>,
     /// What an operation saw in `reduce_with` when it began, and its value.
-    seen: HashMap<((Rank, u32), u64), Value>,
-    value: HashMap<((Rank, u32), u64), Value>,
+    seen: HashMap<(Step, u64), Value>,
+    value: HashMap<(Step, u64), Value>,
     total: Vec<Value>,
 }
 
@@ -108,8 +111,8 @@ impl<'a> Run<'a> {
             }
             total.push(sum);
         }
-        let mut sends: HashMap<(Rank, Rank, u8), Vec<(Rank, u32)>> = HashMap::new();
-        let mut receives: HashMap<(Rank, Rank, u8), Vec<(Rank, u32)>> = HashMap::new();
+        let mut sends: HashMap<(Rank, Rank, u8), Vec<Step>> = HashMap::new();
+        let mut receives: HashMap<(Rank, Rank, u8), Vec<Step>> = HashMap::new();
         for program in programs {
             for (number, op) in (0..).zip(&program.ops) {
                 for &to in op.send.iter() {
@@ -165,7 +168,7 @@ impl<'a> Run<'a> {
         moments
     }
 
-    fn op(&self, op: (Rank, u32)) -> &'a Op {
+    fn op(&self, op: Step) -> &'a Op {
         &self.programs[op.0 as usize].ops[op.1 as usize]
     }
 
@@ -182,12 +185,12 @@ impl<'a> Run<'a> {
         self.memory[&self.place(rank, buffer, element)]
     }
 
-    fn did(&self, op: (Rank, u32), element: u64, event: Event) -> bool {
+    fn did(&self, op: Step, element: u64, event: Event) -> bool {
         self.happened.contains(&(op, element, event))
     }
 
     /// Whether an event has happened to all elements of an operation, or of the chunk that `element` is in.
-    fn did_all(&self, op: (Rank, u32), chunk_of: Option<u64>, event: Event) -> bool {
+    fn did_all(&self, op: Step, chunk_of: Option<u64>, event: Event) -> bool {
         let elements = self.elements(self.op(op));
         let range = match chunk_of {
             None => elements,
@@ -200,7 +203,7 @@ impl<'a> Run<'a> {
     }
 
     /// Copies a memory onto itself.
-    fn is_no_copy(&self, op: (Rank, u32)) -> bool {
+    fn is_no_copy(&self, op: Step) -> bool {
         let Op { recv, reduce_with: Some(from), copy_to: Some(to), finish: false, .. } = self.op(op) else {
             return false;
         };
@@ -249,7 +252,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether `copy_to` may be written.
-    fn may_write(&self, op: (Rank, u32), element: u64) -> bool {
+    fn may_write(&self, op: Step, element: u64) -> bool {
         let this = self.op(op);
         if let ([from], None) = (this.recv.as_slice(), this.reduce_with) {
             let sender = self.sender[&(op, *from)];
@@ -261,7 +264,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the edges to all targets have room, and earlier messages are out of the way.
-    fn is_open(&self, op: (Rank, u32), element: u64) -> bool {
+    fn is_open(&self, op: Step, element: u64) -> bool {
         let this = self.op(op);
         this.send.iter().all(|&to| {
             let messages = &self.edges[&(op.0, to, this.channel)];
@@ -301,7 +304,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn act(&mut self, op: (Rank, u32), element: u64, event: Event) {
+    fn act(&mut self, op: Step, element: u64, event: Event) {
         let this = self.op(op);
         let rank = op.0;
         match event {
@@ -365,7 +368,7 @@ impl<'a> Run<'a> {
     }
 
     /// What a receiver gets of an operation's value: the slot, or what lies in the sender's memory now.
-    fn received(&mut self, sender: (Rank, u32), element: u64) -> Value {
+    fn received(&mut self, sender: Step, element: u64) -> Value {
         if self.call.slots.is_some() {
             return self.value[&(sender, element)];
         }
@@ -373,7 +376,7 @@ impl<'a> Run<'a> {
     }
 
     /// An operation's value if all memories that it may be taken from hold it; else garbage.
-    fn lies_in_memory(&mut self, op: (Rank, u32), element: u64) -> Value {
+    fn lies_in_memory(&mut self, op: Step, element: u64) -> Value {
         let this = self.op(op);
         let value =
             if this.recv.is_empty() { self.unless_changed(op, element) } else { self.value[&(op, element)] };
@@ -386,7 +389,7 @@ impl<'a> Run<'a> {
     }
 
     /// What `reduce_with` held when the operation began, or garbage if it has changed since.
-    fn unless_changed(&mut self, op: (Rank, u32), element: u64) -> Value {
+    fn unless_changed(&mut self, op: Step, element: u64) -> Value {
         let (this, seen) = (self.op(op), self.seen[&(op, element)]);
         let Some(buffer) = this.reduce_with else { return seen };
         let overwritten_by_itself =
