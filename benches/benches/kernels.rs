@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rccl::kernels::{InstructionSet, Kernel};
+use rccl_kernels::{InstructionSet, Kernel};
 use rccl::{DataType, ReduceOp};
 
 /// A zeroed buffer of `bytes` bytes. Its size is made odd in pages, so that several do not share their place in the cache.

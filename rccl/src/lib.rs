@@ -6,14 +6,13 @@ mod call;
 mod communicator;
 pub mod config;
 mod control;
-mod element;
 mod engine;
 mod error;
 mod fork;
-#[doc(hidden)]
-pub mod kernels;
 pub mod launch;
 mod meet;
+
+use rccl_kernels::element;
 
 pub use bootstrap::UniqueId;
 pub use buffer::Buffer;

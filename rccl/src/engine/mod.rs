@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::element::{DataType, ReduceOp};
 use crate::error::{Error, Failure, Member, Result};
-use crate::kernels::Kernel;
+use rccl_kernels::Kernel;
 use choose::Situation;
 use plan::Plan;
 use pool::Pool;

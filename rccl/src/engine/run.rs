@@ -7,7 +7,7 @@
 
 use super::Pool;
 use super::plan::Plan;
-use crate::kernels::Kernel;
+use rccl_kernels::Kernel;
 use rccl_schedule::{Buffer, Rank};
 use rccl_transport::{Link, LinkError, MessageId, Place, Sink, Source, Tag};
 

@@ -4,7 +4,7 @@ use super::plan::Plan;
 use super::pool::Pool;
 use super::run::{Area, CHUNK, Run, State, Stop};
 use crate::element::{DataType, ReduceOp};
-use crate::kernels::Kernel;
+use rccl_kernels::Kernel;
 use rccl_schedule::{Algorithm, Buffer, Collective, Layout, Op, Program};
 use rccl_transport::memory::RegionTable;
 use rccl_transport::shm::{Doorbell, Options};

@@ -16,7 +16,7 @@
 //!
 //! The conversion itself is the one that the reduction kernels use.
 
-use crate::kernels::codec;
+use crate::kernel::codec;
 
 macro_rules! fp8 {
     ($(#[$doc:meta])* $name:ident, $codec:ty, max $max:literal) => {
