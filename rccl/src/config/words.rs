@@ -49,8 +49,6 @@ struct WordSet {
 }
 
 impl WordSet {
-    const ALL: WordSet = WordSet { exclude: true, words: Vec::new() };
-
     fn contains(&self, word: &str) -> bool {
         self.words.iter().any(|known| known.eq_ignore_ascii_case(word)) != self.exclude
     }
