@@ -230,8 +230,8 @@ fn reduce_floats<T: Float>(op: ReduceOp, draws: impl Iterator<Item = Draw>, rank
     match op {
         ReduceOp::Prod => {
             let powers = draws.map(|draw| draw.power(T::POWER, ranks));
-            let (negative, exponent) =
-                powers.fold((false, 0), |(sign, sum), (negative, exponent)| (sign ^ negative, sum + exponent));
+            let (negative, exponent) = powers
+                .fold((false, 0), |(sign, sum), (negative, exponent)| (sign ^ negative, sum + exponent));
             power_of_two(negative, exponent)
         }
         // The total order of floats is that of numbers, with -0 below +0.

@@ -43,13 +43,15 @@ impl From<rccl::Error> for Error {
 pub fn run(options: &Options) -> Result<u64, Error> {
     let mut config = Config::from_env()?;
     options.configure(&mut config)?;
-    let communicator = Communicator::from_config(&config)?;
+    let communicator = Communicator::builder()?.config(config).label("perf").from_env()?;
     let rank = communicator.rank();
     // All ranks have the same options and see the same, so nobody needs to be told.
     options.validate_ranks(communicator.size()).map_err(Error::Usage)?;
     let result = go_through(options, &communicator).map_err(|error| {
         match &error {
-            Error::Output(cause) => communicator.abort(&format!("rank {rank} cannot write the results: {cause}")),
+            Error::Output(cause) => {
+                communicator.abort(&format!("rank {rank} cannot write the results: {cause}"))
+            }
             Error::Call { error, .. } if error.failure().is_none() => communicator.abort(&error.to_string()),
             _ => {}
         }

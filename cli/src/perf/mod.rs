@@ -19,8 +19,10 @@ mod report;
 mod size;
 mod table;
 
+use crate::run::{Job, Meeting, Output};
 use rccl::{Error, Failure};
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub use options::Options;
 
@@ -29,12 +31,12 @@ const USAGE: u8 = 2;
 const FAILURE: u8 = 3;
 
 /// Runs the command. Blocks until it has ended; every wait has the deadline of a call or of joining.
-pub fn run(options: &Options) -> ExitCode {
+pub fn main(options: &Options) -> ExitCode {
     if let Err(message) = options.validate() {
         return usage(&message);
     }
     if let (Some(ranks), false) = (options.ranks, options.member) {
-        return spawn(options, ranks);
+        return spawn(ranks);
     }
     match job::run(options) {
         Ok(0) => ExitCode::SUCCESS,
@@ -51,6 +53,23 @@ pub fn run(options: &Options) -> ExitCode {
             ExitCode::from(FAILURE)
         }
     }
+}
+
+/// Runs this very command once more for each rank.
+fn spawn(ranks: u32) -> ExitCode {
+    let prepared = std::env::current_exe().and_then(|program| Ok((program, Meeting::on_this_host()?)));
+    let (program, meeting) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("rccl perf: cannot start the ranks: {error}");
+            return ExitCode::from(FAILURE);
+        }
+    };
+    let mut command = vec![program.into_os_string()];
+    command.extend(std::env::args_os().skip(1));
+    command.insert(2, "--member".into()); // right after `perf`, where no argument can swallow it
+    let grace = Duration::from_secs(5);
+    Job { command, ranks, nodes: 1, node_rank: 0, meeting, timeout: None, grace, output: Output::Plain }.run()
 }
 
 fn usage(message: &str) -> ExitCode {

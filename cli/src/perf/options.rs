@@ -43,8 +43,14 @@ pub struct Options {
           help_heading = "Timing")]
     pub iterations: Option<u32>,
     /// Iterations before the timed ones.
-    #[arg(short = 'w', long = "warmup_iters", alias = "warmup-iters", value_name = "N", default_value_t = 5,
-          help_heading = "Timing")]
+    #[arg(
+        short = 'w',
+        long = "warmup_iters",
+        alias = "warmup-iters",
+        value_name = "N",
+        default_value_t = 5,
+        help_heading = "Timing"
+    )]
     pub warm_up: u32,
     /// Calls of one iteration; times are for one call.
     #[arg(short = 'm', long = "agg_iters", alias = "agg-iters", value_name = "N", default_value_t = 1,
@@ -268,14 +274,16 @@ mod tests {
 
     #[test]
     fn nccl_tests_options_are_understood() {
-        let options = parse("allreduce -b 8 -e 128M -f 4 -n 7 -w 2 -m 3 -c 0 -o all -d half -r 1 -a 3").unwrap();
+        let options =
+            parse("allreduce -b 8 -e 128M -f 4 -n 7 -w 2 -m 3 -c 0 -o all -d half -r 1 -a 3").unwrap();
         assert_eq!(options.collective, Collective::AllReduce);
         assert_eq!((options.begin, options.end, options.factor), (8, Some(128 << 20), Some(4)));
         assert_eq!((options.table_iterations(), options.warm_up, options.calls), (7, 2, 3));
         assert_eq!((options.check, options.op, options.average), (0, Choice::All, 3));
         assert_eq!(options.data_type, Choice::One(DataType::F16));
         assert_eq!(options.root, Choice::One(Root(1)));
-        let long = parse("broadcast --minbytes 1K --maxbytes 2K --stepbytes 256 --iters 1 --root -1").unwrap();
+        let long =
+            parse("broadcast --minbytes 1K --maxbytes 2K --stepbytes 256 --iters 1 --root -1").unwrap();
         assert_eq!(long.sizes().collect::<Vec<_>>(), [1024, 1280, 1536, 1792, 2048]);
         assert_eq!(long.root, Choice::All);
         assert_eq!(parse("all_reduce -d bf16").unwrap().data_type, Choice::One(DataType::BF16));

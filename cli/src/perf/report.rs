@@ -5,6 +5,7 @@ use super::size::show_size;
 use super::table::{self, Half};
 use super::{json, measure::Case};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rccl::Call;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
@@ -30,9 +31,7 @@ impl Report {
             (_, 1..) => (Box::new(io::sink()), None),
             (None, 0) => (Box::new(io::stdout()), None),
             (Some(_), 0) if to_stdout => (Box::new(io::stderr()), Some(Box::new(io::stdout()))),
-            (Some(path), 0) => {
-                (Box::new(io::stdout()), Some(Box::new(BufWriter::new(File::create(path)?))))
-            }
+            (Some(path), 0) => (Box::new(io::stdout()), Some(Box::new(BufWriter::new(File::create(path)?)))),
         };
         let progress = Progress::new(rank, cases);
         Ok(Report { text, json, progress, wrong: 0, bandwidths: Vec::new() })
@@ -78,8 +77,8 @@ impl Report {
     }
 
     /// A program, as comment lines between those of the table.
-    pub fn program(&mut self, rank: usize, case: &Case, algorithm: &str, program: &str) -> io::Result<()> {
-        let mut text = format!("# rank {rank}: {} by {algorithm}\n", case.call);
+    pub fn program(&mut self, rank: usize, call: &Call, algorithm: &str, program: &str) -> io::Result<()> {
+        let mut text = format!("# rank {rank}: {call} by {algorithm}\n");
         for line in program.lines() {
             text += &format!("#   {line}\n");
         }

@@ -96,7 +96,20 @@ mod tests {
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "K", "-1", "8X", "1e3", "nan", "inf", "0x10", "4 K", "1.2.3", "18446744073709551615K", "99999999999999.5T"] {
+        for text in [
+            "",
+            "K",
+            "-1",
+            "8X",
+            "1e3",
+            "nan",
+            "inf",
+            "0x10",
+            "4 K",
+            "1.2.3",
+            "18446744073709551615K",
+            "99999999999999.5T",
+        ] {
             assert!(parse_size(text).is_err(), "{text}");
         }
         assert_eq!([0, 1000, 64 << 10, 3 << 20, 1 << 31].map(show_size), ["0", "1000", "64K", "3M", "2G"]);

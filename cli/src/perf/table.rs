@@ -70,7 +70,10 @@ impl Row {
 /// The lines after the table: whether all was right, and the average of all bus bandwidths.
 pub fn foot(wrong: u64, bandwidth: f64) -> String {
     let verdict = if wrong == 0 { "OK" } else { "FAILED" };
-    format!("# Out of bounds values : {wrong} {verdict}\n# Avg bus bandwidth    : {} \n#\n", shortest(bandwidth))
+    format!(
+        "# Out of bounds values : {wrong} {verdict}\n# Avg bus bandwidth    : {} \n#\n",
+        shortest(bandwidth)
+    )
 }
 
 /// `value` in at most `width` characters: with two digits after the point, or as many of them as fit, or with an

@@ -3,7 +3,7 @@
 use super::*;
 
 /// One hop: combines two values as the library's kernels do, written once more and slowly.
-trait Hop: Sample {
+trait Hop: Sample + std::fmt::Debug {
     fn hop(op: ReduceOp, a: Self, b: Self) -> Self;
     fn divide(self, ranks: u32) -> Self;
 }
