@@ -116,7 +116,11 @@ pub(crate) async fn reach(
         let wake = Instant::now() + pause.mul_f64(jitter);
         if wake >= deadline {
             return Err((
-                format!("the root was not reached within {:.1} s; last: {}", began.elapsed().as_secs_f64(), last.0),
+                format!(
+                    "the root was not reached within {:.1} s; last: {}",
+                    began.elapsed().as_secs_f64(),
+                    last.0
+                ),
                 last.1,
             ));
         }

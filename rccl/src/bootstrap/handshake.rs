@@ -220,7 +220,8 @@ mod tests {
     fn meet(caller: &Secret, listener: &Secret) -> (Result<(), Refusal>, Result<Caller, Refusal>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (mut one, mut two) = tokio::io::duplex(256);
-        runtime.block_on(async { tokio::join!(introduce(&mut one, caller, CALLER), admit(&mut two, listener)) })
+        runtime
+            .block_on(async { tokio::join!(introduce(&mut one, caller, CALLER), admit(&mut two, listener)) })
     }
 
     #[test]

@@ -14,7 +14,8 @@ pub(crate) struct Identity {
     pub key: u64,
     /// The host's name, for messages.
     pub name: String,
-    /// Inode of the network namespace: 127.0.0.1 is the same place only within it.
+    /// Equal within one network namespace of one kernel, whatever `key` says: only there 127.0.0.1 is the same place.
+    /// 0 when it cannot be told.
     pub network: u64,
 }
 
@@ -22,15 +23,19 @@ impl Identity {
     /// The identity of this process's host; `chosen` overrides the boot id (`RCCL_HOSTID`).
     pub(crate) fn here(chosen: Option<&str>) -> Identity {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let key = match chosen {
-            Some(id) => digest("chosen", id),
-            None => match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
-                Ok(id) => digest("boot", id.trim()),
-                // Without /proc the name is what is left; shared memory proves or refutes it.
-                Err(_) => digest("name", &name),
-            },
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let key = match (chosen, &boot) {
+            (Some(id), _) => digest("chosen", id),
+            (None, Ok(boot)) => digest("boot", boot.trim()),
+            // Without /proc the name is what is left; shared memory proves or refutes it.
+            (None, Err(_)) => digest("name", &name),
         };
-        Identity { key, name, network: namespace("net") }
+        // Every kernel gives its first namespace the same inode, so that alone says nothing.
+        let network = match (&boot, namespace("net")) {
+            (Ok(boot), inode) if inode != 0 => digest("network", &format!("{} {inode}", boot.trim())),
+            _ => 0,
+        };
+        Identity { key, name, network }
     }
 }
 
@@ -55,5 +60,6 @@ mod tests {
         assert_eq!(real, Identity::here(None));
         assert_ne!(real.key, Identity::here(Some("a")).key);
         assert_ne!(Identity::here(Some("b")).key, Identity::here(Some("a")).key);
+        assert_eq!(Identity::here(Some("b")).network, real.network);
     }
 }

@@ -19,5 +19,5 @@ mod unique_id;
 
 pub(crate) use connect::Meeting;
 pub(crate) use handshake::Secret;
-pub use unique_id::UniqueId;
 pub(crate) use unique_id::Listening;
+pub use unique_id::UniqueId;

@@ -194,7 +194,8 @@ impl Gathering {
         let member = details.member(rank);
         if rank >= size {
             // It has no place in this job; the others are not disturbed.
-            let cause = format!("rank {rank} does not exist in a job of {size} ranks (0..={})", size.max(1) - 1);
+            let cause =
+                format!("rank {rank} does not exist in a job of {size} ranks (0..={})", size.max(1) - 1);
             let _ = outbox.send(refusal(cause, "number the ranks from 0 to size - 1"));
             return Ok(());
         }
@@ -202,8 +203,9 @@ impl Gathering {
         self.deadline = Some(self.deadline.map_or(patience, |deadline| deadline.min(patience)));
         let wrong = if let (Some(expected), Some(first)) = (self.size, &self.first) {
             if size != expected {
-                let cause =
-                    format!("the ranks disagree about the size: {first} says {expected}, {member} says {size}");
+                let cause = format!(
+                    "the ranks disagree about the size: {first} says {expected}, {member} says {size}"
+                );
                 Some((cause, "start all ranks with the same size"))
             } else if agreement != self.agreement {
                 let cause = format!(

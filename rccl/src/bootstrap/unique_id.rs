@@ -123,7 +123,9 @@ impl UniqueId {
         };
         match () {
             () if bytes[..4] != MAGIC => Err(wrong("these bytes are not a unique id")),
-            () if bytes[4] != 1 => Err(wrong(&format!("the id has format {} and this process reads 1", bytes[4]))),
+            () if bytes[4] != 1 => {
+                Err(wrong(&format!("the id has format {} and this process reads 1", bytes[4])))
+            }
             () if id.addresses().is_empty() => Err(wrong("the id holds no address")),
             () => Ok(id),
         }

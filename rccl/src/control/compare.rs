@@ -39,7 +39,8 @@ pub(crate) fn mismatch(states: &[(u32, &State)]) -> Option<Failure> {
         .min_by_key(|(rank, _)| *rank)
         .map(|&(rank, words)| (rank, words))?;
     usual.0 = *groups[&usual.1].iter().min()?;
-    let mut named: Vec<(u32, [u64; 2])> = made.iter().copied().filter(|(_, words)| *words != usual.1).collect();
+    let mut named: Vec<(u32, [u64; 2])> =
+        made.iter().copied().filter(|(_, words)| *words != usual.1).collect();
     named.sort_unstable();
     named.truncate(NAMED);
     named.push(usual);
@@ -73,7 +74,13 @@ mod tests {
     use crate::element::{DataType, ReduceOp};
 
     fn call(count: u64) -> Call {
-        Call { collective: Collective::AllReduce, dtype: DataType::F32, op: Some(ReduceOp::Sum), root: None, count }
+        Call {
+            collective: Collective::AllReduce,
+            dtype: DataType::F32,
+            op: Some(ReduceOp::Sum),
+            root: None,
+            count,
+        }
     }
 
     fn state(entered: u32, completed: u32, counts: &[(u32, u64)]) -> State {

@@ -32,9 +32,9 @@ use crate::config::Config;
 use crate::error::{CallOf, Error, Failure, Member, Result};
 use links::{LinkSettings, Made};
 pub(crate) use progress::Progress;
+use rccl_transport::Kind;
 use rccl_transport::memory::RegionTable;
 use rccl_transport::shm::Doorbell;
-use rccl_transport::Kind;
 use session::Command;
 use shared::Shared;
 use std::sync::Arc;
@@ -107,7 +107,8 @@ impl Control {
         let give_up = Instant::now() + options.patience + Duration::from_secs(5);
         let cancel = options.cancel.clone();
         let (result, answer) = sync_channel(1);
-        let joining = thread::control_thread()?.spawn(session::begin(meeting.clone(), rank, size, options, result));
+        let joining =
+            thread::control_thread()?.spawn(session::begin(meeting.clone(), rank, size, options, result));
         loop {
             match answer.recv_timeout(Duration::from_millis(50)) {
                 Ok(Ok(shared)) => {

@@ -89,7 +89,10 @@ mod tests {
         }
         let state = progress.state();
         assert_eq!((state.entered, state.completed, progress.inside()), (40, 40, 0));
-        assert_eq!(state.calls, (25..=40).map(|sequence| (sequence, [u64::from(sequence), 7])).collect::<Vec<_>>());
+        assert_eq!(
+            state.calls,
+            (25..=40).map(|sequence| (sequence, [u64::from(sequence), 7])).collect::<Vec<_>>()
+        );
     }
 
     #[test]

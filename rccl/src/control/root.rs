@@ -103,7 +103,7 @@ impl Root {
             failed: false,
             questions: Questions::default(),
             suspicions: Vec::new(),
-            next_tick: now + PING,
+            next_tick: now + silence.pulse().min(PING),
             ticked: now,
             leaving: false,
         }
@@ -144,12 +144,19 @@ impl Root {
                     Some(rank) => (
                         format!(
                             "two processes with rank {}: {} pid {}, which has joined, and {} pid {}",
-                            late.rank, rank.seat.details.host.name, rank.seat.details.pid, late.host, late.pid
+                            late.rank,
+                            rank.seat.details.host.name,
+                            rank.seat.details.pid,
+                            late.host,
+                            late.pid
                         ),
                         "give every process a rank of its own",
                     ),
                     None => (
-                        format!("the job is complete with {} ranks; {late} is one too many", self.ranks.len()),
+                        format!(
+                            "the job is complete with {} ranks; {late} is one too many",
+                            self.ranks.len()
+                        ),
                         "start as many processes as the job has ranks",
                     ),
                 };
@@ -224,7 +231,8 @@ impl Root {
         entry.state = state;
         let entered = entry.state.entered;
         let local = self.local();
-        if !self.leaving && local.contains(&rank) && local.iter().all(|&rank| self.ranks[rank as usize].left) {
+        if !self.leaving && local.contains(&rank) && local.iter().all(|&rank| self.ranks[rank as usize].left)
+        {
             // This process may end now. The others learn it before the one that waits for the answer.
             self.leaving = true;
             for other in (0..self.ranks.len() as u32).filter(|&other| other != rank) {
@@ -244,8 +252,7 @@ impl Root {
         }
         // What it did before it died decides nothing any more, but a mismatch that was found is the earlier cause.
         let sequence = super::inside(self.job).unwrap_or(0);
-        let failure =
-            Failure::PeerLost { member: self.member(rank), how, sequence, seen_by: self.name() };
+        let failure = Failure::PeerLost { member: self.member(rank), how, sequence, seen_by: self.name() };
         self.fail(failure);
     }
 
@@ -318,7 +325,8 @@ impl Root {
             .map(|(&rank, &sequence)| (rank, sequence))
             .chain(timeout.map(|(rank, sequence, _)| (rank, sequence)));
         for (rank, sequence) in waiting {
-            let left = self.ranks.iter().position(|entry| entry.left && before(entry.state.entered, sequence));
+            let left =
+                self.ranks.iter().position(|entry| entry.left && before(entry.state.entered, sequence));
             if let Some(left) = left {
                 return self.fail(self.left_the_job(left as u32, sequence, rank));
             }
@@ -336,10 +344,7 @@ impl Root {
             answers.entry(sequence).or_default().push(rank);
         }
         for (sequence, ranks) in answers {
-            let members = missing(sequence)
-                .into_iter()
-                .map(|of| (self.member(of.rank), of))
-                .collect();
+            let members = missing(sequence).into_iter().map(|of| (self.member(of.rank), of)).collect();
             if let Ok(answer) = frame::encode(&FromRoot::Waiting { sequence, missing: members }) {
                 ranks.into_iter().for_each(|rank| self.send(rank, &answer));
             }

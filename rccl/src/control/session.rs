@@ -7,10 +7,10 @@ use super::shared::{Shared, Start};
 use crate::bootstrap::connect::{self, Meeting, Wrong};
 use crate::bootstrap::frame;
 use crate::bootstrap::host::Identity;
+use crate::bootstrap::layout;
 use crate::bootstrap::message::{Details, FromRoot, Joining, Report, Silence, ToRoot};
 use crate::bootstrap::rendezvous;
 use crate::bootstrap::serving::{how_it_ended, write_out};
-use crate::bootstrap::layout;
 use crate::error::{Error, Failure, Member};
 use rccl_transport::memory::PeerRegions;
 use rccl_transport::shm::Doorbell;
@@ -145,9 +145,8 @@ async fn join(meeting: Meeting, rank: u32, size: u32, options: JoinOptions) -> R
     let FromRoot::Welcome { root, runs } = joined.welcome else {
         return Err(Failed::Join(("the root's answer makes no sense".into(), String::new())));
     };
-    let hosts = layout::hosts(&runs, size).ok_or_else(|| {
-        Failed::Join(("the root described another number of ranks".into(), String::new()))
-    })?;
+    let hosts = layout::hosts(&runs, size)
+        .ok_or_else(|| Failed::Join(("the root described another number of ranks".into(), String::new())))?;
     let bell = Doorbell::new().map_err(|source| {
         Failed::Other(Error::System {
             during: "making an eventfd".into(),
@@ -276,7 +275,8 @@ impl Session {
         match command {
             Command::Link(peers) => self.link(peers),
             Command::Regions(peer, regions, numbers) => {
-                let fetch = links::fetch_regions(self.shared.clone(), self.secret.clone(), peer, regions, numbers);
+                let fetch =
+                    links::fetch_regions(self.shared.clone(), self.secret.clone(), peer, regions, numbers);
                 self.tasks.spawn(fetch);
             }
             Command::Stall(sequence) => {
@@ -472,9 +472,17 @@ impl Session {
         stall.logged = true;
         let missing = self.shared.waiting();
         let names: Vec<String> = missing.iter().map(|(member, of)| late(member, of)).collect();
-        let names =
-            if names.is_empty() { "all ranks have entered it".into() } else { format!("missing: {}", names.join("; ")) };
-        tracing::warn!("{}: {:.0} s in op #{}; {names}", self.shared.me, waited.as_secs_f64(), stall.sequence);
+        let names = if names.is_empty() {
+            "all ranks have entered it".into()
+        } else {
+            format!("missing: {}", names.join("; "))
+        };
+        tracing::warn!(
+            "{}: {:.0} s in op #{}; {names}",
+            self.shared.me,
+            waited.as_secs_f64(),
+            stall.sequence
+        );
     }
 
     /// Looks whether the root lives.

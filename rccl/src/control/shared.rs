@@ -101,7 +101,13 @@ impl Shared {
     }
     /// Hands a link to the engine.
     pub(crate) fn deliver(&self, made: Made) {
-        tracing::debug!(rank = self.me.rank, peer = made.peer, kind = made.kind.word(), reason = made.reason, "linked");
+        tracing::debug!(
+            rank = self.me.rank,
+            peer = made.peer,
+            kind = made.kind.word(),
+            reason = made.reason,
+            "linked"
+        );
         self.made().push(made);
         self.wake();
     }

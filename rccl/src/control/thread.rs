@@ -33,9 +33,10 @@ pub(crate) fn control_thread() -> Result<Handle> {
         .map_err(refused)?;
     let handle = runtime.handle().clone();
     let blocked = SignalsBlocked::new();
-    let spawned = std::thread::Builder::new().name("rccl-control".into()).stack_size(512 << 10).spawn(move || {
-        runtime.block_on(std::future::pending::<()>());
-    });
+    let spawned =
+        std::thread::Builder::new().name("rccl-control".into()).stack_size(512 << 10).spawn(move || {
+            runtime.block_on(std::future::pending::<()>());
+        });
     drop(blocked);
     spawned.map_err(refused)?;
     *running = Some((process, handle.clone()));

@@ -22,9 +22,9 @@ use crate::bootstrap::serving::HANDSHAKE;
 use crate::control::session::{Command, link_lost};
 use crate::control::shared::Shared;
 use rand::Rng;
+use rccl_transport::Kind;
 use rccl_transport::memory::PeerRegions;
 use rccl_transport::shm::{self, End, Reach, ShmLink};
-use rccl_transport::Kind;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -133,7 +133,8 @@ impl Drop for Listener {
 
 /// This user's directory for sockets: only the user can enter it.
 fn directory() -> io::Result<PathBuf> {
-    let candidates = ["XDG_RUNTIME_DIR", "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    let candidates =
+        ["XDG_RUNTIME_DIR", "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let mut last = None;
     for parent in candidates.filter(|path| path.is_absolute()).chain([PathBuf::from("/tmp")]) {
         match private(&parent) {
@@ -172,7 +173,10 @@ pub(crate) fn sweep() {
         let mut words = name.split('-');
         let (Some(namespace), Some(pid)) = (words.next(), words.next()) else { continue };
         // A process of another pid namespace cannot be judged from here.
-        if namespace.parse() == Ok(own) && pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
+        if namespace.parse() == Ok(own)
+            && pid.parse::<u32>().is_ok()
+            && !Path::new("/proc").join(pid).exists()
+        {
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -280,7 +284,9 @@ fn map(
     let reason = match copies {
         Ok(()) => "same host: shared memory".to_owned(),
         Err(why) => {
-            let reason = format!("same host: shared memory; process_vm copies refused ({why}): plain buffers are staged");
+            let reason = format!(
+                "same host: shared memory; process_vm copies refused ({why}): plain buffers are staged"
+            );
             if shared.links.copies.is_ok() {
                 super::warn_once(shared, peer, &reason);
             }
@@ -318,10 +324,14 @@ async fn serve(mut stream: UnixStream, shared: Arc<Shared>, secret: Secret) {
     };
     match caller.purpose {
         Purpose::Local if caller.rank < shared.me.rank => {
-            match tokio::time::timeout(super::PATIENCE, take_offer(&mut stream, pid, &shared, caller.rank)).await {
+            match tokio::time::timeout(super::PATIENCE, take_offer(&mut stream, pid, &shared, caller.rank))
+                .await
+            {
                 Ok(Ok(made)) => shared.deliver(made),
                 // The connecting end decides what comes of it.
-                Ok(Err(reason)) => tracing::debug!(peer = caller.rank, reason, "no shared memory with this rank"),
+                Ok(Err(reason)) => {
+                    tracing::debug!(peer = caller.rank, reason, "no shared memory with this rank")
+                }
                 Err(_) => tracing::debug!(peer = caller.rank, "a link was begun and not finished"),
             }
         }
@@ -375,7 +385,8 @@ pub(in crate::control) async fn fetch_regions(
     regions: Arc<PeerRegions>,
     numbers: Vec<u16>,
 ) -> Option<Command> {
-    let fetched = tokio::time::timeout(super::PATIENCE, fetch(&shared, &secret, peer, &regions, &numbers)).await;
+    let fetched =
+        tokio::time::timeout(super::PATIENCE, fetch(&shared, &secret, peer, &regions, &numbers)).await;
     let cause = match fetched {
         Ok(Ok(())) => None,
         Ok(Err(cause)) => Some(cause),
@@ -386,7 +397,15 @@ pub(in crate::control) async fn fetch_regions(
         numbers.iter().for_each(|&number| regions.fail(number, cause.clone()));
     }
     shared.wake();
-    cause.map(|cause| link_lost(&shared, peer, "shm", shared.progress.inside(), &format!("fetching registered memory: {cause}")))
+    cause.map(|cause| {
+        link_lost(
+            &shared,
+            peer,
+            "shm",
+            shared.progress.inside(),
+            &format!("fetching registered memory: {cause}"),
+        )
+    })
 }
 
 async fn fetch(
@@ -403,11 +422,12 @@ async fn fetch(
     let want = Want { regions: numbers.to_vec() };
     passing::send(&mut stream, &want, &[]).await.map_err(|error| error.to_string())?;
     for _ in numbers {
-        let (have, descriptors) = passing::receive::<Have>(&mut stream).await.map_err(|error| error.to_string())?;
+        let (have, descriptors) =
+            passing::receive::<Have>(&mut stream).await.map_err(|error| error.to_string())?;
         match (have.len, descriptors.into_iter().next()) {
-            (Some(len), Some(descriptor)) => regions
-                .insert(have.region, descriptor, len as usize)
-                .map_err(|error| error.to_string())?,
+            (Some(len), Some(descriptor)) => {
+                regions.insert(have.region, descriptor, len as usize).map_err(|error| error.to_string())?
+            }
             _ => return Err(format!("the owner has no region {} or no descriptors left", have.region)),
         }
     }

@@ -113,11 +113,12 @@ impl Listeners {
         });
         let tcp = if options.links.tcp {
             let (listener, port) = crate::bootstrap::rendezvous::bind(None, &options.listening)?;
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(|source| crate::Error::System {
-                during: "listening for links".into(),
-                source: Arc::new(source),
-                hint: "raise the limit of open files (`ulimit -n`)".into(),
-            })?;
+            let listener =
+                tokio::net::TcpListener::from_std(listener).map_err(|source| crate::Error::System {
+                    during: "listening for links".into(),
+                    source: Arc::new(source),
+                    hint: "raise the limit of open files (`ulimit -n`)".into(),
+                })?;
             Some((listener, port))
         } else {
             None
@@ -180,7 +181,9 @@ pub(super) async fn connect(
                 }
                 Ok(Err(local::NoLink::Refused(reason))) => Obstacle::Unexpected(reason),
                 // The peer may believe that there is a link: a second one would not be the same at both ends.
-                Ok(Err(local::NoLink::Broken(cause))) => return Some(link_lost(&shared, peer, "shm", 0, &cause)),
+                Ok(Err(local::NoLink::Broken(cause))) => {
+                    return Some(link_lost(&shared, peer, "shm", 0, &cause));
+                }
                 Err(_) => {
                     let cause = format!("the peer did not answer within {} s", PATIENCE.as_secs());
                     return Some(link_lost(&shared, peer, "shm", 0, &cause));

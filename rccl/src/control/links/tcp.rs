@@ -60,7 +60,7 @@ fn usable(own: &Details, peer: &Details) -> Result<Vec<SocketAddr>, String> {
     if peer.addresses.is_empty() {
         return Err("the peer does not use TCP".into());
     }
-    let together = own.host.network != 0 && own.host.network == peer.host.network && own.host.key == peer.host.key;
+    let together = own.host.network != 0 && own.host.network == peer.host.network;
     let usable: Vec<SocketAddr> = peer
         .addresses
         .iter()

@@ -1,5 +1,8 @@
 //! Joining, liveness and failures, with ranks that are threads of this process.
 
+mod links;
+mod processes;
+
 use super::*;
 use crate::bootstrap::UniqueId;
 use crate::bootstrap::handshake::Secret;
@@ -66,7 +69,13 @@ fn cause(result: Result<Control>) -> String {
 }
 
 fn all_reduce(count: u64) -> Call {
-    Call { collective: Collective::AllReduce, dtype: DataType::F32, op: Some(ReduceOp::Sum), root: None, count }
+    Call {
+        collective: Collective::AllReduce,
+        dtype: DataType::F32,
+        op: Some(ReduceOp::Sum),
+        root: None,
+        count,
+    }
 }
 
 #[test]
@@ -121,8 +130,9 @@ fn two_processes_with_one_rank_are_both_named_to_everybody() {
     let meeting = &meeting();
     let pid = std::process::id();
     thread::scope(|scope| {
-        let ranks: Vec<_> =
-            [0, 1, 1].map(|rank| scope.spawn(move || cause(Control::join(meeting, rank, 4, options())))).into();
+        let ranks: Vec<_> = [0, 1, 1]
+            .map(|rank| scope.spawn(move || cause(Control::join(meeting, rank, 4, options()))))
+            .into();
         for rank in ranks {
             let text = rank.join().unwrap();
             assert!(text.contains("two processes with rank 1: "), "{text}");
@@ -135,8 +145,9 @@ fn two_processes_with_one_rank_are_both_named_to_everybody() {
 fn ranks_that_disagree_are_told_about_what() {
     let meeting = &meeting();
     thread::scope(|scope| {
-        let ranks: Vec<_> =
-            [2, 3].map(|size| scope.spawn(move || cause(Control::join(meeting, size - 2, size, options())))).into();
+        let ranks: Vec<_> = [2, 3]
+            .map(|size| scope.spawn(move || cause(Control::join(meeting, size - 2, size, options()))))
+            .into();
         for rank in ranks {
             let text = rank.join().unwrap();
             assert!(text.contains("disagree about the size"), "{text}");
@@ -415,101 +426,4 @@ fn dropping_is_quick() {
     let began = Instant::now();
     drop(ranks);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-}
-
-/// Collects the links of each rank to all others.
-fn linked(ranks: &[Control]) -> Vec<Vec<Made>> {
-    let all: Vec<u32> = (0..ranks.len() as u32).collect();
-    for rank in ranks {
-        let peers: Vec<u32> = all.iter().copied().filter(|&peer| peer != rank.me().rank).collect();
-        rank.request_links(&peers);
-        rank.request_links(&peers);
-    }
-    let mut made: Vec<Vec<Made>> = ranks.iter().map(|_| Vec::new()).collect();
-    let began = Instant::now();
-    while made.iter().any(|made| made.len() + 1 < ranks.len()) {
-        assert!(began.elapsed() < Duration::from_secs(20), "links are missing");
-        for (rank, made) in ranks.iter().zip(&mut made) {
-            made.extend(rank.take_links());
-            assert!(!rank.failed(), "{}", rank.failure().unwrap());
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    made
-}
-
-#[test]
-fn neighbours_are_linked_through_shared_memory() {
-    let ranks = job(4);
-    for made in linked(&ranks).iter().flatten() {
-        assert_eq!(made.kind, Kind::Shm);
-        assert!(made.reason.starts_with("same host: shared memory"), "{}", made.reason);
-    }
-    assert!(ranks[0].member(3).is_some());
-}
-
-#[test]
-fn other_hosts_are_linked_by_tcp_and_the_reason_is_kept_at_both_ends() {
-    let ranks = job_with(3, |rank| {
-        let mut options = options();
-        options.listening.host_id = Some(format!("host {}", rank / 2));
-        options.links.sockets = 3;
-        options
-    });
-    // The hosts are made up: loopback would be refused, so this needs an address that is not.
-    if ranks[0].0.shared.details.addresses.iter().all(std::net::IpAddr::is_loopback) {
-        return;
-    }
-    drop(ranks);
-}
-
-#[test]
-fn without_shared_memory_neighbours_use_tcp() {
-    let ranks = job_with(3, |_| {
-        let mut config = Config::default();
-        config.set("RCCL_SHM_DISABLE", "1").unwrap();
-        JoinOptions::new(&config, RegionTable::new())
-    });
-    for made in linked(&ranks).iter().flatten() {
-        assert_eq!((made.kind, made.reason.as_str()), (Kind::Tcp, "RCCL_SHM_DISABLE is set: TCP"));
-    }
-}
-
-#[test]
-fn a_path_that_does_not_open_falls_back_to_tcp_and_says_why() {
-    let ranks = job(2);
-    // As in a container that does not see the other's files.
-    std::fs::remove_file(ranks[1].0.shared.details.path.as_ref().unwrap()).unwrap();
-    for made in linked(&ranks).iter().flatten() {
-        assert_eq!(made.kind, Kind::Tcp);
-        assert!(made.reason.contains("does not open") && made.reason.ends_with("TCP"), "{}", made.reason);
-    }
-}
-
-#[test]
-fn registered_memory_of_a_peer_is_mapped_on_demand() {
-    use rccl_transport::memory::{PeerRegions, Resolved};
-    let tables = [RegionTable::new(), RegionTable::new()];
-    let ranks = job_with(2, |rank| JoinOptions { regions: tables[rank as usize].clone(), ..options() });
-    let _links = linked(&ranks);
-    let region = tables[1].alloc(4096).unwrap();
-    let regions = Arc::new(PeerRegions::new());
-    ranks[0].0.shared.watch_regions(1, regions.clone());
-    assert_eq!(regions.resolve(region.number()), Resolved::Pending);
-    until(Duration::from_secs(5), || {
-        ranks[0].fetch_regions();
-        matches!(regions.resolve(region.number()), Resolved::Ready { len, .. } if len >= 4096)
-    });
-    assert_eq!(regions.resolve(999), Resolved::Pending);
-    ranks[0].fetch_regions();
-    until(Duration::from_secs(5), || matches!(regions.resolve(999), Resolved::Failed(_)));
-}
-
-#[test]
-fn paths_are_removed() {
-    let ranks = job(2);
-    let paths: Vec<_> = ranks.iter().map(|rank| rank.0.shared.details.path.clone().unwrap()).collect();
-    assert!(paths.iter().all(|path| std::fs::exists(path).unwrap()));
-    drop(ranks);
-    assert!(!paths.iter().any(|path| std::fs::exists(path).unwrap()));
 }
