@@ -3,6 +3,8 @@
 //! The ranks are two threads of this process, so that the bench needs no launcher. For times between processes, and
 //! against other libraries, see `benches/peers`.
 
+#![expect(missing_docs, reason = "criterion_group! makes a public function without documentation")]
+
 use std::hint::black_box;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
