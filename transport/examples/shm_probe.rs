@@ -143,7 +143,7 @@ mod probe {
         let word = AtomicU64::new(0);
         let start = Instant::now();
         for i in 0..1_000_000 {
-            word.store(i, Ordering::Relaxed);
+            std::hint::black_box(&word).store(i, Ordering::Relaxed);
             std::sync::atomic::fence(Ordering::SeqCst);
         }
         println!("full fence {:.1} ns", start.elapsed().as_nanos() as f64 / 1e6);
