@@ -247,10 +247,16 @@ impl Root {
         entry.gone = true;
         // Closes the writing half too.
         entry.seat.outbox = None;
+        if !entry.left
+            && entry.seat.details.host.key == self.host.key
+            && let Some(path) = &entry.seat.details.path
+        {
+            super::links::forget(path);
+        }
         if entry.left || self.failed {
             return;
         }
-        // What it did before it died decides nothing any more, but a mismatch that was found is the earlier cause.
+        // The call in which it is missed is the one that the rank of this process is in, if there is one.
         let sequence = super::inside(self.job).unwrap_or(0);
         let failure = Failure::PeerLost { member: self.member(rank), how, sequence, seen_by: self.name() };
         self.fail(failure);

@@ -182,6 +182,14 @@ pub(crate) fn sweep() {
     }
 }
 
+/// Removes the path socket of a neighbour that was killed, if it lies where this process keeps its own.
+pub(crate) fn forget(path: &str) {
+    let path = Path::new(path);
+    if directory().is_ok_and(|directory| path.parent() == Some(&directory)) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 /// Connects to a neighbour's path and proves both ends to each other.
 async fn reach(secret: &Secret, path: &str, caller: Caller) -> Result<UnixStream, String> {
     let deadline = Instant::now() + QUEUE;

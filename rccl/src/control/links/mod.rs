@@ -18,7 +18,7 @@ use crate::bootstrap::message::Details;
 use crate::config::Config;
 use crate::error::Result;
 pub(super) use local::fetch_regions;
-pub(crate) use local::sweep;
+pub(crate) use local::{forget, sweep};
 use rccl_transport::{Kind, Link, TcpOptions, shm};
 use std::net::IpAddr;
 use std::sync::Arc;

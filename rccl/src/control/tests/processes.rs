@@ -1,8 +1,9 @@
 //! Ranks that are processes of their own: they can be killed and stopped.
 
 use super::*;
+use rustix::process::Signal;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 
 /// `rank size id` for a process that this test binary starts as a rank; the id may be `new`.
@@ -36,7 +37,7 @@ fn process() {
             return println!("failed: {failure}");
         }
         match end.recv_timeout(Duration::from_millis(5)) {
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => {}
             _ => return rank.goodbye(),
         }
     }
@@ -50,7 +51,7 @@ struct Process {
 
 impl Process {
     fn start(id: &str, rank: u32, size: u32) -> Process {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "control::tests::processes::process", "--nocapture", "--test-threads=1"])
             .env(ROLE, format!("{rank} {size} {id}"))
             .stdin(Stdio::piped())
@@ -77,7 +78,7 @@ impl Process {
         }
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    fn signal(&self, signal: Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
@@ -105,7 +106,7 @@ fn job_of_processes(size: u32) -> (Control, Vec<Process>) {
 #[test]
 fn a_killed_process_is_named_within_a_second() {
     let (zero, processes) = job_of_processes(4);
-    processes[1].signal(rustix::process::Signal::KILL);
+    processes[1].signal(Signal::KILL);
     until(Duration::from_secs(1), || zero.failed());
     let expected = format!("pid {}) exited without goodbye", processes[1].child.id());
     assert!(zero.failure().unwrap().to_string().contains(&expected), "{}", zero.failure().unwrap());
@@ -118,7 +119,7 @@ fn a_killed_process_is_named_within_a_second() {
 #[test]
 fn a_stopped_process_is_given_up_and_named() {
     let (zero, processes) = job_of_processes(3);
-    processes[0].signal(rustix::process::Signal::STOP);
+    processes[0].signal(Signal::STOP);
     let line = processes[1].says("failed", Duration::from_secs(6));
     assert!(line.contains("rank 1 (") && line.contains("has been silent for"), "{line}");
     assert!(zero.failed());
@@ -131,7 +132,7 @@ fn the_death_of_the_root_is_noticed_by_all() {
     let two = Process::start(&id.to_string(), 2, 3);
     let one = Control::join(&Meeting::Id(id), 1, 3, options()).unwrap();
     two.says("joined", Duration::from_secs(30));
-    root.signal(rustix::process::Signal::KILL);
+    root.signal(Signal::KILL);
     until(Duration::from_secs(1), || one.failed());
     let expected = format!("pid {}) (the root) exited without goodbye; seen by every rank", root.child.id());
     let failure = one.failure().unwrap().to_string();
