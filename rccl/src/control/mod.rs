@@ -139,10 +139,6 @@ impl Control {
     pub(crate) fn hosts(&self) -> Arc<[u32]> {
         self.0.shared.hosts.clone()
     }
-    /// A peer, as far as this rank has met it.
-    pub(crate) fn member(&self, rank: u32) -> Option<Member> {
-        self.0.shared.member(rank)
-    }
 
     /// Asks for links to these peers; they appear in [`Control::take_links`] and the doorbell rings. Asking again
     /// changes nothing. The peers must ask too: the lower rank of a pair connects.

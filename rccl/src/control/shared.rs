@@ -117,12 +117,6 @@ impl Shared {
     pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<u32, Details>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    pub(crate) fn member(&self, rank: u32) -> Option<Member> {
-        if rank == self.me.rank {
-            return Some(self.me.clone());
-        }
-        self.peers().get(&rank).map(|details| details.member(rank))
-    }
 
     /// Watches for requests of this peer's memory.
     pub(crate) fn watch_regions(&self, peer: u32, regions: Arc<PeerRegions>) {

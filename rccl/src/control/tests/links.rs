@@ -30,7 +30,7 @@ fn neighbours_are_linked_through_shared_memory() {
         assert_eq!(made.kind, Kind::Shm);
         assert!(made.reason.starts_with("same host: shared memory"), "{}", made.reason);
     }
-    assert!(ranks[0].member(3).is_some());
+    assert!(ranks[0].0.shared.peers().contains_key(&3));
 }
 
 #[test]
