@@ -11,8 +11,13 @@ use std::io;
 
 /// Why a run ended early.
 pub enum Error {
-    /// The options do not fit the job.
-    Usage(String),
+    /// The options do not fit the job; every rank finds out.
+    Usage {
+        /// This process's.
+        rank: u32,
+        /// A sentence for the user.
+        message: String,
+    },
     /// Rank 0 cannot write.
     Output(io::Error),
     /// A call failed; `rank` is unknown before the job was joined.
@@ -46,7 +51,7 @@ pub fn run(options: &Options) -> Result<u64, Error> {
     let communicator = Communicator::builder()?.config(config).label("perf").from_env()?;
     let rank = communicator.rank();
     // All ranks have the same options and see the same, so nobody needs to be told.
-    options.validate_ranks(communicator.size()).map_err(Error::Usage)?;
+    options.validate_ranks(communicator.size()).map_err(|message| Error::Usage { rank, message })?;
     let result = go_through(options, &communicator).map_err(|error| {
         match &error {
             Error::Output(cause) => {

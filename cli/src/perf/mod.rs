@@ -36,12 +36,13 @@ pub fn main(options: &Options) -> ExitCode {
         return usage(&message);
     }
     if let (Some(ranks), false) = (options.ranks, options.member) {
-        return spawn(ranks);
+        return spawn(options, ranks);
     }
     match job::run(options) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(WRONG),
-        Err(job::Error::Usage(message)) => usage(&message),
+        Err(job::Error::Usage { rank: 0, message }) => usage(&message),
+        Err(job::Error::Usage { .. }) => ExitCode::from(USAGE),
         Err(job::Error::Output(error)) => {
             eprintln!("rccl perf: cannot write the results: {error}");
             ExitCode::from(FAILURE)
@@ -56,7 +57,14 @@ pub fn main(options: &Options) -> ExitCode {
 }
 
 /// Runs this very command once more for each rank.
-fn spawn(ranks: u32) -> ExitCode {
+fn spawn(options: &Options, ranks: u32) -> ExitCode {
+    // What would fail in every rank is said once, before there are any: settings, and the file that rank 0 writes.
+    if let Err(error) = rccl::config::settings() {
+        return usage(&error.to_string());
+    }
+    if let Err(error) = report::create_json(options) {
+        return usage(&error.to_string());
+    }
     let prepared = std::env::current_exe().and_then(|program| Ok((program, Meeting::on_this_host()?)));
     let (program, meeting) = match prepared {
         Ok(prepared) => prepared,

@@ -31,7 +31,7 @@ impl Report {
             (_, 1..) => (Box::new(io::sink()), None),
             (None, 0) => (Box::new(io::stdout()), None),
             (Some(_), 0) if to_stdout => (Box::new(io::stderr()), Some(Box::new(io::stdout()))),
-            (Some(path), 0) => (Box::new(io::stdout()), Some(Box::new(BufWriter::new(File::create(path)?)))),
+            (Some(path), 0) => (Box::new(io::stdout()), Some(Box::new(BufWriter::new(create(path)?)))),
         };
         let progress = Progress::new(rank, cases);
         Ok(Report { text, json, progress, wrong: 0, bandwidths: Vec::new() })
@@ -112,6 +112,23 @@ impl Report {
             out.flush()
         })
     }
+}
+
+/// Creates the file that the JSON goes to, empty, where there is one. For a process that does not write it, but wants to
+/// know before the others start that it can be written.
+///
+/// # Errors
+/// The system's, with the path.
+pub fn create_json(options: &Options) -> io::Result<()> {
+    match options.json.as_deref() {
+        Some(path) if path != Path::new("-") => create(path).map(drop),
+        _ => Ok(()),
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    File::create(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("--json {}: {error}", path.display())))
 }
 
 /// A bar on standard error that appears where that is a terminal, once a run has taken a while.

@@ -1,0 +1,149 @@
+//! `rccl perf` between real processes: the table, the check, the JSON, the programs, and bad options.
+
+use std::process::{Command, Output};
+
+/// Runs the command; its own deadlines end it where the ranks do not come together or a call hangs.
+fn perf(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rccl"));
+    // The test's own environment shall not choose.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("RCCL_") || name.to_string_lossy().starts_with("NCCL_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("RCCL_INIT_TIMEOUT", "60").arg("perf").args(arguments.split_whitespace());
+    if arguments.contains("--ranks") && !arguments.contains("--timeout") {
+        command.args(["--timeout", "60"]);
+    }
+    command.output().expect("the command starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What a successful run wrote to standard output.
+fn table(arguments: &str) -> String {
+    let output = perf(arguments);
+    assert!(output.status.success(), "{arguments}: {}\n{}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    let lines = table.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    lines.map(|line| line.split_whitespace().collect()).collect()
+}
+
+#[test]
+fn every_type_and_operator_is_right() {
+    let table = table("all_reduce --ranks 2 -b 8 -e 64K -f 8 -d all -o all -n 1 -w 1");
+    let rows = rows(&table);
+    assert_eq!(rows.len(), 12 * 5 * 5, "{table}");
+    for row in &rows {
+        assert_eq!(row.len(), 13, "{row:?}");
+        assert_eq!((row[8], row[12]), ("0", "0"), "{row:?}");
+        assert_eq!(row[4], "-1");
+    }
+    assert_eq!(rows[0][..4], ["8", "8", "int8", "sum"]);
+    assert!(table.contains("\n# Out of bounds values : 0 OK\n# Avg bus bandwidth    : "), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("#       size         count      type")), "{table}");
+}
+
+#[test]
+fn tcp_and_plain_memory_are_right() {
+    for arguments in [
+        "allreduce --ranks 3 -b 0 -e 100000 -f 16 -d half -o prod -n 1 -w 0 -c 2 --transport tcp",
+        "all_reduce --ranks 3 -b 1M -e 3M -i 1M -d f8e5m2 -o avg -n 1 -w 1 --memory plain --algo ring",
+        "broadcast --ranks 3 -b 8 -e 1M -f 32 -r all -n 2 -w 0",
+    ] {
+        let table = table(arguments);
+        assert!(rows(&table).iter().all(|row| row[8] == "0" && row[12] == "0"), "{arguments}\n{table}");
+    }
+}
+
+#[test]
+fn a_broadcast_names_its_root_and_a_barrier_has_one_row() {
+    let broadcast = table("broadcast --ranks 2 -b 64 -e 64 -r all -c 0 -n 1");
+    let rows_of_broadcast = rows(&broadcast);
+    assert_eq!(rows_of_broadcast.len(), 2);
+    for (root, row) in rows_of_broadcast.iter().enumerate() {
+        assert_eq!(row[..5], ["64", "16", "float", "none", &root.to_string()]);
+        assert_eq!((row[8], row[12]), ("N/A", "N/A"));
+    }
+    let barrier = table("barrier --ranks 2 -n 3");
+    let row = &rows(&barrier)[0];
+    assert_eq!(row[..5], ["0", "0", "none", "none", "-1"]);
+    assert!(row[5].parse::<f64>().unwrap() > 0.0);
+    assert_eq!(row[9], "N/A");
+}
+
+#[test]
+fn json_has_a_row_for_each_way_of_calling() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.json");
+    table(&format!("all_reduce --ranks 2 -b 8 -e 64K -f 64 -n 10 --transport tcp --json {}", path.display()));
+    let written = std::fs::read_to_string(&path).unwrap();
+    let rows: Vec<serde_json::Value> =
+        written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 3 * 2);
+    for (index, row) in rows.iter().enumerate() {
+        assert_eq!(row["collective"], "all_reduce");
+        assert_eq!(row["bytes"], [8, 512, 32768][index / 2]);
+        assert_eq!(row["in_place"], index % 2 == 1);
+        assert_eq!((&row["ranks"], &row["type"], &row["op"]), (&2.into(), &"float".into(), &"sum".into()));
+        assert_eq!((&row["transport"], &row["wrong"]), (&"tcp".into(), &0.into()));
+        assert!(!row["algo"].as_str().unwrap().is_empty());
+        let time = |name: &str| row["time_us"][name].as_f64().unwrap();
+        assert!(0.0 < time("min") && time("min") <= time("median"));
+        assert!(time("median") <= time("p99") && time("p99") <= time("max"));
+        let bandwidth = row["bytes"].as_f64().unwrap() / time("median") / 1e3;
+        assert!((row["algbw"].as_f64().unwrap() - bandwidth).abs() <= 1e-9 * bandwidth);
+        assert_eq!(row["algbw"], row["busbw"]); // two ranks: the factor is 1
+    }
+}
+
+#[test]
+fn json_on_standard_output_is_alone_there() {
+    let output = perf("broadcast --ranks 2 -b 8 -e 8 -n 3 --json -");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    assert_eq!(stdout.lines().count(), 2, "{stdout}");
+    assert!(stdout.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    assert!(text(&output.stderr).contains("# Avg bus bandwidth"));
+}
+
+#[test]
+fn the_program_of_each_rank_can_be_read() {
+    let table = table("all_reduce --ranks 2 -b 4K -e 4K -n 1 --algo ring --explain=all");
+    for rank in 0..2 {
+        let head = format!("# rank {rank}: all_reduce f32 x1024 sum by ring\n#   ");
+        assert!(table.contains(&head), "{table}");
+    }
+}
+
+#[test]
+fn one_process_is_a_job_too() {
+    // No launcher: a job of this process alone.
+    let output = perf("all_reduce -b 1K -e 1K -n 1");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(rows(&text(&output.stdout)).len(), 1);
+}
+
+#[test]
+fn bad_options_end_before_any_rank_starts() {
+    for (arguments, says) in [
+        ("all_reduce --ranks 2 -b 1K -e 8", "-e 8 is below -b 1024"),
+        ("broadcast --ranks 2 -r 5", "-r 5: there are 2 ranks"),
+        ("all_reduce --ranks 2 --algo rnig", "did you mean `ring`"),
+        ("all_redce --ranks 2", "did you mean all_reduce"),
+        ("all_reduce --ranks 2 -d fp99", "unknown data type"),
+        ("broadcast -r 1", "-r 1: there are 1 ranks"),
+        ("all_reduce --ranks 2 --json /nonexistent/rows.json", "/nonexistent/rows.json"),
+    ] {
+        let output = perf(arguments);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
+        assert_eq!(said.matches(says).count(), 1, "{arguments}: {said}");
+        assert!(output.stdout.is_empty(), "{arguments}");
+    }
+}
