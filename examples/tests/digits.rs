@@ -20,7 +20,8 @@ fn one_two_and_four_ranks_learn_the_same() {
         assert_eq!(together.len(), alone.len());
         for (epoch, (one, many)) in alone.iter().zip(&together).enumerate() {
             let apart = (one.0 - many.0).abs();
-            let near = 1e-4 + 1e-3 * one.0;
+            // Rounding alone was seen to move it by less than a millionth part; the program prints six decimals.
+            let near = 2e-6 + 1e-5 * one.0;
             assert!(apart <= near, "epoch {epoch}, {ranks} ranks: loss {} not {}", many.0, one.0);
         }
         assert_eq!(together[29].1, accuracy, "test accuracy of {ranks} ranks");
