@@ -116,7 +116,7 @@ fn json_on_standard_output_is_alone_there() {
 fn the_program_of_each_rank_can_be_read() {
     let table = table("all_reduce --ranks 2 -b 4K -e 4K -n 1 --algo ring --explain=all");
     for rank in 0..2 {
-        let head = format!("# rank {rank}: all_reduce f32 x1024 sum by ring\n#   ");
+        let head = format!("# all_reduce f32 x1024 sum by ring\n# rank {rank} of 2");
         assert!(table.contains(&head), "{table}");
     }
 }
@@ -127,6 +127,30 @@ fn one_process_is_a_job_too() {
     let output = perf("all_reduce -b 1K -e 1K -n 1");
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(rows(&text(&output.stdout)).len(), 1);
+}
+
+#[test]
+fn the_launcher_is_joined_without_ranks() {
+    let rccl = env!("CARGO_BIN_EXE_rccl");
+    let mut command = Command::new(rccl);
+    command.env("RCCL_INIT_TIMEOUT", "60").env("RCCL_TIMEOUT", "60").args([
+        "run",
+        "-n",
+        "2",
+        "--no-prefix",
+        "--",
+    ]);
+    let output = command.args([rccl, "perf", "allreduce", "-b", "8", "-e", "8", "-n", "1"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    assert!(table.contains("# nRanks 2 ") && table.contains("#  Rank  1 Pid "), "{table}");
+    assert_eq!(rows(&table).len(), 1);
+    let mut command = Command::new(rccl);
+    command.env("RCCL_INIT_TIMEOUT", "60").args(["run", "-n", "2", "--no-prefix", "--"]);
+    let output = command.args([rccl, "perf", "broadcast", "-r", "2"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(said.matches("-r 2: there are 2 ranks").count(), 1, "{said}");
 }
 
 #[test]

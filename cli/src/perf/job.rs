@@ -190,9 +190,8 @@ fn explain(
     let Some(asked) = options.explain else { return Ok(()) };
     let wanted = |rank: u32| asked == Choice::All || asked == Choice::One(Root(rank));
     let mine = if wanted(communicator.rank()) { communicator.explain(call) } else { String::new() };
-    let programs = share(communicator, &mine)?;
-    for (rank, program) in programs.iter().enumerate().filter(|(rank, _)| wanted(*rank as u32)) {
-        report.program(rank, call, communicator.algorithm(call), program)?;
+    for program in share(communicator, &mine)?.iter().filter(|program| !program.is_empty()) {
+        report.program(program)?;
     }
     Ok(())
 }

@@ -175,7 +175,7 @@ impl<T: Sample> Pair<'_, T> {
         self.communicator.barrier()?;
         let start = Instant::now();
         self.call()?;
-        Ok(start.elapsed().as_secs_f64() * 1e6)
+        Ok(start.elapsed().as_nanos() as f64 / 1e3)
     }
 
     /// Calls on data whose result is known; how many of this rank's elements are wrong.

@@ -5,7 +5,6 @@ use super::size::show_size;
 use super::table::{self, Half};
 use super::{json, measure::Case};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rccl::Call;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
@@ -76,12 +75,10 @@ impl Report {
         json.flush()
     }
 
-    /// A program, as comment lines between those of the table.
-    pub fn program(&mut self, rank: usize, call: &Call, algorithm: &str, program: &str) -> io::Result<()> {
-        let mut text = format!("# rank {rank}: {call} by {algorithm}\n");
-        for line in program.lines() {
-            text += &format!("#   {line}\n");
-        }
+    /// A rank's program, as comment lines between those of the table.
+    pub fn program(&mut self, program: &str) -> io::Result<()> {
+        let lines = program.lines().map(|line| format!("# {line}\n"));
+        let text: String = lines.collect();
         self.print(&text)
     }
 
