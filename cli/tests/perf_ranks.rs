@@ -154,6 +154,14 @@ fn the_launcher_is_joined_without_ranks() {
 }
 
 #[test]
+fn what_no_rank_can_have_is_said_once() {
+    let output = perf("all_reduce --ranks 3 -b 1000T -e 1000T");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert_eq!(said.matches("RCCL-1004").count(), 1, "{said}");
+}
+
+#[test]
 fn bad_options_end_before_any_rank_starts() {
     for (arguments, says) in [
         ("all_reduce --ranks 2 -b 1K -e 8", "-e 8 is below -b 1024"),

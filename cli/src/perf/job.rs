@@ -20,6 +20,8 @@ pub enum Error {
     },
     /// Rank 0 cannot write.
     Output(io::Error),
+    /// Another rank has the same trouble or one of its own, and prints it.
+    Elsewhere,
     /// A call failed; `rank` is unknown before the job was joined.
     Call {
         /// This process's.
@@ -75,7 +77,8 @@ fn go_through(options: &Options, communicator: &Communicator) -> Result<u64, Err
     let places = share(communicator, &format!("Pid {:6} on {}", std::process::id(), host()))?;
     report.head(options, &places)?;
     let largest = lines.iter().map(Call::bytes).max().unwrap_or(0);
-    let mut bench = Bench::new(communicator, options, largest)?;
+    let bench = Bench::new(communicator, options, largest);
+    let mut bench = first_to_fail(communicator, bench)?;
     for call in lines {
         explain(options, communicator, &call, &mut report)?;
         let mut row = table::Row {
@@ -98,6 +101,15 @@ fn go_through(options: &Options, communicator: &Communicator) -> Result<u64, Err
         report.row(&row)?;
     }
     Ok(report.foot()?)
+}
+
+/// The outcome of something that each rank did on its own: an error if it failed on any, which is the lowest such rank's
+/// to tell.
+fn first_to_fail<T>(communicator: &Communicator, outcome: rccl::Result<T>) -> Result<T, Error> {
+    let rank = communicator.rank();
+    let mut first = [if outcome.is_err() { rank } else { u32::MAX }];
+    communicator.all_reduce(&mut first, ReduceOp::Min)?;
+    if first[0] == u32::MAX || first[0] == rank { Ok(outcome?) } else { Err(Error::Elsewhere) }
 }
 
 /// The ways to call: out of place, in place. A barrier has no buffers.

@@ -43,6 +43,7 @@ pub fn main(options: &Options) -> ExitCode {
         Ok(_) => ExitCode::from(WRONG),
         Err(job::Error::Usage { rank: 0, message }) => usage(&message),
         Err(job::Error::Usage { .. }) => ExitCode::from(USAGE),
+        Err(job::Error::Elsewhere) => ExitCode::from(FAILURE),
         Err(job::Error::Output(error)) => {
             eprintln!("rccl perf: cannot write the results: {error}");
             ExitCode::from(FAILURE)

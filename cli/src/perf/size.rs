@@ -27,9 +27,9 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 pub fn show_size(bytes: u64) -> String {
     let (unit, letter) = match bytes {
         0 => (1, ""),
-        _ if bytes % (1 << 30) == 0 => (1 << 30, "G"),
-        _ if bytes % (1 << 20) == 0 => (1 << 20, "M"),
-        _ if bytes % (1 << 10) == 0 => (1 << 10, "K"),
+        _ if bytes.is_multiple_of(1 << 30) => (1 << 30, "G"),
+        _ if bytes.is_multiple_of(1 << 20) => (1 << 20, "M"),
+        _ if bytes.is_multiple_of(1 << 10) => (1 << 10, "K"),
         _ => (1, ""),
     };
     format!("{}{letter}", bytes / unit)
