@@ -64,7 +64,7 @@ impl Pair {
         let config = Config::from_env().expect("the settings in the environment are usable");
         let id = UniqueId::create(&config).expect("a listening socket can be had");
         let (orders, taken) = channel::<Order>();
-        let id_of_other = id.clone();
+        let id_of_other = id;
         let other = std::thread::spawn(move || {
             let comm = Communicator::new(&id_of_other, 1, 2).expect("rank 1 joins");
             for order in taken {

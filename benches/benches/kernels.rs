@@ -4,8 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rccl_kernels::{InstructionSet, Kernel};
 use rccl::{DataType, ReduceOp};
+use rccl_kernels::{InstructionSet, Kernel};
 
 /// A zeroed buffer of `bytes` bytes. Its size is made odd in pages, so that several do not share their place in the cache.
 fn buffer(bytes: usize) -> Vec<u64> {

@@ -137,7 +137,13 @@ mod tests {
                 root: None,
                 count: 1 << 40,
             },
-            Call { collective: Collective::Broadcast, dtype: DataType::U64, op: None, root: Some(7), count: 0 },
+            Call {
+                collective: Collective::Broadcast,
+                dtype: DataType::U64,
+                op: None,
+                root: Some(7),
+                count: 0,
+            },
         ];
         for call in calls {
             assert_eq!(Call::unpack(call.pack()), Some(call));

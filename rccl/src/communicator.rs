@@ -62,7 +62,7 @@ impl Builder {
     /// # Errors
     /// As [`Communicator::new`].
     pub fn connect(self, id: &UniqueId, rank: u32, size: u32) -> Result<Communicator> {
-        Communicator::join(&Meeting::Id(id.clone()), rank, size, &self.config, self.label)
+        Communicator::join(&Meeting::Id(*id), rank, size, &self.config, self.label)
     }
     /// Joins as [`Communicator::from_env`] does.
     ///
@@ -100,7 +100,7 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::from_env`], and [`Error::InvalidArgument`] when `rank >= size`.
     pub fn new(id: &UniqueId, rank: u32, size: u32) -> Result<Communicator> {
-        Communicator::join(&Meeting::Id(id.clone()), rank, size, &Config::from_env()?, "world".into())
+        Communicator::join(&Meeting::Id(*id), rank, size, &Config::from_env()?, "world".into())
     }
 
     /// Starts with the environment's settings.
@@ -168,7 +168,7 @@ impl Communicator {
     /// [`Error::InvalidArgument`] when `root >= size`; else as [`Communicator::all_reduce`].
     #[inline]
     pub fn broadcast<T: Element>(&self, x: &mut [T], root: u32) -> Result<()> {
-        let call = self.from_root(T::TYPE, x.len(), root)?;
+        let call = self.rooted(T::TYPE, x.len(), root)?;
         let memory = x.as_mut_ptr().cast::<u8>();
         // SAFETY: as in `all_reduce`.
         unsafe { self.execute(&call, memory, memory) }
@@ -181,7 +181,7 @@ impl Communicator {
     #[inline]
     pub fn broadcast_into<T: Element>(&self, x: &[T], out: &mut [T], root: u32) -> Result<()> {
         same_length("broadcast_into", x.len(), out.len())?;
-        let call = self.from_root(T::TYPE, x.len(), root)?;
+        let call = self.rooted(T::TYPE, x.len(), root)?;
         // SAFETY: as in `all_reduce_into`.
         unsafe { self.execute(&call, x.as_ptr().cast(), out.as_mut_ptr().cast()) }
     }
@@ -217,7 +217,7 @@ impl Communicator {
             return invalid(format!("{} elements", call.count), "no memory is that large");
         };
         if call.root.is_some_and(|root| root >= self.size()) {
-            self.from_root(call.dtype, 0, call.root.unwrap_or(0))?;
+            self.rooted(call.dtype, 0, call.root.unwrap_or(0))?;
         }
         if bytes > 0 && (input.is_null() || output.is_null()) {
             return invalid("a null pointer".into(), "pass memory for all elements, or a count of 0");
@@ -280,7 +280,7 @@ impl Communicator {
         reached.map(|peer| (peer.peer, peer.kind.word().to_string(), peer.reason.clone())).collect()
     }
 
-    fn from_root(&self, dtype: DataType, count: usize, root: u32) -> Result<Call> {
+    fn rooted(&self, dtype: DataType, count: usize, root: u32) -> Result<Call> {
         if root >= self.size() {
             return Err(Error::InvalidArgument {
                 call: "broadcast",

@@ -179,7 +179,9 @@ pub enum Error {
         hint: String,
     },
     /// The communicator came out of a `fork`: its sockets and memory belong to the parent.
-    #[error("this communicator belongs to process {parent}, and this is its child {child}: create a communicator after fork")]
+    #[error(
+        "this communicator belongs to process {parent}, and this is its child {child}: create a communicator after fork"
+    )]
     Forked {
         /// Process that created it.
         parent: u32,

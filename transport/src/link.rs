@@ -208,6 +208,11 @@ pub type Result<T> = std::result::Result<T, LinkError>;
 /// One end of a link; see the [module](self) for the contract.
 ///
 /// A link is used by one thread at a time (`Send`, not `Sync`).
+///
+/// # Errors
+/// Every method fails with [`LinkError::Closed`] once the peer is gone, [`LinkError::Io`] when the system refuses, and
+/// [`LinkError::Protocol`] when the peer, or this end's caller, breaks the contract.
+#[allow(clippy::missing_errors_doc, reason = "said once for all methods above")]
 pub trait Link: Send {
     /// Which transport it is.
     fn kind(&self) -> Kind;
@@ -263,7 +268,13 @@ pub trait Link: Send {
     /// Opens the next message in the receiving direction, `len` bytes long, eager or not by [`Limits::eager`] unless
     /// `eager` forces it, and grants the peer to write it to `target`, if given, from now until the message has
     /// landed. `None`: the window is full, poll and try again.
-    fn open_recv(&mut self, tag: Tag, len: u64, eager: bool, target: Option<Place>) -> Result<Option<MessageId>>;
+    fn open_recv(
+        &mut self,
+        tag: Tag,
+        len: u64,
+        eager: bool,
+        target: Option<Place>,
+    ) -> Result<Option<MessageId>>;
     /// The head of message `m`, once the peer has opened it. Answers the same until released.
     fn incoming(&mut self, m: MessageId) -> Result<Option<Incoming>>;
     /// The next committed slot of staged message `m` that is not released yet.

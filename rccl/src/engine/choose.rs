@@ -16,21 +16,12 @@ pub(crate) struct Situation {
     pub shared: bool,
     /// Longest message that every link sends eagerly.
     pub eager: u64,
-    /// More ranks than processors on this job's fullest host.
-    pub crowded: bool,
 }
 
 impl Situation {
-    pub fn new(layout: &Layout, shm: bool, eager: u64, processors: usize) -> Situation {
+    pub fn new(layout: &Layout, shm: bool, eager: u64) -> Situation {
         let hosts = layout.hosts();
-        let fullest = (0..hosts).map(|host| layout.on_host(host).count()).max().unwrap_or(1);
-        Situation {
-            ranks: layout.ranks(),
-            hosts,
-            shared: hosts == 1 && shm,
-            eager,
-            crowded: fullest > processors,
-        }
+        Situation { ranks: layout.ranks(), hosts, shared: hosts == 1 && shm, eager }
     }
 
     /// The algorithm for a call of `bytes` bytes.

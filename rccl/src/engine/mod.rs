@@ -17,10 +17,10 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::element::{DataType, ReduceOp};
 use crate::error::{Error, Failure, Member, Result};
-use rccl_kernels::Kernel;
 use choose::Situation;
 use plan::Plan;
 use pool::Pool;
+use rccl_kernels::Kernel;
 use rccl_schedule::{Algorithm, Layout, Rank};
 use rccl_transport::memory::{Region, RegionTable};
 use rccl_transport::{Kind, Link, LinkError, Place};
@@ -93,7 +93,7 @@ impl Engine {
         let (shm, eager, slot) = (links.shm.is_ok(), links.eager() as u64, links.shm_options.slot as u64);
         let ranks = layout.ranks() as usize;
         Ok(Engine {
-            situation: Situation::new(&layout, shm, eager, processors),
+            situation: Situation::new(&layout, shm, eager),
             allowed: [
                 (Collective::AllReduce, choose::allowed(config, Collective::AllReduce)?),
                 (Collective::Broadcast, choose::allowed(config, Collective::Broadcast)?),
