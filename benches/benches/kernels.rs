@@ -1,6 +1,8 @@
 //! The reduction kernels alone, on one core: two inputs into two outputs in place, as a two-rank all_reduce does, on every
 //! instruction set of this CPU; then many inputs in one pass. Throughput counts the bytes of one input.
 
+#![expect(missing_docs, reason = "criterion_group! makes a public function without documentation")]
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,6 +1,8 @@
 //! The ring of shared-memory links, both ends on one thread: what an announcement costs without the other core.
 //! (Round trips between two cores: the example `shm_probe` of `rccl-transport`.)
 
+#![expect(missing_docs, reason = "criterion_group! makes a public function without documentation")]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rccl_transport::loopback::{self, Loopback};
 use rccl_transport::shm::Options;

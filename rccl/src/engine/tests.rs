@@ -28,14 +28,12 @@ type Links = Vec<Option<Box<dyn Link>>>;
 fn mesh(n: usize) -> Vec<Links> {
     let mut links: Vec<Links> = (0..n).map(|_| (0..n).map(|_| None).collect()).collect();
     let bell = || Arc::new(Doorbell::new().expect("an eventfd"));
-    for low in 0..n {
-        for high in low + 1..n {
-            let regions = || Some(RegionTable::new());
-            let (a, b) = loopback::pair_with(&Options::default(), [regions(), regions()], [bell(), bell()])
-                .expect("a link");
-            links[low][high] = Some(Box::new(a));
-            links[high][low] = Some(Box::new(b));
-        }
+    for (low, high) in (0..n).flat_map(|high| (0..high).map(move |low| (low, high))) {
+        let regions = || Some(RegionTable::new());
+        let (a, b) = loopback::pair_with(&Options::default(), [regions(), regions()], [bell(), bell()])
+            .expect("a link");
+        links[low][high] = Some(Box::new(a));
+        links[high][low] = Some(Box::new(b));
     }
     links
 }
@@ -190,7 +188,8 @@ fn every_broadcast_runs_on_loopback() {
 fn a_corrupted_program_fails_for_real() {
     let layout = Layout::one_host(3);
     let inputs = inputs(3, 6000);
-    let corruptions: [(&str, fn(&mut Op)); 3] = [
+    type Corruption = (&'static str, fn(&mut Op));
+    let corruptions: [Corruption; 3] = [
         ("forget the own operand", |op| op.reduce_with = op.recv.is_empty().then_some(Buffer::INPUT)),
         ("store elsewhere", |op| op.copy_to = op.copy_to.map(|_| Buffer::INPUT)),
         ("reduce other elements", |op| op.extent = rccl_schedule::Extent::part((op.extent.lo + 1) % 3, 3)),

@@ -29,7 +29,7 @@ pub fn try_on_ranks<R: Send + 'static>(
     let id = UniqueId::create(config).expect("creating the unique id");
     let (done, results) = mpsc::channel();
     for rank in 0..n {
-        let (done, id, config, body) = (done.clone(), id.clone(), config.clone(), body.clone());
+        let (done, id, config, body) = (done.clone(), id, config.clone(), body.clone());
         std::thread::Builder::new()
             .name(format!("rank {rank}"))
             .spawn(move || {
