@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::fork;
 use crate::meet;
 use rccl_transport::memory::RegionTable;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A group of ranks that call collectives together.
 ///
@@ -238,21 +238,27 @@ impl Communicator {
     /// Memory that the other ranks of this host can map: collectives on it move data without a copy between. Zeroed.
     ///
     /// # Errors
-    /// [`Error::System`] when the memory cannot be had, with the need and the limit.
+    /// [`Error::System`] when the memory cannot be had, with the need and the limit; [`Error::Forked`] in a forked
+    /// child.
     pub fn alloc<T: Element>(&self, n: usize) -> Result<Buffer<T>> {
+        self.shared.born.check()?;
         Buffer::new(&self.shared.regions, n)
     }
 
     /// Gives up on purpose: every rank's current and later calls fail with `why`. Returns at once, from any thread.
+    /// Does nothing in a forked child.
     pub fn abort(&self, why: &str) {
-        self.shared.control.abort(why);
+        if self.shared.born.check().is_ok() {
+            self.shared.control.abort(why);
+        }
     }
 
     /// Leaves the communicator, after this rank's last call.
     ///
     /// # Errors
-    /// The failure that broke the communicator, if one did.
+    /// The failure that broke the communicator, if one did; [`Error::Forked`] in a forked child.
     pub fn finish(self) -> Result<()> {
+        self.shared.born.check()?;
         let broken = self.engine().broken();
         self.shared.control.goodbye();
         broken.map_or(Ok(()), Err)
@@ -273,8 +279,11 @@ impl Communicator {
         self.engine().explain_program(call)
     }
 
-    /// How each rank that was met so far is reached, and why so: (rank, transport, reason).
+    /// How each rank that was met so far is reached, and why so: (rank, transport, reason). Nothing in a forked child.
     pub fn transports(&self) -> Vec<(u32, String, String)> {
+        if self.shared.born.check().is_err() {
+            return Vec::new();
+        }
         let engine = self.engine();
         let reached = engine.reached().iter();
         reached.map(|peer| (peer.peer, peer.kind.word().to_string(), peer.reason.clone())).collect()
@@ -308,8 +317,13 @@ impl Communicator {
 
 /// The process's registered memory, which all its communicators share.
 fn registered_memory() -> Arc<RegionTable> {
-    static REGIONS: OnceLock<Arc<RegionTable>> = OnceLock::new();
-    REGIONS.get_or_init(RegionTable::new).clone()
+    static REGIONS: Mutex<Option<(fork::Generation, Arc<RegionTable>)>> = Mutex::new(None);
+    let mut regions = REGIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*regions {
+        Some((born, regions)) if born.check().is_ok() => regions.clone(),
+        // A forked child shares the pages of its parent's regions, and must not use them for its own.
+        _ => regions.insert((fork::Generation::now(), RegionTable::new())).1.clone(),
+    }
 }
 
 #[inline]

@@ -164,6 +164,7 @@ async fn addresses(meeting: &Meeting, rank: u32, host_key: u64) -> Result<Vec<So
 
 async fn attempt(address: SocketAddr, secret: &Secret, rank: u32) -> Result<TcpStream, Refusal> {
     let mut stream = TcpStream::connect(address).await?;
+    crate::fork::close_in_children(&stream);
     stream.set_nodelay(true)?;
     let caller = Caller { purpose: Purpose::Control, lane: 0, rank, target: u32::MAX };
     handshake::introduce(&mut stream, secret, caller).await?;

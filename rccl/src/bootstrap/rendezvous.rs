@@ -84,6 +84,7 @@ fn listen(port: u16, listening: &Listening) -> io::Result<std::net::TcpListener>
         }
         _ => listen_v4(port)?,
     };
+    crate::fork::close_in_children(&socket);
     socket.listen(4096)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())

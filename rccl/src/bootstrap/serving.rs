@@ -42,6 +42,7 @@ pub(crate) async fn accept(listener: TcpListener, secret: Secret, events: Unboun
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
+                crate::fork::close_in_children(&stream);
                 next += 1;
                 let serve = serve(stream, address, next, secret.clone(), events.clone(), strangers.clone());
                 tokio::spawn(serve);

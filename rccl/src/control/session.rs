@@ -390,6 +390,12 @@ impl Session {
         }
         if self.root_left.is_none() {
             self.root_lost(format!("(the root) {how}"));
+            // It cannot remove its path socket any more, and no root is left to do it.
+            let Shared { root, job, .. } = &*self.shared;
+            let host = |rank: u32| self.shared.hosts.get(rank as usize);
+            if host(root.rank).is_some() && host(root.rank) == host(self.shared.me.rank) {
+                links::forget_rank(*job, root.rank, root.pid);
+            }
         }
         false
     }

@@ -106,13 +106,14 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) fn open(job: u64, rank: u32) -> io::Result<Listener> {
-        let name = format!("{}-{}-{job:016x}-{rank}", namespace("pid"), std::process::id());
+        let name = name(job, rank, std::process::id());
         let mut path = directory()?.join(&name);
         if path.as_os_str().len() > LONGEST_PATH {
             path = private(Path::new("/tmp"))?.join(&name);
         }
         let _ = std::fs::remove_file(&path);
         let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        crate::fork::close_in_children(&socket);
         socket.bind(&socket2::SockAddr::unix(&path)?)?;
         socket.listen(4096)?;
         socket.set_nonblocking(true)?;
@@ -129,6 +130,11 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// What a rank's path socket is called; a process id means something in its own namespace only.
+fn name(job: u64, rank: u32, pid: u32) -> String {
+    format!("{}-{pid}-{job:016x}-{rank}", namespace("pid"))
 }
 
 /// This user's directory for sockets: only the user can enter it.
@@ -187,6 +193,13 @@ pub(crate) fn forget(path: &str) {
     let path = Path::new(path);
     if directory().is_ok_and(|directory| path.parent() == Some(&directory)) {
         let _ = std::fs::remove_file(path);
+    }
+}
+
+/// As [`forget`], for a rank whose path was never told: process `pid` of this pid namespace.
+pub(crate) fn forget_rank(job: u64, rank: u32, pid: u32) {
+    if let Ok(directory) = directory() {
+        let _ = std::fs::remove_file(directory.join(name(job, rank, pid)));
     }
 }
 

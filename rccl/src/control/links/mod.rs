@@ -18,7 +18,7 @@ use crate::bootstrap::message::Details;
 use crate::config::Config;
 use crate::error::Result;
 pub(super) use local::fetch_regions;
-pub(crate) use local::{forget, sweep};
+pub(crate) use local::{forget, forget_rank, sweep};
 use rccl_transport::{Kind, Link, TcpOptions, shm};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -80,8 +80,8 @@ impl LinkSettings {
         let shm = if self.shm.is_ok() { "used" } else { "not used" };
         let tcp = if self.tcp { "used" } else { "not used" };
         format!(
-            "shared memory {shm}\nTCP {tcp}\nRCCL_NSOCKS={}\nRCCL_BUFFSIZE={}\nRCCL_ALGO={:?}\nRCCL_NCHANNELS={:?}\nRCCL_MAX_NCHANNELS={:?}",
-            config.nsocks, config.buffsize.0, config.algo, config.nchannels, config.max_nchannels
+            "shared memory {shm}\nTCP {tcp}\nRCCL_NSOCKS={}\nRCCL_BUFFSIZE={}\nRCCL_ALGO={:?}",
+            config.nsocks, config.buffsize.0, config.algo
         )
     }
 

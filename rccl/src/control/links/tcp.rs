@@ -88,6 +88,7 @@ async fn reach(addresses: &[SocketAddr], secret: &Secret, caller: Caller) -> Res
         for address in addresses {
             let tried = async {
                 let mut socket = TcpStream::connect(address).await?;
+                crate::fork::close_in_children(&socket);
                 socket.set_nodelay(true)?;
                 handshake::introduce(&mut socket, secret, caller).await?;
                 Ok::<_, Refusal>(socket)
@@ -124,6 +125,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, secret: S
     loop {
         match listener.accept().await {
             Ok((socket, address)) => {
+                crate::fork::close_in_children(&socket);
                 let (shared, secret, halves) = (shared.clone(), secret.clone(), halves.clone());
                 tokio::spawn(async move {
                     let admitted = admit(socket, &shared, &secret);
