@@ -129,17 +129,29 @@ impl Process {
     /// # Panics
     /// When there is none within [`DEADLINE`], or the process says that it failed.
     pub fn says(&self, word: &str) -> (Instant, String) {
+        self.find(|line| line.starts_with(word), word)
+    }
+
+    fn find(&self, wanted: impl Fn(&str) -> bool, word: &str) -> (Instant, String) {
         let end = Instant::now() + DEADLINE;
         let mut others = Vec::new();
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok((when, line)) if line.starts_with(word) => return (when, line),
+                Ok((when, line)) if wanted(&line) => return (when, line),
                 Ok((_, line)) => others.push(line),
                 Err(error) => {
                     panic!("rank {} did not say '{word}' ({error}), but:\n{}", self.rank, others.join("\n"))
                 }
             }
         }
+    }
+
+    /// The next line that begins with one of `words`.
+    ///
+    /// # Panics
+    /// As [`Process::says`].
+    pub fn says_any(&self, words: &[&str]) -> String {
+        self.find(|line| words.iter().any(|word| line.starts_with(word)), &words.join("' or '")).1
     }
 
     /// Sends a line to the process.
