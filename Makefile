@@ -3,7 +3,7 @@
 TARGET := x86_64-unknown-linux-gnu
 SANITIZED := RUSTC_BOOTSTRAP=1 cargo test --target $(TARGET)
 
-.PHONY: check fmt lint test docs deny loom asan tsan hosts launchers
+.PHONY: check fmt lint test docs deny loom asan tsan hosts
 
 check: fmt lint test docs deny
 
@@ -30,9 +30,15 @@ deny:
 loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p rccl-transport --release --test loom
 
+# Hosts as network namespaces; needs root.
+hosts:
+	cargo build --release
+	tests/hosts.sh target/release/rccl
+
 asan:
 	RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/asan $(SANITIZED) -p rccl-transport --features conformance
 
 tsan:
-	RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR=target/tsan \
-	  $(SANITIZED) -p rccl-transport --features conformance
+	TSAN_OPTIONS="suppressions=$(CURDIR)/transport/tests/tsan.supp" \
+	  RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR=target/tsan \
+	  $(SANITIZED) -p rccl-transport --features conformance --lib -- --test-threads=1

@@ -37,8 +37,8 @@
 //!
 //! Stores are ordinary ones. Non-temporal stores were tried for outputs that are no inputs: 5.9 instead of 13 ms at 16
 //! MiB and 130 instead of 181 us at 1 MiB, but 17 instead of 8.5 us at 128 KiB, and in place there is nothing to gain,
-//! the line having been read. The engine cuts a buffer into chunks of about that last size, whose result the peer reads
-//! next; a kernel that sees one chunk cannot know the whole.
+//! the line having been read. The engine cuts a buffer into chunks below that last size, whose result the peer reads next; a
+//! kernel that sees one chunk cannot know the whole.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

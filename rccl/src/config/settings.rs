@@ -90,7 +90,7 @@ settings! {
     "RCCL_KEY_FILE" => key_file: Option<PathBuf> = None;
     /// The secret itself as 32 hexadecimal digits; `rccl run` passes it to its ranks. Never shown.
     "RCCL_KEY" => key: Option<Secret> = None;
-    /// The host's identity: ranks with equal ids may share memory. By default the boot id and the namespaces.
+    /// The host's identity: ranks with equal ids may share memory. By default the boot id.
     "RCCL_HOSTID" or "NCCL_HOSTID" => host_id: Option<String> = None;
 
     /// The PMIx library to open under `mpirun` and `srun --mpi=pmix`, instead of `libpmix.so.2`.
@@ -129,10 +129,6 @@ settings! {
     /// Algorithms that may be used, NCCL's way: `ring,tree` for all collectives, `^tree` to leave some out,
     /// `ring;allreduce:^tree` to say more for one collective.
     "RCCL_ALGO" => algo: Algorithms = Algorithms::default();
-    /// Exactly how many channels a call uses. By default the tuner chooses.
-    "RCCL_NCHANNELS" => nchannels: Option<u32> = None;
-    /// The most channels that a call may use.
-    "RCCL_MAX_NCHANNELS" => max_nchannels: Option<u32> = None;
     /// Count all CPUs of the host as usable, whatever the process's affinity says, when choosing how to wait.
     "RCCL_IGNORE_CPU_AFFINITY" => ignore_cpu_affinity: bool = false;
 }

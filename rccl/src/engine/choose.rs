@@ -1,7 +1,7 @@
 //! Which algorithm a call takes, when the user does not say.
 //!
-//! The thresholds come from the sweep `benches/peers/sweep`, whose figures are in ARCHITECTURE.md; the choice depends
-//! only on what is the same on every rank.
+//! The thresholds come from `rccl perf --algo` sweeps, whose figures are in ARCHITECTURE.md; the choice depends only on
+//! what is the same on every rank.
 
 use crate::call::Collective;
 use crate::config::Config;

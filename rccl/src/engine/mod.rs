@@ -23,7 +23,7 @@ use pool::Pool;
 use rccl_kernels::Kernel;
 use rccl_schedule::{Algorithm, Layout, Rank};
 use rccl_transport::memory::{Region, RegionTable};
-use rccl_transport::{Kind, Link, LinkError, Place};
+use rccl_transport::{Kind, Link, LinkError, Place, Tag};
 use run::{Area, CHUNK, Run, State, Stop};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -54,7 +54,9 @@ pub(crate) struct Engine {
     /// Longest eager message by peer.
     eager: Vec<u64>,
     reached: Vec<Reached>,
-    plans: Vec<(Shape, Ready)>,
+    plans: Vec<Ready>,
+    /// The signature of the last call and its plan.
+    last: Option<([u64; 2], usize)>,
     kernel: Option<(DataType, ReduceOp, Kernel)>,
     scratch: Vec<Region>,
     state: State,
@@ -72,7 +74,9 @@ struct Shape {
 }
 
 struct Ready {
-    plan: Arc<Plan>,
+    shape: Shape,
+    plan: Plan,
+    /// The links to its peers are there.
     linked: bool,
 }
 
@@ -105,6 +109,7 @@ impl Engine {
             eager: vec![0; ranks],
             reached: Vec::new(),
             plans: Vec::new(),
+            last: None,
             kernel: None,
             scratch: Vec::new(),
             state: State::default(),
@@ -134,90 +139,85 @@ impl Engine {
         self.control.progress().enter(self.sequence, words);
         let result = self.attempt(call, words, input.cast_mut(), output);
         self.control.progress().leave(self.sequence);
-        result.inspect_err(|error| self.broken = Some(error.clone()))
+        result.inspect_err(|error| {
+            if error.failure().is_none() {
+                // The others wait for this rank, and only it knows that they do so in vain.
+                self.control.abort(&error.to_string());
+            }
+            self.broken = Some(error.clone());
+        })
     }
 
     fn attempt(&mut self, call: &Call, words: [u64; 2], input: *mut u8, output: *mut u8) -> Result<()> {
-        let started = Instant::now();
-        let (plan, linked) = self.plan(call);
-        if !linked {
-            self.make_links(&plan, started)?;
+        let number = self.plan(call, words);
+        if !self.plans[number].linked {
+            self.make_links(number)?;
         }
         let bytes = call.bytes();
         let mut areas = [Area { base: std::ptr::null_mut(), place: None }; 8];
         areas[0] = self.area(input, bytes);
         areas[1] = if input == output { areas[0] } else { self.area(output, bytes) };
-        self.grow_scratch(plan.program.scratch as usize, bytes)?;
-        for (area, region) in areas[2..].iter_mut().zip(&self.scratch) {
-            *area = Area { base: region.as_ptr(), place: Some(region.place(0)) };
+        let scratch = self.plans[number].plan.program.scratch as usize;
+        if scratch > 0 {
+            self.grow_scratch(scratch, bytes)?;
+            for (area, region) in areas[2..].iter_mut().zip(&self.scratch) {
+                *area = Area { base: region.as_ptr(), place: Some(region.place(0)) };
+            }
         }
-        let tag = rccl_transport::Tag { sequence: self.sequence, call: words };
         let kernel = self.kernel(call);
-        let mut run = Run {
-            plan: &plan,
+        let run = Run {
+            plan: &self.plans[number].plan,
             state: &mut self.state,
             links: &mut self.links,
             pool: &mut self.pool,
             kernel,
             areas: &areas,
-            tag,
+            tag: Tag { sequence: self.sequence, call: words },
             element: call.dtype.size() as u64,
             chunk: self.chunk,
             first: 0,
             last: 0,
         };
-        run.bind(call.count, &self.eager);
-        let mut patience = Patience::new(self.yields);
-        let mut stalled = STALL;
-        let stop = loop {
-            match step(&mut run) {
-                Ok((_, true)) => return Ok(()),
-                Ok((true, false)) => {
-                    patience.reset();
-                    continue;
-                }
-                Ok((false, false)) => {}
-                Err(stop) => break stop,
-            }
-            let (waited, sleep) = match patience.idle() {
-                Next::Poll => continue,
-                Next::Look(waited) => (waited, false),
-                Next::Sleep(waited) => (waited, true),
-            };
-            if self.control.failed() {
-                return Err(self.failure());
-            }
-            self.control.fetch_regions();
-            if waited >= stalled {
-                stalled = waited * 2;
-                self.control.report_stall(self.sequence);
-            }
-            if started.elapsed() >= self.timeout {
-                self.control.report_timeout(self.sequence, started.elapsed());
-                return Err(self.await_failure(None));
-            }
-            if sleep {
-                self.sleeper.sleep(run.links, &plan.peers, self.control.doorbell().as_fd());
-            }
+        let waiting = Waiting {
+            control: &self.control,
+            sleeper: &mut self.sleeper,
+            patience: Patience::new(self.yields),
+            timeout: self.timeout,
         };
-        Err(self.explain(call, stop))
+        match drive(run, number, call.count, &self.eager, waiting) {
+            Outcome::Done => Ok(()),
+            Outcome::Failed => Err(self.failure()),
+            Outcome::TimedOut => Err(self.await_failure(None)),
+            Outcome::Stopped(stop) => Err(self.explain(call, stop)),
+        }
     }
 
-    /// The plan of a call's shape and whether its links are there.
-    fn plan(&mut self, call: &Call) -> (Arc<Plan>, bool) {
+    /// The number of the plan of a call's shape.
+    #[inline]
+    fn plan(&mut self, call: &Call, words: [u64; 2]) -> usize {
+        match self.last {
+            Some((known, number)) if known == words => number,
+            _ => {
+                let number = self.find_plan(call);
+                self.last = Some((words, number));
+                number
+            }
+        }
+    }
+
+    fn find_plan(&mut self, call: &Call) -> usize {
         let algorithm = self.algorithm(call);
         let shape = Shape { algorithm, root: call.root.unwrap_or(0) };
-        if let Some((_, ready)) = self.plans.iter().find(|(known, _)| *known == shape) {
-            return (ready.plan.clone(), ready.linked);
+        if let Some(number) = self.plans.iter().position(|ready| ready.shape == shape) {
+            return number;
         }
         let collective = match call.collective {
             Collective::Broadcast => rccl_schedule::Collective::Broadcast { root: shape.root },
             _ => rccl_schedule::Collective::AllReduce,
         };
         let program = rccl_schedule::program(algorithm, &collective, self.rank, &self.layout, 1);
-        let plan = Arc::new(Plan::new(algorithm, program));
-        self.plans.push((shape, Ready { plan: plan.clone(), linked: false }));
-        (plan, false)
+        self.plans.push(Ready { shape, plan: Plan::new(algorithm, program), linked: false });
+        self.plans.len() - 1
     }
 
     /// The algorithm that a call takes.
@@ -237,7 +237,12 @@ impl Engine {
         allowed.iter().find(possible).copied().unwrap_or(usual)
     }
 
+    #[inline]
     fn area(&self, base: *mut u8, bytes: u64) -> Area {
+        if bytes <= self.situation.eager {
+            // Every message is eager: nobody needs to find this memory.
+            return Area { base, place: None };
+        }
         let place = self.regions.lookup(base, bytes as usize).unwrap_or_else(|| Place::at_address(base));
         Area { base, place: Some(place) }
     }
@@ -274,13 +279,15 @@ impl Engine {
         }
     }
 
-    /// Waits until the control plane has made the links that `plan` needs.
-    fn make_links(&mut self, plan: &Arc<Plan>, started: Instant) -> Result<()> {
+    /// Waits until the control plane has made the links that plan `number` needs.
+    fn make_links(&mut self, number: usize) -> Result<()> {
+        let started = Instant::now();
+        let peers = self.plans[number].plan.peers.clone();
         let missing = |links: &[Option<Box<dyn Link>>]| -> Vec<Rank> {
-            plan.peers.iter().copied().filter(|&peer| links[peer as usize].is_none()).collect()
+            peers.iter().copied().filter(|&peer| links[peer as usize].is_none()).collect()
         };
         self.control.request_links(&missing(&self.links));
-        self.sleeper.reserve(plan.peers.len());
+        self.sleeper.reserve(peers.len());
         let mut stalled = STALL;
         loop {
             for made in self.control.take_links() {
@@ -290,7 +297,8 @@ impl Engine {
                 self.links[peer] = Some(made.link);
             }
             if missing(&self.links).is_empty() {
-                break;
+                self.plans[number].linked = true;
+                return Ok(());
             }
             if self.control.failed() {
                 return Err(self.failure());
@@ -306,10 +314,6 @@ impl Engine {
             self.sleeper.sleep(&mut self.links, &[], self.control.doorbell().as_fd());
             self.control.doorbell().silence();
         }
-        if let Some((_, ready)) = self.plans.iter_mut().find(|(_, ready)| Arc::ptr_eq(&ready.plan, plan)) {
-            ready.linked = true;
-        }
-        Ok(())
     }
 
     /// Turns what stopped a run into the failure that all ranks report.
@@ -390,13 +394,73 @@ impl Engine {
 
     /// The program that a call runs, for people.
     pub fn explain_program(&mut self, call: &Call) -> String {
-        let plan = self.plan(call).0;
+        let number = self.find_plan(call);
+        let plan = &self.plans[number].plan;
         format!("{call} by {}\n{}", plan.algorithm, plan.program)
     }
 
     /// The failure that broke the communicator.
     pub fn broken(&self) -> Option<Error> {
         self.broken.clone()
+    }
+}
+
+/// How a run ended.
+enum Outcome {
+    Done,
+    /// The communicator failed meanwhile.
+    Failed,
+    TimedOut,
+    Stopped(Stop),
+}
+
+/// What a run needs to wait.
+struct Waiting<'a> {
+    control: &'a Control,
+    sleeper: &'a mut Sleeper,
+    patience: Patience,
+    timeout: Duration,
+}
+
+/// Binds and runs to the end.
+fn drive(mut run: Run<'_>, number: usize, count: u64, eager: &[u64], mut waiting: Waiting<'_>) -> Outcome {
+    run.bind(number, count, eager);
+    // The clock is first read when there is something to wait for.
+    let mut started = None;
+    let mut stalled = STALL;
+    loop {
+        match step(&mut run) {
+            Ok((_, true)) => return Outcome::Done,
+            Ok((true, false)) => {
+                waiting.patience.reset();
+                continue;
+            }
+            Ok((false, false)) => {}
+            Err(stop) => return Outcome::Stopped(stop),
+        }
+        let (waited, sleep) = match waiting.patience.idle() {
+            Next::Poll => continue,
+            Next::Look(waited) => (waited, false),
+            Next::Sleep(waited) => (waited, true),
+        };
+        let Waiting { control, sleeper, timeout, .. } = &mut waiting;
+        if control.failed() {
+            return Outcome::Failed;
+        }
+        control.fetch_regions();
+        let sequence = run.tag.sequence;
+        if waited >= stalled {
+            stalled = waited * 2;
+            control.report_stall(sequence);
+        }
+        let elapsed = started.get_or_insert_with(Instant::now).elapsed();
+        if elapsed >= *timeout {
+            control.report_timeout(sequence, elapsed);
+            return Outcome::TimedOut;
+        }
+        if sleep {
+            sleeper.sleep(run.links, &run.plan.peers, control.doorbell().as_fd());
+        }
     }
 }
 

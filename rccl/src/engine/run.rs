@@ -65,6 +65,8 @@ pub(crate) struct State {
     next: Vec<u32>,
     inputs: Vec<*const u8>,
     outputs: Vec<*mut u8>,
+    /// What `steps` and `ends` are bound to: number of the plan, count, bytes of an element.
+    bound: Option<(usize, u64, u64)>,
 }
 
 // SAFETY: the pointer lists are empty between calls; they only keep their capacity.
@@ -86,12 +88,27 @@ pub(crate) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Binds the program to `count` elements.
-    pub fn bind(&mut self, count: u64, eager: &[u64]) {
-        let State { steps, ends, next, .. } = &mut *self.state;
+    /// Binds plan number `number` to `count` elements.
+    pub fn bind(&mut self, number: usize, count: u64, eager: &[u64]) {
+        let State { steps, ends, next, bound, .. } = &mut *self.state;
+        self.first = 0;
+        self.last = self.plan.local_until;
+        next.clear();
+        next.resize(self.plan.edges.len(), 0);
+        let key = Some((number, count, self.element));
+        if *bound == key {
+            // The same call again, as in every training loop: only what moved is forgotten.
+            for step in steps {
+                *step = StepState { start: step.start, len: step.len, ..StepState::default() };
+            }
+            for end in ends {
+                *end = EndState { eager: end.eager, ..EndState::default() };
+            }
+            return;
+        }
+        *bound = key;
         steps.clear();
         ends.clear();
-        next.clear();
         let program = &self.plan.program;
         let grain = program.grain(count);
         for (op, step) in program.ops.iter().zip(&self.plan.steps) {
@@ -104,9 +121,6 @@ impl Run<'_> {
                 ends.push(EndState { eager, ..EndState::default() });
             }
         }
-        next.resize(self.plan.edges.len(), 0);
-        self.first = 0;
-        self.last = self.plan.local_until;
     }
 
     /// Opens what can be opened. `true`: something was.
@@ -234,6 +248,7 @@ impl Run<'_> {
     }
 
     /// How many bytes of step `s` its dependencies allow.
+    #[inline]
     fn allowed(&self, s: usize) -> u64 {
         let mut allowed = self.state.steps[s].len;
         for dep in &self.plan.steps[s].after {

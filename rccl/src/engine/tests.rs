@@ -77,7 +77,7 @@ fn drive(
                 first: 0,
                 last: 0,
             };
-            run.bind(count as u64, &eager);
+            run.bind(0, count as u64, &eager);
             let started = Instant::now();
             loop {
                 match super::step(&mut run) {

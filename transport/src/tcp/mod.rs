@@ -360,6 +360,10 @@ impl Link for TcpLink {
     }
 
     unsafe fn write(&mut self, m: MessageId, at: u64, bytes: *const u8, len: usize) -> Result<usize> {
+        if len == 0 {
+            // All went before; the peer may have left with it.
+            return Ok(0);
+        }
         self.check_can_send()?;
         if !self.outbox.is_empty() {
             // The announcement goes before the bytes.

@@ -137,7 +137,8 @@ impl Listeners {
         if self.tcp.is_none() {
             return Vec::new();
         }
-        let mut addresses = listening.choice.select(&interface::addresses());
+        // Without the list, the address that leads to the root is what is left.
+        let mut addresses = listening.choice.select(&interface::addresses().unwrap_or_default());
         if let Some(own) = own.filter(|own| !own.is_loopback()) {
             let allowed = listening.choice == Default::default() || addresses.contains(&own);
             if allowed {
