@@ -190,6 +190,15 @@ pub enum Error {
     },
 }
 
+/// What to do about the system's answer, where that is the same whatever was being done.
+pub(crate) fn remedy(error: &std::io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::EMFILE => Some("raise this process's limit of open files (`ulimit -n`)"),
+        libc::ENFILE => Some("raise the system's limit of open files (`sysctl fs.file-max`)"),
+        _ => None,
+    }
+}
+
 impl Error {
     /// A stable code, for programs and for `rccl explain`.
     pub fn code(&self) -> &'static str {

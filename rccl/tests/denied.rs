@@ -155,14 +155,19 @@ fn without_a_directory_and_with_shm_only_it_is_an_error() {
     assert!(job.end().iter().all(|status| status.success()));
 }
 
-/// Whatever the limit, each rank ends by itself with right results or with an error that names the limit.
+/// The root for some limits, the other for the rest.
+fn limited_rank(most: usize) -> usize {
+    most / 2 % 2
+}
+
+/// Whatever the limit, each rank ends by itself, with right results or with an error that says what to do.
 #[test]
 fn few_descriptors_are_an_error_or_enough() {
     let settings = [("RCCL_INIT_TIMEOUT", "3"), ("RCCL_TIMEOUT", "10")];
     let limits = [4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 28, 40];
     let jobs = limits.map(|most| {
         let limited = move |rank, command: &mut std::process::Command| {
-            if rank == most as u32 / 2 % 2 {
+            if rank as usize == limited_rank(most) {
                 command.env("TEST_TASK", format!("files {most}"));
             }
         };
@@ -173,6 +178,8 @@ fn few_descriptors_are_an_error_or_enough() {
         let lines: Vec<String> =
             job.ranks.iter().map(|rank| rank.says_any(&["done", "not joined", "failed", "lost"])).collect();
         eprintln!("{most} descriptors: {lines:#?}");
+        let limited = &lines[limited_rank(most)];
+        assert!(limited == "done" || limited.contains("ulimit -n"), "{most} descriptors: {limited}");
         for (rank, status) in job.end().into_iter().enumerate() {
             assert!(status.code().is_some(), "rank {rank} with {most} descriptors: {status}");
         }

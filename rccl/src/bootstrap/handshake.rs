@@ -23,6 +23,7 @@
 //! being sent back as the other's. The key itself never travels. Every step is bounded by the caller of these
 //! functions with one deadline for the whole exchange.
 
+use crate::error::remedy;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::io;
@@ -94,10 +95,14 @@ pub(crate) enum Refusal {
     Key,
     #[error("what is there does not speak rccl's protocol (it began with {began:?})")]
     Stranger { began: String },
-    #[error("the connection broke during the handshake: {0}")]
+    #[error("the connection broke during the handshake: {}", with_remedy(.0))]
     Io(#[from] io::Error),
     #[error("no answer to the handshake within {0:?}")]
     Late(std::time::Duration),
+}
+
+fn with_remedy(error: &io::Error) -> String {
+    remedy(error).map_or_else(|| error.to_string(), |remedy| format!("{error}; {remedy}"))
 }
 
 /// Introduces this process to the listener at the other end.

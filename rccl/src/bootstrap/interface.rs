@@ -1,6 +1,7 @@
 //! Which of this host's addresses others are told.
 
 use crate::config::{Family, Interfaces};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address of an interface that is up.
@@ -69,11 +70,14 @@ pub(crate) fn is_link_local(ip: IpAddr) -> bool {
 }
 
 /// All addresses of the interfaces that are up.
-pub(crate) fn addresses() -> Vec<Address> {
+///
+/// # Errors
+/// The system's, for instance when no descriptor is left.
+pub(crate) fn addresses() -> io::Result<Vec<Address>> {
     let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the function stores a list in `first` when it succeeds, and touches nothing else.
     if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
-        return Vec::new();
+        return Err(io::Error::last_os_error());
     }
     let mut found = Vec::new();
     let mut next = first;
@@ -105,7 +109,7 @@ pub(crate) fn addresses() -> Vec<Address> {
     }
     // SAFETY: the list came from getifaddrs, is freed once, and nothing points into it any more.
     unsafe { libc::freeifaddrs(first) };
-    found
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -154,6 +158,6 @@ mod tests {
         let choice = Choice::default();
         let alone: Vec<_> = host().into_iter().filter(|address| address.interface == "lo").collect();
         assert_eq!(choice.select(&alone), ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
-        assert!(!addresses().is_empty());
+        assert!(!addresses().unwrap().is_empty());
     }
 }

@@ -8,7 +8,7 @@ use super::message::{Details, FromRoot, Joining, Silence};
 use super::serving::{self, ConnectionId, Event, Outbox};
 use super::unique_id::Listening;
 use crate::control::root::Root;
-use crate::error::{Error, Member, Result};
+use crate::error::{Error, Member, Result, remedy};
 use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -61,8 +61,10 @@ pub(crate) fn bind(port: Option<u16>, listening: &Listening) -> Result<(std::net
             (first, last) if first == last => format!("listening on TCP port {first}"),
             (first, last) => format!("listening on one of the TCP ports {first}-{last}"),
         },
+        hint: remedy(&refused)
+            .unwrap_or("end what holds the ports, or choose others (RCCL_COMM_ID, RCCL_PORT_RANGE)")
+            .into(),
         source: Arc::new(refused),
-        hint: "end what holds the ports, or choose others (RCCL_COMM_ID, RCCL_PORT_RANGE)".into(),
     })
 }
 

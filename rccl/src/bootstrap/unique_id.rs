@@ -6,7 +6,7 @@ use super::interface::{self, Choice};
 use super::rendezvous;
 use crate::config::{Config, PortRange};
 use crate::control::thread::control_thread;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, remedy};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -66,7 +66,12 @@ impl UniqueId {
 
     fn listening(listening: &Listening) -> Result<UniqueId> {
         let (listener, port) = rendezvous::bind(None, listening)?;
-        let mut addresses = listening.choice.select(&interface::addresses());
+        let all = interface::addresses().map_err(|source| Error::System {
+            during: "listing this host's network interfaces".into(),
+            hint: remedy(&source).unwrap_or("does this process lack a permission?").into(),
+            source: std::sync::Arc::new(source),
+        })?;
+        let mut addresses = listening.choice.select(&all);
         if addresses.is_empty() {
             return Err(Error::System {
                 during: "choosing this host's address for the others".into(),

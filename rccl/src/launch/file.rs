@@ -21,7 +21,7 @@
 use super::vars::Vars;
 use super::{Exchange, Launcher, Placement, Seat, from_hex, next_meeting, to_hex};
 use crate::config::{Config, MeetingPlace};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, remedy};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -68,9 +68,10 @@ impl MeetingFile {
         MeetingFile { seat, path: path.into(), job, meeting: next_meeting(), written: false, claim: None }
     }
 
-    fn failed(&self, doing: &str, cause: impl std::fmt::Display) -> Error {
-        let hint =
+    fn failed(&self, doing: &str, cause: impl std::fmt::Display, hint: Option<&str>) -> Error {
+        let usual =
             "choose a file in a directory that rank 0 may write and all may read, on storage that all share";
+        let hint = hint.unwrap_or(usual);
         self.seat.error(&self.place(), format!("{doing}: {cause}"), hint)
     }
 
@@ -119,7 +120,7 @@ impl MeetingFile {
 
 impl Exchange for MeetingFile {
     fn publish(&mut self, id: &[u8; 128], _: Instant) -> Result<()> {
-        self.write(id).map_err(|error| self.failed("writing it", error))?;
+        self.write(id).map_err(|error| self.failed("writing it", &error, remedy(&error)))?;
         self.written = true;
         Ok(())
     }
@@ -133,7 +134,7 @@ impl Exchange for MeetingFile {
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(self.failed("waiting for rank 0 to write it", why));
+                return Err(self.failed("waiting for rank 0 to write it", why, None));
             }
             std::thread::sleep(pause.min(left));
             pause = (pause * 2).min(Duration::from_millis(200));

@@ -258,15 +258,23 @@ pub(super) async fn connect(shared: &Shared, secret: &Secret, peer: u32, path: &
     let pid = same_user(&stream).map_err(NoLink::Refused)?;
     permit_copies(shared);
     let refused = |error: &dyn std::fmt::Display| NoLink::Refused(error.to_string());
-    let broken = |error: io::Error| NoLink::Broken(format!("setting it up: {error}"));
+    let broken = |error: io::Error| {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            let cause =
+                "setting it up: the peer closed the connection: its own log says why (often `ulimit -n`)";
+            return NoLink::Broken(cause.into());
+        }
+        NoLink::Broken(format!("setting it up: {error}"))
+    };
 
     let segment = shm::create_segment(&shared.links.shm_options).map_err(|error| refused(&error))?;
     let offer = Offer { nonce: Nonce::own(), details: shared.details.clone() };
     passing::send(&mut stream, &offer, &[segment.as_fd(), shared.bell.as_fd()]).await.map_err(broken)?;
 
     let (answer, descriptors) = passing::receive::<Answer>(&mut stream).await.map_err(broken)?;
-    let [bell] = <[OwnedFd; 1]>::try_from(descriptors)
-        .map_err(|_| NoLink::Broken("the peer passed no doorbell".into()))?;
+    let [bell] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| {
+        NoLink::Broken("no descriptor is left for it: raise the limit of open files (`ulimit -n`)".into())
+    })?;
     let copies = prove(shared, pid, answer.nonce).and(answer.copies);
     let reach = Reach { pid, copy: copies.is_ok() };
     let made = map(shared, peer, &segment, End::Creator, bell, reach, &copies);
@@ -370,8 +378,10 @@ async fn take_offer(stream: &mut UnixStream, pid: i32, shared: &Shared, peer: u3
     let text = |error: io::Error| error.to_string();
     permit_copies(shared);
     let (offer, descriptors) = passing::receive::<Offer>(stream).await.map_err(text)?;
-    let [segment, bell] =
-        <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| "the peer passed no segment".to_owned())?;
+    let [segment, bell] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| {
+        tracing::warn!(peer, "no descriptor is left for a link: raise the limit of open files (`ulimit -n`)");
+        "the peer's segment did not arrive".to_owned()
+    })?;
     shared.peers().insert(peer, offer.details);
     let copies = prove(shared, pid, offer.nonce);
     let answer = Answer { nonce: Nonce::own(), copies };
