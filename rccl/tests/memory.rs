@@ -22,6 +22,7 @@ fn rank() {
     match task().as_deref() {
         Some("limit") => limited(&join()),
         Some("many") => many(&join()),
+        Some("scratch") => scratch(&join()),
         _ => {}
     }
 }
@@ -32,13 +33,30 @@ fn sum(comm: &Communicator, count: usize) {
     assert!(x.iter().all(|&x| x == comm.size() as f32), "{count} elements");
 }
 
-fn limited(comm: &Communicator) {
-    sum(comm, 1000);
-    let used = proc_kib("status", "VmSize:") << 10;
-    let most = used + (64 << 20);
+/// Lets this process have `more` bytes of address space than it has now; returns the limit.
+fn limit_memory(more: u64) -> u64 {
+    let most = (proc_kib("status", "VmSize:") << 10) + more;
     let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
     // SAFETY: the pointer is valid for the call.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+    most
+}
+
+/// Rank 1 cannot have the memory that the algorithm needs: the others are told, and do not wait.
+fn scratch(comm: &Communicator) {
+    let mut x = vec![1.0_f32; 8 << 20];
+    comm.all_reduce(&mut x[..100], ReduceOp::Sum).expect("a small call");
+    if comm.rank() == 1 {
+        limit_memory(16 << 20);
+    }
+    let error = comm.all_reduce(&mut x, ReduceOp::Sum).expect_err("no memory");
+    say(&format!("{} {error}", error.code()));
+    hear();
+}
+
+fn limited(comm: &Communicator) {
+    sum(comm, 1000);
+    let most = limit_memory(64 << 20);
     let error = comm.alloc::<u8>(256 << 20).err().expect("more than the limit allows");
     let text = error.to_string();
     assert!(matches!(error, Error::System { .. }), "{text}");
@@ -61,6 +79,7 @@ fn many(comm: &Communicator) {
     sum(comm, 16 << 10);
     comm.barrier().expect("a barrier");
     sum(comm, 1);
+    sum(comm, 1 << 20);
     comm.barrier().expect("a barrier");
     assert_eq!(comm.transports().len(), RANKS as usize - 1, "all peers are contacted");
     say(&format!("pss {}", proc_kib("smaps_rollup", "Pss:")));
@@ -99,8 +118,31 @@ fn an_allocation_beyond_a_limit_says_need_and_limit() {
 }
 
 #[test]
+fn a_rank_without_memory_for_a_call_tells_the_others() {
+    let mut job = Job::start(4, "scratch", &[("RCCL_ALGO", "doubling")], |_, _| {}).joined();
+    for (rank, process) in job.ranks.iter().enumerate() {
+        let (code, words) = if rank == 1 {
+            ("RCCL-1004 ", "bytes of scratch memory")
+        } else {
+            ("RCCL-2004 ", "aborted the communicator: allocating")
+        };
+        let line = process.says("RCCL-").1;
+        assert!(line.starts_with(code) && line.contains(words), "rank {rank}: {line}");
+        assert!(line.contains("address space (ulimit -v)"), "rank {rank}: {line}");
+    }
+    assert!(job.end().iter().all(|status| status.success()));
+}
+
+#[test]
 fn a_rank_that_has_met_63_others_is_small() {
-    let mut job = Job::start(RANKS, "many", &[("RCCL_ALGO", "direct")], |_, _| {}).joined();
+    meet_63("0");
+    // Everything goes through the staging memory of the links.
+    meet_63("1");
+}
+
+fn meet_63(copies_disabled: &str) {
+    let settings = [("RCCL_ALGO", "direct"), ("RCCL_COPY_DISABLE", copies_disabled)];
+    let mut job = Job::start(RANKS, "many", &settings, |_, _| {}).joined();
     let mut sizes: Vec<u64> =
         job.ranks.iter().map(|rank| rank.says("pss ").1["pss ".len()..].parse().expect("a size")).collect();
     println!("{}", job.ranks[0].says("rollup").1);
@@ -108,6 +150,8 @@ fn a_rank_that_has_met_63_others_is_small() {
     assert!(job.end().iter().all(|status| status.success()));
     sizes.sort_unstable();
     let (median, largest) = (sizes[sizes.len() / 2], sizes[sizes.len() - 1]);
-    println!("{RANKS} ranks: Pss {median} KiB (median), {largest} KiB (largest)");
+    println!(
+        "{RANKS} ranks, copies disabled {copies_disabled}: Pss {median} KiB (median), {largest} KiB (largest)"
+    );
     assert!(largest < MOST, "a rank takes {largest} KiB");
 }
