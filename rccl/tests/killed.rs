@@ -16,8 +16,10 @@ fn rank() {
     let Some(task) = task() else { return };
     let comm = join();
     let mut x = vec![1.0_f32; BYTES / 4];
-    comm.all_reduce(&mut x, ReduceOp::Max).expect("the first call");
-    say("warm");
+    if task != "cold" {
+        comm.all_reduce(&mut x, ReduceOp::Max).expect("the first call");
+        say("warm");
+    }
     let error = loop {
         if task == "idle" && hear().is_none() {
             return comm.finish().expect("leaving");
@@ -35,9 +37,11 @@ fn rank() {
 
 fn kill(size: u32, victim: u32, transport: &str, task: &str) {
     let mut job = Job::start(size, task, &[("RCCL_TRANSPORT", transport)], |_, _| {}).joined();
-    job.ranks.iter().for_each(|rank| drop(rank.says("warm")));
-    // Into the loop of calls.
-    std::thread::sleep(Duration::from_millis(50));
+    if task != "cold" {
+        job.ranks.iter().for_each(|rank| drop(rank.says("warm")));
+        // Into the loop of calls.
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let mut since = job.ranks[victim as usize].kill();
     let survivors = (0..size).filter(|&rank| rank != victim).map(|rank| rank as usize);
     if task == "idle" {
@@ -90,4 +94,14 @@ fn between_calls() {
     kill(3, 2, "tcp", "idle");
     kill(4, 0, "shm", "idle");
     kill(3, 0, "tcp", "idle");
+}
+
+/// At any moment of the first call, in which the links are made.
+#[test]
+fn while_links_are_made() {
+    for victim in [0, 1, 2, 3] {
+        for transport in ["shm", "tcp"] {
+            kill(4, victim, transport, "cold");
+        }
+    }
 }

@@ -385,8 +385,11 @@ impl Session {
         if self.goodbye.is_some() {
             return true;
         }
-        if let Some((_, failure)) = self.undecided.take() {
-            self.shared.fail(failure);
+        match self.undecided.take() {
+            // A link that broke was the first sign of the root's death.
+            Some((_, Failure::LinkLost { .. })) if self.root_left.is_none() => {}
+            Some((_, failure)) => self.shared.fail(failure),
+            None => {}
         }
         if self.root_left.is_none() {
             self.root_lost(format!("(the root) {how}"));
