@@ -91,5 +91,5 @@ fn inode(number: RawFd) -> Option<u64> {
     }
     // SAFETY: filled in, as the call succeeded.
     let status = unsafe { status.assume_init() };
-    (status.st_mode & libc::S_IFMT == libc::S_IFSOCK).then_some(status.st_ino as u64)
+    (status.st_mode & libc::S_IFMT == libc::S_IFSOCK).then_some(status.st_ino)
 }

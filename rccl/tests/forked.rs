@@ -8,14 +8,19 @@ use std::time::{Duration, Instant};
 
 /// Runs `body` in a forked child; returns the child's process id.
 fn fork(body: impl FnOnce()) -> i32 {
+    fork_with((), |()| body()).0
+}
+
+/// As [`fork`]; the child owns its copy of `things`, and the parent gets its own back.
+fn fork_with<T>(things: T, body: impl FnOnce(T)) -> (i32, T) {
     // SAFETY: no other thread of this program holds a lock that the child needs: the test harness waits.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        body();
+        body(things);
         std::process::exit(0);
     }
     assert!(child > 0, "fork failed");
-    child
+    (child, things)
 }
 
 /// The exit code of a child, or the signal that ended it.
@@ -81,19 +86,19 @@ fn rank() {
         return say_failed(&error);
     }
 
-    let dropped = Some(comm.clone());
     let using = fork(|| misuse(&comm, &mut buffer));
-    let dropping = fork(move || {
+    // One that drops the last handle that it has.
+    let (dropping, (comm, buffer)) = fork_with((comm, buffer), |(comm, mut buffer)| {
         misuse(&comm, &mut buffer);
-        drop(buffer);
         drop(comm);
+        drop(buffer);
     });
-    let comm = dropped.expect("the parent's handle");
     // The parent goes on while its children live.
     sum(&comm, 50_000);
     assert_eq!(ended(using), Ok(0));
     assert_eq!(ended(dropping), Ok(0));
-    // One that ends without any clean-up, and one that panics.
+    assert!(buffer.iter().all(|&x| x == 1.0), "a child's call that failed changed its parent's memory");
+    // One that ends without any clean-up.
     let gone = fork(|| {
         // SAFETY: ends the process.
         unsafe { libc::_exit(7) }
