@@ -100,7 +100,7 @@ macro_rules! kernel {
                     ReduceOp::Min => $entry::<$register, Min>,
                 };
                 let finishing: Entry = if $op == ReduceOp::Avg { $entry::<$register, Mean> } else { plain };
-                Kernel { plain, finishing }
+                Kernel { plain, finishing, size: <$register>::SIZE }
             }
         )*}
     };

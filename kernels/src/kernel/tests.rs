@@ -393,3 +393,35 @@ proptest! {
         check(Case { dtype, op, inputs, outputs, in_place, count, finish, skew }, seed);
     }
 }
+
+/// Streaming changes where the bytes go, not which bytes they are.
+#[test]
+fn streaming_gives_the_same_bits() {
+    for (dtype, op) in
+        [(DataType::F32, ReduceOp::Avg), (DataType::BF16, ReduceOp::Sum), (DataType::I8, ReduceOp::Max)]
+    {
+        let kernel = Kernel::select(dtype, op);
+        for count in [0, 1, 15, 1000, 5003] {
+            for inputs in 1..=3 {
+                for skew in [0, 3 * dtype.size()] {
+                    let bytes = count * dtype.size();
+                    let operands: Vec<Vec<u8>> = (0..inputs)
+                        .map(|k| (0..bytes + skew).map(|i| ((i * 31 + k * 77) % 113) as u8).collect())
+                        .collect();
+                    let pointers: Vec<*const u8> =
+                        operands.iter().map(|operand| operand[skew..].as_ptr()).collect();
+                    let mut usual = [vec![1_u8; bytes + skew], vec![2_u8; bytes + skew]];
+                    let mut streamed = usual.clone();
+                    let targets = |outputs: &mut [Vec<u8>; 2]| {
+                        outputs.each_mut().map(|output| output[skew..].as_mut_ptr())
+                    };
+                    // SAFETY: every vector holds `count` elements behind its skew.
+                    unsafe { kernel.run(&pointers, &targets(&mut usual), count, Some(3)) };
+                    // SAFETY: as above.
+                    unsafe { kernel.run_streaming(&pointers, &targets(&mut streamed), count, Some(3)) };
+                    assert!(usual == streamed, "{dtype} {op} x{count}, {inputs} inputs, skew {skew}");
+                }
+            }
+        }
+    }
+}

@@ -7,6 +7,8 @@
 mod choose;
 mod plan;
 mod pool;
+mod produce;
+mod pump;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wait::{Next, Patience, STALL, Sleeper};
+
+/// Calls of this many bytes write their results past the caches, which they would only sweep clean.
+const STREAMED: u64 = 1 << 20;
 
 /// How one rank reaches another, for reports.
 #[derive(Clone, Debug)]
@@ -175,6 +180,9 @@ impl Engine {
             tag: Tag { sequence: self.sequence, call: words },
             element: call.dtype.size() as u64,
             chunk: self.chunk,
+            // An all_reduce in place has read what it overwrites.
+            streaming: bytes >= STREAMED && (input != output || call.collective == Collective::Broadcast),
+            shared_copies: !self.yields,
             first: 0,
             last: 0,
         };

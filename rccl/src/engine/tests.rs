@@ -74,6 +74,8 @@ fn drive(
                 tag: Tag { sequence: 1, call: [1, count as u64] },
                 element: 8,
                 chunk: CHUNK,
+                streaming: count > 20_000,
+                shared_copies: memory == Memory::Mapped,
                 first: 0,
                 last: 0,
             };

@@ -8,6 +8,9 @@ use super::keep_input;
 use crate::program::{Buffer, Extent, Op, Program, Rank};
 
 pub(super) fn broadcast(rank: Rank, root: Rank, n: u32) -> Program {
+    if n == 2 {
+        return halves(rank, root);
+    }
     let slices = n - 1;
     // The rank that owns slice i is the i-th after the root.
     let owner = |slice: u32| (root + 1 + slice % slices) % n;
@@ -27,6 +30,24 @@ pub(super) fn broadcast(rank: Rank, root: Rank, n: u32) -> Program {
     );
     for slice in others() {
         program.push(Op::over(Extent::part(slice, slices)).recv(owner(slice)).copy_to(Buffer::OUTPUT));
+    }
+    program
+}
+
+/// With one receiver there is nothing to share, but two messages: where memory is mapped, one side copies the first half
+/// while the other copies the second.
+fn halves(rank: Rank, root: Rank) -> Program {
+    let mut program = Program::new(rank, 2, 2);
+    for half in 0..2 {
+        let op = Op::over(Extent::part(half, 2));
+        program.push(if rank == root {
+            op.reduce_with(Buffer::INPUT).send(1 - root)
+        } else {
+            op.recv(root).copy_to(Buffer::OUTPUT)
+        });
+    }
+    if rank == root {
+        program.push(keep_input());
     }
     program
 }

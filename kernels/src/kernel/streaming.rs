@@ -1,0 +1,62 @@
+//! Stores that go past the caches, for results that nobody reads soon and that would first be fetched from memory only
+//! to be overwritten.
+//!
+//! The kernels themselves store as usual, into a block that stays in the first-level cache; from there the block is
+//! streamed to every output. So no kernel is compiled twice, and every type profits.
+
+/// Bytes of the block: small against the first-level cache, large against the cost of a kernel's call.
+pub(super) const BLOCK: usize = 4096;
+
+/// A block at the alignment of a cache line.
+#[repr(align(64))]
+pub(super) struct Block(pub [u8; BLOCK]);
+
+/// Copies `len` bytes past the caches. Follow the last one by [`drain`].
+///
+/// # Safety
+/// `from` has `len` readable bytes, `to` as many writable ones, and they do not overlap.
+#[cfg(target_arch = "x86_64")]
+pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+    const WORD: usize = 16;
+    let head = to.align_offset(WORD).min(len);
+    // SAFETY: `head` bytes are a part of what the caller promises.
+    unsafe { to.copy_from_nonoverlapping(from, head) };
+    let mut done = head;
+    while len - done >= WORD {
+        // SAFETY: 16 more bytes are readable there.
+        let source = unsafe { from.add(done) };
+        // SAFETY: as above; the load takes any alignment.
+        let word = unsafe { _mm_loadu_si128(source.cast::<__m128i>()) };
+        // SAFETY: 16 more bytes are writable there.
+        let target = unsafe { to.add(done) };
+        // SAFETY: as above; `head` has aligned it.
+        unsafe { _mm_stream_si128(target.cast::<__m128i>(), word) };
+        done += WORD;
+    }
+    // SAFETY: the rest of what the caller promises.
+    let source = unsafe { from.add(done) };
+    // SAFETY: as above.
+    let target = unsafe { to.add(done) };
+    // SAFETY: as above.
+    unsafe { target.copy_from_nonoverlapping(source, len - done) };
+}
+
+/// Copies `len` bytes; this architecture has no better way.
+///
+/// # Safety
+/// As on x86-64.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { to.copy_from_nonoverlapping(from, len) };
+}
+
+/// Orders all streamed stores before later ones, so that a flag that is set afterwards vouches for them.
+pub(super) fn drain() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a fence touches no memory, and every x86-64 CPU has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}

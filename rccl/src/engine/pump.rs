@@ -1,0 +1,107 @@
+//! How a value that exists goes to each of its receivers, at that receiver's pace.
+
+use super::Pool;
+use super::run::{EndState, Run, StepState, Stop, at, link};
+use rccl_transport::{Link, LinkError, MessageId, Sink};
+
+impl Run<'_> {
+    /// How the message of sending end `end` leaves, `None` while that is not known.
+    pub(super) fn sink(&mut self, end: usize) -> Result<Option<Sink>, Stop> {
+        let state = &mut self.state.ends[end];
+        if state.sink.is_some() || !state.opened {
+            return Ok(state.sink);
+        }
+        let peer = self.plan.ends[end].peer;
+        match link(self.links, peer).sink(state.message).map_err(|error| Stop::Link { peer, error })? {
+            Sink::Waiting => Ok(None),
+            Sink::Foreign(theirs) => Err(Stop::Foreign { peer, theirs }),
+            sink => {
+                state.sink = Some(sink);
+                Ok(Some(sink))
+            }
+        }
+    }
+
+    /// Sends what exists of step `s`'s value and has not gone to `end` yet.
+    pub(super) fn pump(&mut self, s: usize, end: usize) -> Result<bool, Stop> {
+        let Some(sink) = self.sink(end)? else { return Ok(false) };
+        let peer = self.plan.ends[end].peer;
+        let StepState { moved, len, .. } = self.state.steps[s];
+        let EndState { at: before, message, .. } = self.state.ends[end];
+        let mut sent = before;
+        if sink == Sink::Pulled {
+            sent = link(self.links, peer).released(message);
+        }
+        while sent < moved && sink != Sink::Pulled {
+            let Some((bytes, available)) = self.value(s, sent, moved) else { break };
+            let went = match sink {
+                Sink::Mapped(base) => {
+                    let size = available.min(self.chunk);
+                    // SAFETY: the peer granted the whole message at `base`.
+                    let to = unsafe { base.add(sent as usize) };
+                    // SAFETY: `bytes` is this rank's memory, `to` the peer's; the links keep both valid.
+                    unsafe { self.copy(bytes, to, size) };
+                    link(self.links, peer).wrote(message, sent + size).map(|()| size)
+                }
+                Sink::Staged => {
+                    let size = self.chunk.min(len - sent);
+                    if available < size {
+                        break;
+                    }
+                    stage(link(self.links, peer), message, bytes, size as usize)
+                }
+                // SAFETY: `available` bytes exist behind `bytes`.
+                _ => unsafe {
+                    link(self.links, peer).write(message, sent, bytes, available.min(1 << 20) as usize)
+                }
+                .map(|went| went as u64),
+            };
+            let went = went.map_err(|error| Stop::Link { peer, error })?;
+            sent += went;
+            if went == 0 || matches!(sink, Sink::Mapped(_)) {
+                break;
+            }
+        }
+        self.state.ends[end].at = sent;
+        if sent == len && self.state.steps[s].produced {
+            link(self.links, peer).close_send(message);
+            self.state.ends[end].closed = true;
+        }
+        Ok(sent > before || self.state.ends[end].closed)
+    }
+
+    /// # Safety
+    /// As for copying `size` bytes that do not overlap.
+    unsafe fn copy(&self, from: *const u8, to: *mut u8, size: u64) {
+        if self.streaming {
+            // SAFETY: the caller's promise.
+            unsafe { self.kernel.run_streaming(&[from], &[to], (size / self.element) as usize, None) };
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { std::ptr::copy_nonoverlapping(from, to, size as usize) };
+        }
+    }
+
+    /// Bytes `from..` of step `s`'s value and how many of them lie there in one piece.
+    fn value(&self, s: usize, from: u64, moved: u64) -> Option<(*const u8, u64)> {
+        let step = &self.plan.steps[s];
+        let StepState { start, outbox, .. } = self.state.steps[s];
+        let stored = if step.recvs.is_empty() { step.own } else { step.store };
+        if let Some(buffer) = stored {
+            return Some((at(self.areas, buffer, start + from).cast_const(), moved - from));
+        }
+        let within = from % Pool::BUFFER as u64;
+        // SAFETY: `within` is less than the buffer's length.
+        let bytes = unsafe { self.pool.buffer(outbox?).add(within as usize) };
+        Some((bytes.cast_const(), (moved - from).min(Pool::BUFFER as u64 - within)))
+    }
+}
+
+/// Copies a chunk into a slot; 0 when there is none.
+fn stage(link: &mut dyn Link, message: MessageId, bytes: *const u8, size: usize) -> Result<u64, LinkError> {
+    let Some(slot) = link.reserve(message, size)? else { return Ok(0) };
+    // SAFETY: the slot is ours until it is committed, and `size` bytes exist behind `bytes`.
+    unsafe { std::ptr::copy_nonoverlapping(bytes, slot, size) };
+    link.commit(message, size)?;
+    Ok(size as u64)
+}
