@@ -151,8 +151,18 @@ fn call<T: Sample>(comm: &Communicator, call: u64, own: &mut Stream) {
     let bytes = bytemuck::cast_slice::<T, u8>;
     if bytes(if in_place { input } else { output }) != bytes(&right) {
         let given = if in_place { input } else { output };
-        let wrong = (0..count).filter(|&i| bytes(&given[i..=i]) != bytes(&right[i..=i]));
-        panic!("{}: wrong at {:?}", what(), wrong.take(5).collect::<Vec<_>>());
+        let wrong: Vec<usize> =
+            (0..count).filter(|&i| bytes(&given[i..=i]) != bytes(&right[i..=i])).collect();
+        let (first, start) = (wrong[0], bytes(given).as_ptr().addr());
+        panic!(
+            "{}: {} wrong from {first} to {}, where {:02x?} is not {:02x?}; the buffer begins {} bytes after a line",
+            what(),
+            wrong.len(),
+            wrong[wrong.len() - 1],
+            bytes(&given[first..=first]),
+            bytes(&right[first..=first]),
+            start % 64
+        );
     }
     assert!(in_place || bytes(input) == bytes(&mine), "{}: the input was written", what());
     let after = from.outside(low, high);

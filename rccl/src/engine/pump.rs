@@ -73,7 +73,8 @@ impl Run<'_> {
     /// # Safety
     /// As for copying `size` bytes that do not overlap.
     unsafe fn copy(&self, from: *const u8, to: *mut u8, size: u64) {
-        if self.streaming {
+        // A byte stream may have brought half an element, which the kernel would leave out.
+        if self.streaming && size.is_multiple_of(self.element) {
             // SAFETY: the caller's promise.
             unsafe { self.kernel.run_streaming(&[from], &[to], (size / self.element) as usize, None) };
         } else {
