@@ -1,4 +1,4 @@
-//! Counts beyond 4 GiB. They need 9 GB of memory, so `RCCL_LARGE=1` asks for them.
+//! Counts beyond 4 GiB. They need 9 GB of memory, so `TEST_LARGE=1` asks for them.
 
 mod common;
 
@@ -13,14 +13,14 @@ const NEED: usize = 2 * COUNT + GIB / 2;
 
 /// Whether to run; says why not.
 fn asked_for() -> bool {
-    if std::env::var("RCCL_LARGE").as_deref() != Ok("1") {
-        eprintln!("skipped: RCCL_LARGE=1 runs it; it needs {} MiB of memory", NEED >> 20);
+    if std::env::var("TEST_LARGE").as_deref() != Ok("1") {
+        eprintln!("skipped: TEST_LARGE=1 runs it; it needs {} MiB of memory", NEED >> 20);
         return false;
     }
     let text = std::fs::read_to_string("/proc/meminfo").expect("/proc/meminfo");
     let free = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).expect("MemAvailable");
     let free: usize = free.trim().trim_end_matches(" kB").parse().expect("a number");
-    assert!(free > NEED >> 10, "RCCL_LARGE=1, but only {free} KiB of {} are available", NEED >> 10);
+    assert!(free > NEED >> 10, "TEST_LARGE=1, but only {free} KiB of {} are available", NEED >> 10);
     true
 }
 

@@ -1,6 +1,6 @@
 //! Random calls on random communicators, each result compared with what plain arithmetic gives.
 //!
-//! `RCCL_SOAK_SECONDS` says for how long (5). A failure names the seed of its round, and `RCCL_SOAK_SEED` begins with
+//! `TEST_SOAK_SECONDS` says for how long (5). A failure names the seed of its round, and `TEST_SOAK_SEED` begins with
 //! that round: the same calls on the same memory, though not the same timing.
 
 mod common;
@@ -238,16 +238,16 @@ fn round(seed: u64) {
     drop(done);
     for _ in 0..size {
         let result = results.recv_timeout(DEADLINE);
-        assert!(result.is_ok(), "replay it with RCCL_SOAK_SEED={seed} ({name}): {result:?}");
+        assert!(result.is_ok(), "replay it with TEST_SOAK_SEED={seed} ({name}): {result:?}");
     }
 }
 
 #[test]
 fn random_calls_give_what_arithmetic_says() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
-    let seconds = Duration::from_secs(number("RCCL_SOAK_SECONDS").unwrap_or(5));
-    let first = number("RCCL_SOAK_SEED").unwrap_or_else(|| rand::random::<u64>() >> 16);
-    println!("RCCL_SOAK_SEED={first}");
+    let seconds = Duration::from_secs(number("TEST_SOAK_SECONDS").unwrap_or(5));
+    let first = number("TEST_SOAK_SEED").unwrap_or_else(|| rand::random::<u64>() >> 16);
+    println!("TEST_SOAK_SEED={first}");
     let began = Instant::now();
     let mut rounds = 0;
     while rounds == 0 || began.elapsed() < seconds {

@@ -8,7 +8,8 @@
 //! to which call it belongs; the receiver compares tags **before** it touches its own memory.
 //!
 //! * An *eager* message (at most [`Limits::eager`] bytes; both ends decide it from the length alone) is copied out of
-//!   the sender's memory at once; it needs no grant because every link keeps room for it.
+//!   the sender's memory at once; it needs no grant because every link keeps room for it. A sender may choose the same
+//!   for a message of at most [`Limits::unasked`] bytes, whatever its receiver granted.
 //! * Any other message opens with two grants. The sender's may name the [`Place`] of its bytes; the receiver's may
 //!   name the place where it wants them. No byte of user memory is touched by the other side before.
 //!
@@ -170,8 +171,11 @@ impl Kind {
 /// What a link holds; the same at both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest eager message in bytes.
+    /// Longest eager message in bytes: what is not longer, both ends know to be eager.
     pub eager: usize,
+    /// Longest message in bytes that a sender may send eagerly although its receiver has opened it with a grant, at
+    /// least [`Limits::eager`]: it then comes as [`Source::Eager`], and the grant is void.
+    pub unasked: usize,
     /// Longest [`Link::reserve`] in bytes; at least the engine's largest chunk.
     pub slot: usize,
 }
@@ -232,7 +236,7 @@ pub trait Link: Send {
 
     // ---- sending ----
 
-    /// Sends a whole message of at most [`Limits::eager`] bytes. `false`: no room now, nothing happened, poll and
+    /// Sends a whole message of at most [`Limits::unasked`] bytes. `false`: no room now, nothing happened, poll and
     /// try again.
     ///
     /// # Safety

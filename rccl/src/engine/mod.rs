@@ -56,8 +56,12 @@ pub(crate) struct Engine {
     timeout: Duration,
     yields: bool,
     links: Vec<Option<Box<dyn Link>>>,
-    /// Longest eager message by peer.
+    /// Longest message by peer that is always eager.
     eager: Vec<u64>,
+    /// Longest message by peer that may be sent eagerly: what a program of snapshots uses.
+    unasked: Vec<u64>,
+    /// Calls of at most this many bytes have only eager messages.
+    always_eager: u64,
     reached: Vec<Reached>,
     plans: Vec<Ready>,
     /// The signature of the last call and its plan.
@@ -99,10 +103,11 @@ impl Engine {
         let processors = wait::usable_processors(config);
         let local = layout.on_host(layout.host[rank as usize]).count();
         let links = control.link_settings();
-        let (shm, eager, slot) = (links.shm.is_ok(), links.eager() as u64, links.shm_options.slot as u64);
+        let (shm, slot) = (links.shm.is_ok(), links.shm_options.slot as u64);
+        let (always_eager, unasked) = links.eager();
         let ranks = layout.ranks() as usize;
         Ok(Engine {
-            situation: Situation::new(&layout, shm, eager),
+            situation: Situation::new(&layout, shm, unasked as u64),
             allowed: [
                 (Collective::AllReduce, choose::allowed(config, Collective::AllReduce)?),
                 (Collective::Broadcast, choose::allowed(config, Collective::Broadcast)?),
@@ -112,6 +117,8 @@ impl Engine {
             yields: local > processors,
             links: (0..ranks).map(|_| None).collect(),
             eager: vec![0; ranks],
+            unasked: vec![0; ranks],
+            always_eager: always_eager as u64,
             reached: Vec::new(),
             plans: Vec::new(),
             last: None,
@@ -192,7 +199,8 @@ impl Engine {
             patience: Patience::new(self.yields),
             timeout: self.timeout,
         };
-        match drive(run, number, call.count, &self.eager, waiting) {
+        let eager = if run.plan.program.snapshot { &self.unasked } else { &self.eager };
+        match drive(run, number, call.count, eager, waiting) {
             Outcome::Done => Ok(()),
             Outcome::Failed => Err(self.failure()),
             Outcome::TimedOut => Err(self.await_failure(None)),
@@ -247,7 +255,7 @@ impl Engine {
 
     #[inline]
     fn area(&self, base: *mut u8, bytes: u64) -> Area {
-        if bytes <= self.situation.eager {
+        if bytes <= self.always_eager {
             // Every message is eager: nobody needs to find this memory.
             return Area { base, place: None };
         }
@@ -301,6 +309,7 @@ impl Engine {
             for made in self.control.take_links() {
                 let peer = made.peer as usize;
                 self.eager[peer] = made.link.limits().eager as u64;
+                self.unasked[peer] = made.link.limits().unasked as u64;
                 self.reached.push(Reached { peer: made.peer, kind: made.kind, reason: made.reason });
                 self.links[peer] = Some(made.link);
             }

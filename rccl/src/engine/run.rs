@@ -16,6 +16,18 @@ use rccl_transport::{Link, LinkError, MessageId, Place, Sink, Source, Tag};
 /// Most bytes that move between two looks at the peers.
 pub(crate) const CHUNK: u64 = 32 << 10;
 
+/// Shortest message in bytes that is copied straight between address spaces.
+const COPIED_FROM: u64 = 16 << 10;
+
+/// What became of opening a message.
+enum Opened {
+    /// Not now.
+    Not,
+    As(MessageId),
+    /// It has been sent as a whole.
+    Gone,
+}
+
 /// Why a call cannot go on.
 pub(crate) enum Stop {
     /// The peer is in another call.
@@ -204,55 +216,78 @@ impl Run<'_> {
     }
 
     fn open_end(&mut self, index: usize) -> Result<bool, Stop> {
-        let plan = self.plan;
-        let end = &plan.ends[index];
+        let end = &self.plan.ends[index];
         let (s, peer) = (end.step as usize, end.peer);
-        let step = &plan.steps[s];
-        let StepState { start, len, .. } = self.state.steps[s];
+        let StepState { len, .. } = self.state.steps[s];
         let allowed = self.allowed(s);
-        if allowed == 0 && len > 0 || allowed < len && self.state.ends[index].eager && step.recvs.is_empty() {
+        if allowed == 0 && len > 0 {
             return Ok(false);
         }
-        // A place is granted for good, so only memory whose last user before is done with all of it.
-        let whole = allowed == len && !plan.program.snapshot;
-        let opened = if !end.outgoing {
-            let eager = self.state.ends[index].eager;
-            let plain = step.recvs.len() == 1 && step.own.is_none();
-            let target = match step.store {
-                Some(store) if plain && whole && !eager => place(self.areas, store, start),
-                _ => None,
-            };
-            link(self.links, peer).open_recv(self.tag, len, eager, target)
-        } else if self.state.ends[index].eager {
-            let Some(bytes) = self.whole_value(s) else { return Ok(false) };
-            // SAFETY: the value of `len` bytes exists, in the caller's memory or in the outbox.
-            let sent = unsafe { link(self.links, peer).send_eager(self.tag, bytes, len as usize) };
-            match sent {
-                Ok(true) => {
-                    self.state.ends[index] =
-                        EndState { opened: true, closed: true, eager: true, at: len, ..EndState::default() };
-                    return Ok(true);
-                }
-                Ok(false) => Ok(None),
-                Err(error) => Err(error),
-            }
+        let opened = if end.outgoing {
+            self.open_send(index, allowed == len)
         } else {
-            // What the sender does not offer, it writes itself in the place that the receiver grants.
-            let push = self.shared_copies && s % 2 == 1;
-            let source = match step.own {
-                Some(own) if step.recvs.is_empty() && whole && !push => place(self.areas, own, start),
-                _ => None,
-            };
-            link(self.links, peer).open_send(self.tag, len, source)
+            self.open_recv(index, allowed == len)
         };
         match opened.map_err(|error| Stop::Link { peer, error })? {
-            Some(message) => {
+            Opened::Not => return Ok(false),
+            Opened::Gone => {
+                self.state.ends[index] =
+                    EndState { opened: true, closed: true, at: len, ..self.state.ends[index] }
+            }
+            Opened::As(message) => {
                 self.state.ends[index].message = message;
                 self.state.ends[index].opened = true;
-                Ok(true)
             }
-            None => Ok(false),
         }
+        Ok(true)
+    }
+
+    /// `whole`: all of the step may run. A place is granted for good, so only when its last user before is done with all
+    /// of it.
+    fn open_recv(&mut self, index: usize, whole: bool) -> Result<Opened, LinkError> {
+        let end = &self.plan.ends[index];
+        let step = &self.plan.steps[end.step as usize];
+        let StepState { start, len, .. } = self.state.steps[end.step as usize];
+        let eager = self.state.ends[index].eager;
+        let plain = step.recvs.len() == 1 && step.own.is_none();
+        let target = match step.store {
+            Some(store) if plain && whole && !eager => place(self.areas, store, start, len),
+            _ => None,
+        };
+        let message = link(self.links, end.peer).open_recv(self.tag, len, eager, target)?;
+        Ok(message.map_or(Opened::Not, Opened::As))
+    }
+
+    fn open_send(&mut self, index: usize, whole: bool) -> Result<Opened, LinkError> {
+        let end = &self.plan.ends[index];
+        let s = end.step as usize;
+        let step = &self.plan.steps[s];
+        let StepState { start, len, .. } = self.state.steps[s];
+        let eager = self.state.ends[index].eager;
+        // What the sender does not offer, it writes itself in the place that the receiver grants.
+        let push = self.shared_copies && s % 2 == 1;
+        let source = match step.own {
+            Some(own) if step.recvs.is_empty() && whole && !self.plan.program.snapshot && !push => {
+                place(self.areas, own, start, len)
+            }
+            _ => None,
+        };
+        // Nothing is won by asking first for a short message that nobody can fetch.
+        let unasked = source.is_none() && !push && len <= link(self.links, end.peer).limits().unasked as u64;
+        if (eager || unasked)
+            && (whole || !step.recvs.is_empty())
+            && let Some(bytes) = self.whole_value(s)
+        {
+            // SAFETY: the value of `len` bytes exists, in the caller's memory or in the outbox.
+            if unsafe { link(self.links, end.peer).send_eager(self.tag, bytes, len as usize) }? {
+                return Ok(Opened::Gone);
+            }
+        }
+        if eager {
+            return Ok(Opened::Not);
+        }
+        let message = link(self.links, end.peer).open_send(self.tag, len, source)?;
+        Ok(message.map_or(Opened::Not, Opened::As))
     }
 
     /// How many bytes of step `s` its dependencies allow.
@@ -325,6 +360,12 @@ pub(super) fn at(areas: &[Area], buffer: Buffer, offset: u64) -> *mut u8 {
     areas[buffer.0 as usize].base.wrapping_add(offset as usize)
 }
 
-pub(super) fn place(areas: &[Area], buffer: Buffer, offset: u64) -> Option<Place> {
-    areas[buffer.0 as usize].place.and_then(|place| Place::from_bits(place.to_bits() + offset))
+/// Where peers find `len` bytes of a buffer, if it pays to go there: copies out of an address space cost a system call
+/// and the pinning of pages, so a short message is staged instead.
+pub(super) fn place(areas: &[Area], buffer: Buffer, offset: u64, len: u64) -> Option<Place> {
+    let base = areas[buffer.0 as usize].place?;
+    if base.region().is_none() && len < COPIED_FROM {
+        return None;
+    }
+    Place::from_bits(base.to_bits() + offset)
 }

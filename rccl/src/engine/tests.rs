@@ -60,8 +60,11 @@ fn drive(
             let second = if in_place { first } else { output.as_mut_ptr().cast() };
             let mut areas = vec![area(first), area(second)];
             areas.extend(scratch.iter().map(|buffer| area(buffer.as_ptr().cast_mut().cast())));
-            let eager: Vec<u64> =
-                links.iter().map(|link| link.as_ref().map_or(0, |link| link.limits().eager as u64)).collect();
+            let eager = |link: &Option<Box<dyn Link>>| {
+                let limits = link.as_ref().map(|link| link.limits());
+                limits.map_or(0, |limits| if program.snapshot { limits.unasked } else { limits.eager } as u64)
+            };
+            let eager: Vec<u64> = links.iter().map(eager).collect();
             let plan = Plan::new(Algorithm::Ring, program);
             let (mut state, mut pool) = (State::default(), Pool::default());
             let mut run = Run {

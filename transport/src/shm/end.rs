@@ -303,7 +303,7 @@ impl<R: Reach> Link for End<R> {
             let used = unsafe { line::pack(bytes, len, &mut words) };
             self.announcer.inline(tag, len, &words[..used]);
         } else {
-            if len > self.limits.eager {
+            if len > self.limits.unasked {
                 return Err(misuse("an eager message is longer than the limit", m));
             }
             let Some(slot) = self.sending.slots.take(len) else { return Ok(false) };

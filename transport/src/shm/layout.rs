@@ -31,14 +31,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { lines: 128, staging_bytes: 128 << 10, slot: 32 << 10, eager: 8 << 10 }
+        Options { lines: 128, staging_bytes: 128 << 10, slot: 32 << 10, eager: 256 }
     }
 }
 
 impl Options {
     /// What a link made with these options holds.
     pub fn limits(&self) -> Limits {
-        Limits { eager: self.eager, slot: self.slot }
+        Limits { eager: self.eager, unasked: self.eager.max(self.slot / 4), slot: self.slot }
     }
 
     /// Says which value is out of its range, if one is.

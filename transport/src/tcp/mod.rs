@@ -279,7 +279,7 @@ impl Link for TcpLink {
     }
 
     fn limits(&self) -> Limits {
-        Limits { eager: self.options.eager, slot: self.options.slot }
+        Limits { eager: self.options.eager, unasked: self.options.eager, slot: self.options.slot }
     }
 
     fn poll(&mut self) -> Result<()> {

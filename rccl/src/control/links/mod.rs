@@ -85,12 +85,15 @@ impl LinkSettings {
         )
     }
 
-    /// The longest message in bytes that is eager on every link that may be made.
-    pub(crate) fn eager(&self) -> usize {
-        match (&self.shm, self.tcp) {
-            (Ok(()), true) => self.shm_options.eager.min(self.tcp_options.eager),
-            (Ok(()), false) => self.shm_options.eager,
-            (Err(_), _) => self.tcp_options.eager,
+    /// What every link that may be made can do: the longest message in bytes that is always eager, and the longest that
+    /// may be.
+    pub(crate) fn eager(&self) -> (usize, usize) {
+        let shm = self.shm.is_ok().then(|| self.shm_options.limits());
+        let tcp = self.tcp_options.eager;
+        match shm {
+            Some(shm) if self.tcp => (shm.eager.min(tcp), shm.unasked.min(tcp)),
+            Some(shm) => (shm.eager, shm.unasked),
+            None => (tcp, tcp),
         }
     }
 }
