@@ -4,8 +4,8 @@
 //! The kernels themselves store as usual, into a block that stays in the first-level cache; from there the block is
 //! streamed to every output. So no kernel is compiled twice, and every type profits.
 
-/// Bytes of the block: small against the first-level cache, large against the cost of a kernel's call.
-pub(super) const BLOCK: usize = 4096;
+/// Bytes of the block: of 1,024 and 4,096, the smaller was 0 to 13 % faster from 2 to 64 MiB.
+pub(super) const BLOCK: usize = 1024;
 
 /// A block at the alignment of a cache line.
 #[repr(align(64))]

@@ -29,35 +29,44 @@ impl Situation {
         match collective {
             Collective::AllReduce => self.all_reduce(bytes),
             Collective::Broadcast => self.broadcast(bytes),
-            Collective::Barrier => self.small_all_reduce(),
+            Collective::Barrier => self.all_reduce(0),
         }
-    }
-
-    fn small_all_reduce(&self) -> Algorithm {
-        // One round beats log n rounds while sending n - 1 messages costs less than waiting for another round.
-        if self.ranks <= 8 { Algorithm::Exchange } else { Algorithm::RecursiveDoubling }
     }
 
     fn all_reduce(&self, bytes: u64) -> Algorithm {
-        let several = u64::from(self.ranks.saturating_sub(1).max(1));
-        // Two ranks that share memory read each other's operands where they are sooner than they could copy them.
-        let little = if self.shared && self.ranks == 2 { 2 << 10 } else { 8 << 10 };
-        if bytes <= self.eager && bytes * several <= little {
-            return self.small_all_reduce();
-        }
-        if self.shared {
-            return if bytes <= 16 << 10 && self.ranks > 8 {
-                Algorithm::RecursiveDoubling
-            } else {
-                Algorithm::Direct
-            };
-        }
-        if self.hosts > 1 && self.hosts < self.ranks {
-            return Algorithm::Hierarchical;
-        }
-        if self.ranks <= 8 {
+        if self.ranks == 1 {
             Algorithm::Direct
-        } else if bytes <= 64 << 10 {
+        } else if self.shared {
+            self.all_reduce_in_shared_memory(bytes)
+        } else {
+            self.all_reduce_over_sockets(bytes)
+        }
+    }
+
+    /// Every rank reaches every other's memory, so one round is enough, and small calls differ only in how many messages
+    /// each rank sends in it.
+    fn all_reduce_in_shared_memory(&self, bytes: u64) -> Algorithm {
+        let little = if self.ranks == 2 { 2 << 10 } else { 1 << 10 };
+        match self.ranks {
+            2..=7 if bytes <= self.eager.min(little) => Algorithm::Exchange,
+            2..=7 => Algorithm::Direct,
+            8..=16 if bytes <= self.eager.min(little) => Algorithm::Exchange,
+            _ if bytes <= 1 << 10 => Algorithm::RecursiveDoubling,
+            _ if bytes <= 64 << 10 => Algorithm::Tree,
+            _ => Algorithm::Direct,
+        }
+    }
+
+    /// Every message costs system calls at both ends, so few messages come before few rounds.
+    fn all_reduce_over_sockets(&self, bytes: u64) -> Algorithm {
+        let several_per_host = self.hosts > 1 && self.hosts < self.ranks;
+        if self.ranks == 2 {
+            if bytes <= self.eager { Algorithm::Exchange } else { Algorithm::Direct }
+        } else if bytes <= 4 << 10 || !several_per_host && bytes <= 64 << 10 {
+            Algorithm::RecursiveDoubling
+        } else if several_per_host {
+            Algorithm::Hierarchical
+        } else if self.ranks <= 16 {
             Algorithm::HalvingDoubling
         } else {
             Algorithm::Ring

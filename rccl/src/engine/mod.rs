@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use wait::{Next, Patience, STALL, Sleeper};
 
 /// Calls of this many bytes write their results past the caches, which they would only sweep clean.
-const STREAMED: u64 = 1 << 20;
+const STREAMED: u64 = 2 << 20;
 
 /// How one rank reaches another, for reports.
 #[derive(Clone, Debug)]
