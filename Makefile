@@ -19,7 +19,7 @@ test:
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# Licences, advisories that are known offline, duplicate and unwanted crates. Skipped with a word where cargo-deny is
+# Licences, sources, duplicate and unwanted crates. Skipped with a word where cargo-deny is
 # not installed (cargo install --locked cargo-deny).
 deny:
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; \

@@ -1,6 +1,5 @@
 //! `rccl env`: every setting, with its value here and where that came from.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 /// List every setting: name, value, where the value was found, default, meaning.
@@ -30,9 +29,7 @@ pub fn main(options: &Options) -> ExitCode {
         };
         if options.json { json(&settings) } else { table(&settings) }
     };
-    // A reader such as `head` may have seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    crate::print(&text)
 }
 
 fn json(settings: &[rccl::config::Setting]) -> String {

@@ -16,14 +16,11 @@ pub struct Options {
 
 pub fn main(options: &Options) -> ExitCode {
     let Some(code) = &options.code else {
-        PAGES.iter().for_each(|page| println!("{}  {}", page.code, page.title));
-        return ExitCode::SUCCESS;
+        let lines = PAGES.iter().map(|page| format!("{}  {}\n", page.code, page.title));
+        return crate::print(&lines.collect::<String>());
     };
     match find(code) {
-        Some(page) => {
-            println!("{}: {}\n\n{}", page.code, page.title, page.text);
-            ExitCode::SUCCESS
-        }
+        Some(page) => crate::print(&format!("{}: {}\n\n{}\n", page.code, page.title, page.text)),
         None => crate::complain(format!("{code} is no code; `rccl explain` lists them")),
     }
 }

@@ -7,6 +7,7 @@ mod perf;
 mod run;
 
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Collective communication between processes and hosts: start ranks, look at settings, explain errors.
@@ -36,6 +37,17 @@ fn main() -> ExitCode {
         Tool::Env(options) => env::main(&options),
         Tool::Explain(options) => explain::main(&options),
         Tool::Rank(options) => run::become_rank(options),
+    }
+}
+
+/// Prints a tool's answer. A reader that has seen enough (`head`) is no failure; a full disk is.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            complain(format!("writing the answer: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

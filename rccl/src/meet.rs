@@ -28,7 +28,7 @@ pub(crate) fn ask_launcher(config: &Config) -> Result<Invitation> {
     let (meeting, exchange) = match placement.meeting {
         launch::Meeting::Alone => (Meeting::Id(UniqueId::create(config)?), None),
         launch::Meeting::Address { host, port, key } => {
-            (Meeting::Address { host, port, secret: secret(&key) }, None)
+            (Meeting::Address { host, port, secret: secret(config, &key) }, None)
         }
         launch::Meeting::Exchange(mut exchange) => {
             let id = if rank == 0 {
@@ -44,9 +44,10 @@ pub(crate) fn ask_launcher(config: &Config) -> Result<Invitation> {
     Ok(Invitation { meeting, rank, size, exchange })
 }
 
-/// The job's number follows from its key, so ranks with another key are told that they belong to another job.
-fn secret(key: &Key) -> Secret {
-    let digest = Sha256::new().chain_update(b"rccl job number").chain_update(key.bytes).finalize();
+/// The job's number follows from its name, so ranks of the same job with another key are told that it is the key.
+fn secret(config: &Config, key: &Key) -> Secret {
+    let name = config.job_id.as_deref().unwrap_or_default();
+    let digest = Sha256::new().chain_update(b"rccl job number").chain_update(name).finalize();
     let mut job = [0; 8];
     job.copy_from_slice(&digest[..8]);
     Secret { job: u64::from_le_bytes(job), key: key.bytes }

@@ -11,7 +11,8 @@ pub enum Target {
 }
 
 /// Copies lines until the pipe ends, each as one write with the prefix in front, so that ranks never share a line. A
-/// last line without an end gets one.
+/// last line without an end gets one. When nobody reads any more (`| head`), the pipe is closed, so that the rank that
+/// writes to it learns it as it would in a pipeline of its own.
 pub async fn copy_lines(source: impl AsyncRead + Unpin, target: Target, prefix: String) {
     let mut source = BufReader::new(source);
     let mut line = Vec::new();
@@ -25,13 +26,15 @@ pub async fn copy_lines(source: impl AsyncRead + Unpin, target: Target, prefix: 
         if line.last() != Some(&b'\n') {
             line.push(b'\n');
         }
-        // When nobody reads any more (`| head`), the ranks still run to their end, as they would under mpirun.
-        let _ = match target {
+        let written = match target {
             Target::Stdout => {
                 let mut stdout = std::io::stdout().lock();
                 stdout.write_all(&line).and_then(|()| stdout.flush())
             }
             Target::Stderr => std::io::stderr().lock().write_all(&line),
         };
+        if written.is_err() {
+            return;
+        }
     }
 }

@@ -175,7 +175,9 @@ fn hint(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Version { .. } => "run the same version of rccl everywhere",
         Refusal::Job { .. } => "another job uses this address: choose another port, or wait for it to end",
-        Refusal::Key => "give all ranks the same unique id or key",
+        Refusal::Key => {
+            "give all ranks the same unique id or key (RCCL_KEY, RCCL_KEY_FILE), or, if this is another job, another port"
+        }
         Refusal::Stranger { .. } => "another program listens there: choose another port",
         Refusal::Io(_) | Refusal::Late(_) => {
             "is the root running, reachable from here, and its port open in the firewall?"

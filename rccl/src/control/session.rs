@@ -106,20 +106,36 @@ pub(crate) async fn begin(
 async fn join(meeting: Meeting, rank: u32, size: u32, options: JoinOptions) -> Result<Session, Failed> {
     let deadline = Instant::now() + options.patience;
     let host = Identity::here(options.listening.host_id.as_deref());
+    let mut twin = None;
     if let Meeting::Address { port, secret, .. } = &meeting
         && rank == 0
     {
-        // The job before may hold the port for a moment.
-        let listener = loop {
+        // The job before may hold the port for a moment. If it is held for longer, another rank 0 may be there: then
+        // its root says so to both.
+        const MOMENT: Duration = Duration::from_secs(1);
+        let began = Instant::now();
+        loop {
             match rendezvous::bind(Some(*port), &options.listening) {
-                Ok((listener, _)) => break listener,
+                Ok((listener, _)) => {
+                    tokio::spawn(rendezvous::serve(listener, secret.clone(), host.clone()));
+                    break;
+                }
                 Err(error) if Instant::now() >= deadline => return Err(Failed::Other(error)),
+                Err(_) if began.elapsed() > MOMENT => {
+                    let soon = deadline.min(Instant::now() + MOMENT);
+                    if let Ok(stream) = connect::reach(&meeting, rank, host.key, soon).await {
+                        twin = Some(stream);
+                        break;
+                    }
+                }
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
-        };
-        tokio::spawn(rendezvous::serve(listener, secret.clone(), host.clone()));
+        }
     }
-    let stream = connect::reach(&meeting, rank, host.key, deadline).await?;
+    let stream = match twin {
+        Some(stream) => stream,
+        None => connect::reach(&meeting, rank, host.key, deadline).await?,
+    };
 
     let pid = std::process::id();
     let secret = meeting.secret();

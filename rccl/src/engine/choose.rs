@@ -102,3 +102,54 @@ pub(crate) fn allowed(config: &Config, collective: Collective) -> Result<Vec<Alg
     let left = config.algo.restrict(collective, &words)?;
     Ok(candidates.iter().copied().filter(|algorithm| left.contains(&algorithm.word())).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ALGORITHM_WORDS;
+
+    fn situation(ranks: u32, hosts: u32, shared: bool) -> Situation {
+        Situation { ranks, hosts, shared, eager: 8 << 10 }
+    }
+
+    #[test]
+    fn the_setting_knows_every_algorithm_and_no_other() {
+        let broadcast = rccl_schedule::Collective::Broadcast { root: 0 };
+        let mut words: Vec<&str> = Algorithm::for_collective(&rccl_schedule::Collective::AllReduce)
+            .iter()
+            .chain(Algorithm::for_collective(&broadcast))
+            .map(Algorithm::word)
+            .collect();
+        let mut known = ALGORITHM_WORDS.to_vec();
+        words.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(words, known);
+    }
+
+    #[test]
+    fn what_is_chosen_can_run() {
+        for ranks in [1, 2, 3, 4, 7, 8, 9, 16, 17, 64, 1000] {
+            for (hosts, shared) in [(1, true), (1, false), (2, false), (ranks, false)] {
+                let situation = situation(ranks, hosts.min(ranks), shared);
+                for bytes in
+                    (0..34).map(|shift| 1_u64 << shift).flat_map(|bytes| [0, bytes - 1, bytes, bytes + 1])
+                {
+                    for collective in [Collective::AllReduce, Collective::Broadcast, Collective::Barrier] {
+                        let bytes = if collective == Collective::Barrier { 0 } else { bytes };
+                        let chosen = situation.choose(collective, bytes);
+                        assert!(
+                            situation.allows(chosen, bytes),
+                            "{chosen} for {collective:?} of {bytes} bytes on {ranks} ranks of {hosts} hosts"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hosts_of_several_ranks_reduce_inside_first() {
+        assert_eq!(situation(8, 2, false).choose(Collective::AllReduce, 1 << 20), Algorithm::Hierarchical);
+        assert_eq!(situation(8, 8, false).choose(Collective::AllReduce, 1 << 20), Algorithm::HalvingDoubling);
+    }
+}
