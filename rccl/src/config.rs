@@ -10,7 +10,7 @@
 //!    wins over one that was meant for NCCL;
 //! 4. the default.
 //!
-//! An empty value counts as unset. A value that cannot be used is an [`Error::InvalidSetting`] in `RCCL_X`, and is
+//! An empty value counts as unset. A value that cannot be used is an [`Error::InvalidSetting`](crate::Error::InvalidSetting) in `RCCL_X`, and is
 //! ignored with a debug line in `NCCL_X`, which somebody else may have set for somebody else.
 
 mod algorithms;

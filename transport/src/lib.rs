@@ -6,7 +6,7 @@
 
 #[cfg(all(not(loom), any(test, feature = "conformance")))]
 pub mod conformance;
-mod link;
+pub mod link;
 #[cfg(not(loom))]
 pub mod loopback;
 #[cfg_attr(loom, allow(dead_code, unused_imports))]

@@ -24,6 +24,7 @@ pub(crate) fn control_thread() -> Result<Handle> {
         source: Arc::new(source),
         hint: "look at the limits of threads and open files (`ulimit -u`, `ulimit -n`)".into(),
     };
+    descriptors_left().map_err(refused)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Only name look-ups use these.
@@ -41,6 +42,15 @@ pub(crate) fn control_thread() -> Result<Handle> {
     spawned.map_err(refused)?;
     *running = Some((process, handle.clone()));
     Ok(handle)
+}
+
+/// Whether the runtime's descriptors can be had. Where another crate of the program uses tokio's signals, the runtime
+/// makes a pair of sockets for them and panics if it cannot.
+fn descriptors_left() -> std::io::Result<()> {
+    const NEEDED: usize = 8;
+    let taken: std::io::Result<Vec<std::fs::File>> =
+        (0..NEEDED).map(|_| std::fs::File::open("/dev/null")).collect();
+    taken.map(drop)
 }
 
 /// Blocks all signals in this thread, and so in those that it starts, until dropped: the program's handlers must not
