@@ -137,6 +137,10 @@ async fn gather(events: &mut UnboundedReceiver<Event>) -> std::result::Result<Ve
                 Ok(())
             }
             Some(Event::Said { .. }) => Ok(()),
+            Some(Event::Full) => {
+                gathering.full = true;
+                Ok(())
+            }
             None => Err(gathering.incomplete()),
         };
         if let Err((cause, hint)) = failed {
@@ -183,6 +187,8 @@ struct Gathering {
     first: Option<Member>,
     deadline: Option<Instant>,
     seats: BTreeMap<u32, Seat>,
+    /// The root had no descriptor for somebody.
+    full: bool,
 }
 
 impl Gathering {
@@ -246,6 +252,12 @@ impl Gathering {
         let size = self.size.unwrap_or(0);
         let missing = (0..size).filter(|rank| !self.seats.contains_key(rank));
         let cause = format!("{} of {size} ranks arrived; missing {}", self.seats.len(), ranges(missing));
+        if self.full {
+            return (
+                cause,
+                "the root's process had no descriptor left to hear them: raise its limit (`ulimit -n`)",
+            );
+        }
         (cause, "look at those ranks' own output; a rank that starts late needs a longer RCCL_INIT_TIMEOUT")
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Event {
     Said { connection: ConnectionId, message: ToRoot },
     /// Its connection has ended.
     Gone { connection: ConnectionId, how: String },
+    /// Somebody knocked and could not be let in: this process has no descriptor left. Said once.
+    Full,
 }
 
 /// Accepts connections for ever; what members say goes to `events`.
@@ -39,6 +41,7 @@ pub(crate) enum Event {
 pub(crate) async fn accept(listener: TcpListener, secret: Secret, events: UnboundedSender<Event>) {
     let strangers = Arc::new(AtomicU64::new(0));
     let mut next = 0;
+    let mut full = false;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
@@ -49,7 +52,10 @@ pub(crate) async fn accept(listener: TcpListener, secret: Secret, events: Unboun
             }
             Err(error) => {
                 // Out of descriptors (or the peer was quicker to leave): the backlog keeps the others.
-                tracing::warn!(%error, "the root cannot accept a connection; see `ulimit -n`");
+                if !std::mem::replace(&mut full, true) {
+                    tracing::warn!(%error, "the root cannot accept a connection; see `ulimit -n`");
+                    let _ = events.send(Event::Full);
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

@@ -167,6 +167,7 @@ impl Root {
                     self.hear(rank, message);
                 }
             }
+            Event::Full => {}
             Event::Gone { connection, how } => {
                 if let Some(rank) = self.by_connection.remove(&connection) {
                     self.gone(rank, how);
