@@ -1,7 +1,8 @@
 //! Which algorithm a call takes, when the user does not say.
 //!
-//! The thresholds come from `rccl perf --algo` sweeps, whose figures are in ARCHITECTURE.md; the choice depends only on
-//! what is the same on every rank.
+//! Those for all_reduce on 4 and 8 ranks come from one sweep, `benches/results/algorithms.csv`; those for 2 ranks in
+//! shared memory from comparing exchange with direct. Those for more ranks, for several hosts and for broadcast were not
+//! measured. The choice depends only on what is the same on every rank.
 
 use crate::call::Collective;
 use crate::config::Config;
