@@ -199,6 +199,11 @@ pub(crate) fn remedy(error: &std::io::Error) -> Option<&'static str> {
     }
 }
 
+/// What the system answered, and what to do about it where that is known.
+pub(crate) fn with_remedy(error: &std::io::Error) -> String {
+    remedy(error).map_or_else(|| error.to_string(), |remedy| format!("{error}; {remedy}"))
+}
+
 impl Error {
     /// A stable code, for programs and for `rccl explain`.
     pub fn code(&self) -> &'static str {

@@ -6,7 +6,7 @@ mod processes;
 
 use processes::{DEADLINE, Job, hear, join, say, say_failed, task};
 use rccl::{Communicator, ReduceOp};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Has this thread and those that it starts refused some system calls, by a filter as containers install them.
 fn refuse(calls: &[libc::c_long], errno: libc::c_int) {
@@ -53,6 +53,11 @@ fn rank() {
         _ => {}
     }
     let comm = join();
+    let mut taken = Vec::new();
+    if task == "full" {
+        limit_files(64);
+        taken.extend(std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()));
+    }
     match calls(&comm) {
         Ok(()) => {
             for (peer, transport, reason) in comm.transports() {
@@ -155,31 +160,28 @@ fn without_a_directory_and_with_shm_only_it_is_an_error() {
     assert!(job.end().iter().all(|status| status.success()));
 }
 
-/// The root for some limits, the other for the rest.
-fn limited_rank(most: usize) -> usize {
-    most / 2 % 2
-}
-
 /// Whatever the limit, each rank ends by itself, with right results or with an error that says what to do.
 #[test]
 fn few_descriptors_are_an_error_or_enough() {
     let settings = [("RCCL_INIT_TIMEOUT", "3"), ("RCCL_TIMEOUT", "10")];
-    let limits = [4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 28, 40];
-    let jobs = limits.map(|most| {
-        let limited = move |rank, command: &mut std::process::Command| {
-            if rank as usize == limited_rank(most) {
+    // Every number at which something else fails, at either end: how many are open before varies.
+    let limits = (4..=24).chain([28, 40]).flat_map(|most| [(most, 0), (most, 1)]);
+    let jobs = limits.map(|(most, limited)| {
+        let limit = move |rank, command: &mut std::process::Command| {
+            if rank == limited {
                 command.env("TEST_TASK", format!("files {most}"));
             }
         };
-        (most, Job::start(2, "", &settings, limited))
+        (most, limited as usize, Job::start(2, "", &settings, limit))
     });
+    let jobs: Vec<_> = jobs.collect();
     let began = Instant::now();
-    for (most, mut job) in jobs {
+    for (most, limited, mut job) in jobs {
         let lines: Vec<String> =
             job.ranks.iter().map(|rank| rank.says_any(&["done", "not joined", "failed", "lost"])).collect();
-        eprintln!("{most} descriptors: {lines:#?}");
-        let limited = &lines[limited_rank(most)];
-        assert!(limited == "done" || limited.contains("ulimit -n"), "{most} descriptors: {limited}");
+        eprintln!("{most} descriptors of rank {limited}: {lines:#?}");
+        let said = &lines[limited];
+        assert!(said == "done" || said.contains("ulimit -n"), "{most} descriptors: {said}");
         for (rank, status) in job.end().into_iter().enumerate() {
             assert!(status.code().is_some(), "rank {rank} with {most} descriptors: {status}");
         }
@@ -187,5 +189,29 @@ fn few_descriptors_are_an_error_or_enough() {
         if most >= 40 {
             assert_eq!(lines, ["done", "done"]);
         }
+    }
+}
+
+/// It cannot be reached, and nobody waits for its deadline to hear that.
+#[test]
+fn a_member_without_descriptors_is_named() {
+    for (transport, full) in [("shm", 1), ("tcp", 1), ("shm,tcp", 0), ("tcp", 0)] {
+        let settings = [("RCCL_TRANSPORT", transport)];
+        let limit = |rank, command: &mut std::process::Command| {
+            if rank == full {
+                command.env("TEST_TASK", "full");
+            }
+        };
+        let mut job = Job::start(3, "", &settings, limit).joined();
+        let began = Instant::now();
+        for rank in &job.ranks {
+            let (_, line) = rank.says("failed");
+            assert!(
+                line.contains("ulimit -n") && line.contains(&format!("rank {full}")),
+                "{transport}: {line}"
+            );
+        }
+        assert!(began.elapsed() < Duration::from_secs(12), "{transport}: {:?}", began.elapsed());
+        assert!(job.end().iter().all(|status| status.success()));
     }
 }

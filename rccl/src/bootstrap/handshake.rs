@@ -23,7 +23,7 @@
 //! being sent back as the other's. The key itself never travels. Every step is bounded by the caller of these
 //! functions with one deadline for the whole exchange.
 
-use crate::error::remedy;
+use crate::error::with_remedy;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::io;
@@ -99,10 +99,6 @@ pub(crate) enum Refusal {
     Io(#[from] io::Error),
     #[error("no answer to the handshake within {0:?}")]
     Late(std::time::Duration),
-}
-
-fn with_remedy(error: &io::Error) -> String {
-    remedy(error).map_or_else(|| error.to_string(), |remedy| format!("{error}; {remedy}"))
 }
 
 /// Introduces this process to the listener at the other end.

@@ -101,8 +101,10 @@ fn machine_free() -> Option<u64> {
 }
 
 /// Limit of this process's control group, and what is left of it (version 2; version 1 as containers show it). Only
-/// the group's own directory is asked: containers see it as the root.
+/// the group's own directory is asked: containers see it as the root. `None` without a limit.
 fn group_free() -> Option<(u64, u64)> {
+    // Version 1 says "no limit" by the largest number of whole pages.
+    const NO_LIMIT: u64 = i64::MAX as u64 & !0xffff;
     let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let (limit, used) = match read("/sys/fs/cgroup/memory.max") {
         Some(limit) => (limit, read("/sys/fs/cgroup/memory.current")?),
@@ -111,7 +113,7 @@ fn group_free() -> Option<(u64, u64)> {
             read("/sys/fs/cgroup/memory/memory.usage_in_bytes")?,
         ),
     };
-    Some((limit, limit.saturating_sub(used)))
+    (limit < NO_LIMIT).then(|| (limit, limit.saturating_sub(used)))
 }
 
 fn limits() -> String {

@@ -21,6 +21,7 @@ use crate::bootstrap::message::Details;
 use crate::bootstrap::serving::HANDSHAKE;
 use crate::control::session::{Command, link_lost};
 use crate::control::shared::Shared;
+use crate::error::with_remedy;
 use rand::Rng;
 use rccl_transport::Kind;
 use rccl_transport::memory::PeerRegions;
@@ -214,7 +215,7 @@ async fn reach(secret: &Secret, path: &str, caller: Caller) -> Result<UnixStream
                 let pause = Duration::from_millis(20).mul_f64(rand::rng().random_range(0.1..1.0));
                 tokio::time::sleep(pause).await;
             }
-            Err(error) => return Err(format!("{path} does not open: {error}")),
+            Err(error) => return Err(format!("{path} does not open: {}", with_remedy(&error))),
         }
     };
     same_user(&stream)?;
@@ -327,15 +328,14 @@ fn map(
 
 /// Accepts the links of lower ranks, and hands out registered memory.
 pub(super) async fn accept(listener: Listener, shared: Arc<Shared>, secret: Secret) -> Option<Command> {
+    let mut unaccepted = super::Unaccepted::default();
     loop {
         match listener.socket.accept().await {
             Ok((stream, _)) => {
+                unaccepted.accepted();
                 tokio::spawn(serve(stream, shared.clone(), secret.clone()));
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a neighbour's connection; see `ulimit -n`");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            Err(error) => unaccepted.refused(&shared, error).await,
         }
     }
 }

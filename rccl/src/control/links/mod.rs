@@ -14,20 +14,24 @@ use super::shared::Shared;
 use crate::bootstrap::Listening;
 use crate::bootstrap::handshake::Secret;
 use crate::bootstrap::interface;
-use crate::bootstrap::message::Details;
+use crate::bootstrap::message::{Details, Report};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Failure, Result, with_remedy};
 pub(super) use local::fetch_regions;
 pub(crate) use local::{forget, forget_rank, sweep};
 use rccl_transport::{Kind, Link, TcpOptions, shm};
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// How long one way of making a link may take in all.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For how long a rank in a call may be unable to accept a connection. A stranger who takes all descriptors is turned
+/// away within this time; the process's own limit is not.
+const UNREACHABLE: Duration = Duration::from_secs(3);
 
 /// A link that was made.
 pub(crate) struct Made {
@@ -161,6 +165,34 @@ impl Listeners {
         if let Some((listener, _)) = self.tcp {
             tasks.spawn(tcp::accept(listener, shared.clone(), secret.clone()));
         }
+    }
+}
+
+/// Connections that a listener could not accept, since the last one that it could.
+#[derive(Default)]
+struct Unaccepted {
+    since: Option<Instant>,
+}
+
+impl Unaccepted {
+    fn accepted(&mut self) {
+        self.since = None;
+    }
+
+    /// The backlog keeps who knocked; waits a moment. A rank that stays unreachable in a call gives the job up, as
+    /// the others would wait for it until their deadline.
+    async fn refused(&mut self, shared: &Shared, error: io::Error) {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert_with(|| {
+            tracing::warn!("{}: cannot accept a connection: {}", shared.me, with_remedy(&error));
+            now
+        });
+        if now.duration_since(since) >= UNREACHABLE && shared.progress.inside() != 0 {
+            let why = format!("it cannot accept the connections of other ranks: {}", with_remedy(&error));
+            let failure = Failure::Aborted { member: shared.me.clone(), why: why.clone() };
+            shared.command(Command::Report(Report::Aborted { why }, failure));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -122,9 +122,11 @@ struct Half {
 /// Accepts the sockets of lower ranks.
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, secret: Secret) -> Option<Command> {
     let halves = Arc::new(Halves::default());
+    let mut unaccepted = super::Unaccepted::default();
     loop {
         match listener.accept().await {
             Ok((socket, address)) => {
+                unaccepted.accepted();
                 crate::fork::close_in_children(&socket);
                 let (shared, secret, halves) = (shared.clone(), secret.clone(), halves.clone());
                 tokio::spawn(async move {
@@ -141,10 +143,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, secret: S
                     }
                 });
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; see `ulimit -n`");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            Err(error) => unaccepted.refused(&shared, error).await,
         }
     }
 }
