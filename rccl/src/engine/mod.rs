@@ -9,6 +9,7 @@ mod plan;
 mod pool;
 mod produce;
 mod pump;
+mod round;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use rccl_kernels::Kernel;
 use rccl_schedule::{Algorithm, Layout, Rank};
 use rccl_transport::memory::{Region, RegionTable};
 use rccl_transport::{Kind, Link, LinkError, Place, Tag};
+use round::Round;
 use run::{Area, CHUNK, Run, State, Stop};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -177,7 +179,7 @@ impl Engine {
             }
         }
         let kernel = self.kernel(call);
-        let run = Run {
+        let mut run = Run {
             plan: &self.plans[number].plan,
             state: &mut self.state,
             links: &mut self.links,
@@ -199,8 +201,14 @@ impl Engine {
             patience: Patience::new(self.yields),
             timeout: self.timeout,
         };
-        let eager = if run.plan.program.snapshot { &self.unasked } else { &self.eager };
-        match drive(run, number, call.count, eager, waiting) {
+        let outcome = if run.plan.one_round && bytes <= self.situation.eager {
+            let mut round = Round::default();
+            drive(&mut run, waiting, |run| run.step_round(&mut round, bytes as usize))
+        } else {
+            run.bind(number, call.count, if run.plan.program.snapshot { &self.unasked } else { &self.eager });
+            drive(&mut run, waiting, step)
+        };
+        match outcome {
             Outcome::Done => Ok(()),
             Outcome::Failed => Err(self.failure()),
             Outcome::TimedOut => Err(self.await_failure(None)),
@@ -439,14 +447,17 @@ struct Waiting<'a> {
     timeout: Duration,
 }
 
-/// Binds and runs to the end.
-fn drive(mut run: Run<'_>, number: usize, count: u64, eager: &[u64], mut waiting: Waiting<'_>) -> Outcome {
-    run.bind(number, count, eager);
+/// Runs to the end; `step` goes one round on.
+fn drive<'a>(
+    run: &mut Run<'a>,
+    mut waiting: Waiting<'_>,
+    mut step: impl FnMut(&mut Run<'a>) -> Result<(bool, bool), Stop>,
+) -> Outcome {
     // The clock is first read when there is something to wait for.
     let mut started = None;
     let mut stalled = STALL;
     loop {
-        match step(&mut run) {
+        match step(run) {
             Ok((_, true)) => return Outcome::Done,
             Ok((true, false)) => {
                 waiting.patience.reset();

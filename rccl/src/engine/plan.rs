@@ -1,5 +1,6 @@
 //! A program made ready to run: who is met on which edge, in which order.
 
+use super::round;
 use rccl_schedule::{Algorithm, Buffer, Dep, Program, Rank};
 use std::ops::Range;
 
@@ -18,6 +19,8 @@ pub(crate) struct Plan {
     pub peers: Vec<Rank>,
     /// One past the last step that meets nobody; such steps run whenever their dependencies allow it.
     pub local_until: usize,
+    /// See [`round`].
+    pub one_round: bool,
 }
 
 pub(crate) struct Step {
@@ -77,6 +80,7 @@ impl Plan {
         edges.retain(|edge| !edge.is_empty());
         // Sends first: what others wait for leaves before this rank prepares to receive.
         edges.sort_by_key(|edge| !ends[edge[0] as usize].outgoing);
-        Plan { algorithm, program, steps, ends, edges, peers, local_until }
+        let one_round = round::is_round(&program);
+        Plan { algorithm, program, steps, ends, edges, peers, local_until, one_round }
     }
 }

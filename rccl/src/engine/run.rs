@@ -79,6 +79,7 @@ pub(crate) struct State {
     pub next: Vec<u32>,
     pub inputs: Vec<*const u8>,
     pub outputs: Vec<*mut u8>,
+    pub messages: Vec<MessageId>,
     /// What `steps` and `ends` are bound to: number of the plan, count, bytes of an element.
     bound: Option<(usize, u64, u64)>,
 }
