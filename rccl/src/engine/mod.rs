@@ -194,6 +194,7 @@ impl Engine {
             shared_copies: !self.yields,
             first: 0,
             last: 0,
+            unopened: 0,
         };
         let waiting = Waiting {
             control: &self.control,

@@ -1,8 +1,8 @@
 //! How a step gets its value: chunk by chunk, from where its operands are to where they are wanted.
 
 use super::Pool;
-use super::run::{EndState, Run, StepState, Stop, at, link};
-use rccl_transport::{Sink, Source};
+use super::run::{EndState, Run, StepState, Stop, Way, at, link};
+use rccl_transport::Source;
 
 impl Run<'_> {
     pub(super) fn produce_local(&mut self, s: usize) -> bool {
@@ -181,7 +181,7 @@ impl Run<'_> {
             for end in step.sends.clone() {
                 if self.state.ends[end].opened
                     && self.state.ends[end].at == moved
-                    && let Some(Sink::Mapped(base)) = self.sink(end)?
+                    && let Some(Way::Mapped(base)) = self.way(end)?
                 {
                     // SAFETY: the peer granted the whole message at `base`.
                     self.state.outputs.push(unsafe { base.add(moved as usize) });
@@ -196,14 +196,14 @@ impl Run<'_> {
         if outbox.is_none() && step.sends.len() == 1 && !self.state.ends[step.sends.start].eager {
             let end = step.sends.start;
             let peer = self.plan.ends[end].peer;
-            match self.sink(end)? {
-                Some(Sink::Mapped(base)) => {
+            match self.way(end)? {
+                Some(Way::Mapped(base)) => {
                     // SAFETY: as above.
                     self.state.outputs.push(unsafe { base.add(moved as usize) });
                     self.state.ends[end].at += size;
                     return Ok(true);
                 }
-                Some(Sink::Staged) => {
+                Some(Way::Staged) => {
                     let slot = link(self.links, peer)
                         .reserve(self.state.ends[end].message, size as usize)
                         .map_err(|error| Stop::Link { peer, error })?;
@@ -212,7 +212,7 @@ impl Run<'_> {
                     self.state.ends[end].at += size;
                     return Ok(true);
                 }
-                Some(Sink::Copy) => {}
+                Some(Way::Copy) => {}
                 _ => return Ok(false),
             }
         }
@@ -234,14 +234,14 @@ impl Run<'_> {
         let len = self.state.steps[s].len;
         self.state.steps[s].moved = moved;
         for end in step.sends.clone() {
-            let EndState { at, sink, message, opened, .. } = self.state.ends[end];
+            let EndState { at, way, message, opened, .. } = self.state.ends[end];
             // Bytes that were produced straight into a peer's memory or a slot.
             if opened && at == moved && size > 0 {
                 let peer = self.plan.ends[end].peer;
                 let link = link(self.links, peer);
-                match sink {
-                    Some(Sink::Mapped(_)) => link.wrote(message, moved),
-                    Some(Sink::Staged) if step.store.is_none() => link.commit(message, size as usize),
+                match way {
+                    Some(Way::Mapped(_)) => link.wrote(message, moved),
+                    Some(Way::Staged) if step.store.is_none() => link.commit(message, size as usize),
                     _ => Ok(()),
                 }
                 .map_err(|error| Stop::Link { peer, error })?;

@@ -1,41 +1,45 @@
 //! How a value that exists goes to each of its receivers, at that receiver's pace.
 
 use super::Pool;
-use super::run::{EndState, Run, StepState, Stop, at, link};
+use super::run::{EndState, Run, StepState, Stop, Way, at, link};
 use rccl_transport::{Link, LinkError, MessageId, Sink};
 
 impl Run<'_> {
     /// How the message of sending end `end` leaves, `None` while that is not known.
-    pub(super) fn sink(&mut self, end: usize) -> Result<Option<Sink>, Stop> {
+    #[inline]
+    pub(super) fn way(&mut self, end: usize) -> Result<Option<Way>, Stop> {
+        let EndState { way, opened, .. } = self.state.ends[end];
+        if way.is_some() || !opened { Ok(way) } else { self.find_way(end) }
+    }
+
+    fn find_way(&mut self, end: usize) -> Result<Option<Way>, Stop> {
         let state = &mut self.state.ends[end];
-        if state.sink.is_some() || !state.opened {
-            return Ok(state.sink);
-        }
         let peer = self.plan.ends[end].peer;
         match link(self.links, peer).sink(state.message).map_err(|error| Stop::Link { peer, error })? {
-            Sink::Waiting => Ok(None),
-            Sink::Foreign(theirs) => Err(Stop::Foreign { peer, theirs }),
-            sink => {
-                state.sink = Some(sink);
-                Ok(Some(sink))
-            }
+            Sink::Waiting => return Ok(None),
+            Sink::Foreign(theirs) => return Err(Stop::Foreign { peer, theirs }),
+            Sink::Pulled => state.way = Some(Way::Pulled),
+            Sink::Mapped(base) => state.way = Some(Way::Mapped(base)),
+            Sink::Staged => state.way = Some(Way::Staged),
+            Sink::Copy => state.way = Some(Way::Copy),
         }
+        Ok(state.way)
     }
 
     /// Sends what exists of step `s`'s value and has not gone to `end` yet.
     pub(super) fn pump(&mut self, s: usize, end: usize) -> Result<bool, Stop> {
-        let Some(sink) = self.sink(end)? else { return Ok(false) };
+        let Some(way) = self.way(end)? else { return Ok(false) };
         let peer = self.plan.ends[end].peer;
         let StepState { moved, len, .. } = self.state.steps[s];
         let EndState { at: before, message, .. } = self.state.ends[end];
         let mut sent = before;
-        if sink == Sink::Pulled {
+        if way == Way::Pulled {
             sent = link(self.links, peer).released(message);
         }
-        while sent < moved && sink != Sink::Pulled {
+        while sent < moved && way != Way::Pulled {
             let Some((bytes, available)) = self.value(s, sent, moved) else { break };
-            let went = match sink {
-                Sink::Mapped(base) => {
+            let went = match way {
+                Way::Mapped(base) => {
                     let size = available.min(self.chunk);
                     // SAFETY: the peer granted the whole message at `base`.
                     let to = unsafe { base.add(sent as usize) };
@@ -43,7 +47,7 @@ impl Run<'_> {
                     unsafe { self.copy(bytes, to, size) };
                     link(self.links, peer).wrote(message, sent + size).map(|()| size)
                 }
-                Sink::Staged => {
+                Way::Staged => {
                     let size = self.chunk.min(len - sent);
                     if available < size {
                         break;
@@ -58,7 +62,7 @@ impl Run<'_> {
             };
             let went = went.map_err(|error| Stop::Link { peer, error })?;
             sent += went;
-            if went == 0 || matches!(sink, Sink::Mapped(_)) {
+            if went == 0 || matches!(way, Way::Mapped(_)) {
                 break;
             }
         }

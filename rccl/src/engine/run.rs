@@ -10,8 +10,8 @@
 use super::Pool;
 use super::plan::Plan;
 use rccl_kernels::Kernel;
-use rccl_schedule::{Buffer, Rank};
-use rccl_transport::{Link, LinkError, MessageId, Place, Sink, Source, Tag};
+use rccl_schedule::{Buffer, Dep, Rank};
+use rccl_transport::{Link, LinkError, MessageId, Place, Source, Tag};
 
 /// Most bytes that move between two looks at the peers.
 pub(crate) const CHUNK: u64 = 32 << 10;
@@ -58,6 +58,15 @@ pub(crate) struct StepState {
     pub outbox: Option<u32>,
 }
 
+/// How a message leaves: a [`rccl_transport::Sink`] that will not change any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Pulled,
+    Mapped(*mut u8),
+    Staged,
+    Copy,
+}
+
 #[derive(Clone, Copy, Default)]
 pub(crate) struct EndState {
     pub opened: bool,
@@ -66,7 +75,7 @@ pub(crate) struct EndState {
     pub message: MessageId,
     /// Bytes sent, or bytes of the current chunk that were fetched.
     pub at: u64,
-    pub sink: Option<Sink>,
+    pub way: Option<Way>,
     pub source: Option<Source>,
     pub bounce: Option<u32>,
 }
@@ -102,8 +111,11 @@ pub(crate) struct Run<'a> {
     pub streaming: bool,
     /// Both ends of a copy in mapped memory work: the receiver pulls some messages, the sender pushes the others.
     pub shared_copies: bool,
+    /// Steps that are of interest: from the first that has not ended to the last that may run.
     pub first: usize,
     pub last: usize,
+    /// Ends of messages that are not open yet.
+    pub unopened: usize,
 }
 
 impl Run<'_> {
@@ -114,6 +126,7 @@ impl Run<'_> {
         self.last = self.plan.local_until;
         next.clear();
         next.resize(self.plan.edges.len(), 0);
+        self.unopened = self.plan.ends.len();
         let key = Some((number, count, self.element));
         if *bound == key {
             // The same call again, as in every training loop: only what moved is forgotten.
@@ -143,7 +156,12 @@ impl Run<'_> {
     }
 
     /// Opens what can be opened. `true`: something was.
+    #[inline]
     pub fn open(&mut self) -> Result<bool, Stop> {
+        if self.unopened == 0 { Ok(false) } else { self.open_more() }
+    }
+
+    fn open_more(&mut self) -> Result<bool, Stop> {
         let plan = self.plan;
         let mut did = false;
         for (edge, ends) in plan.edges.iter().enumerate() {
@@ -152,6 +170,7 @@ impl Run<'_> {
                     break;
                 }
                 self.state.next[edge] += 1;
+                self.unopened -= 1;
                 self.last = self.last.max(plan.ends[end as usize].step as usize + 1);
                 did = true;
             }
@@ -294,8 +313,14 @@ impl Run<'_> {
     /// How many bytes of step `s` its dependencies allow.
     #[inline]
     pub(super) fn allowed(&self, s: usize) -> u64 {
-        let mut allowed = self.state.steps[s].len;
-        for dep in &self.plan.steps[s].after {
+        let len = self.state.steps[s].len;
+        let after = &self.plan.steps[s].after;
+        if after.is_empty() { len } else { self.allowed_after(after, len) }
+    }
+
+    fn allowed_after(&self, after: &[Dep], len: u64) -> u64 {
+        let mut allowed = len;
+        for dep in after {
             let earlier = &self.state.steps[dep.op as usize];
             if earlier.ended {
                 continue;

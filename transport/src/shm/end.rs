@@ -13,7 +13,7 @@ use super::ring::LineReader;
 use super::sending::{FREE, Grant, Outbound, Reserved, Sending, at};
 use super::staging::NO_SLOT;
 use super::wake::{self, Doorbell, Fences};
-use super::wire::{Line, Wire};
+use super::wire::{Line, Moved, Wire};
 use crate::link::{
     Incoming, Kind, Limits, Link, LinkError, MessageId, Place, Result, Sink, Source, Tag, WINDOW,
 };
@@ -203,28 +203,31 @@ impl<R: Reach> End<R> {
         let control = self.theirs.control();
         let mut news = self.reader.look(&self.theirs).is_some()
             || control.credit.0.load(Ordering::Acquire) != self.credit;
-        for (counters, seen) in
-            [(&control.released.0, &mut self.seen_released), (&control.landed.0, &mut self.seen_landed)]
-        {
-            for (counter, seen) in counters.iter().zip(seen) {
-                let now = counter.load(Ordering::Acquire);
-                news |= now != *seen;
-                *seen = now;
-            }
+        let seen = self.seen_released.iter_mut().zip(&mut self.seen_landed);
+        for (moved, (released, landed)) in control.moved.0.iter().zip(seen) {
+            let now = [moved.released.load(Ordering::Acquire), moved.landed.load(Ordering::Acquire)];
+            news |= now != [*released, *landed];
+            [*released, *landed] = now;
         }
         news
     }
 
-    /// Publishes how far message `m` has come in one of our tables.
+    /// How far message `m` has come, as we tell the peer.
     #[inline]
-    fn count(table: &[AtomicU64; WINDOW], m: MessageId, total: u64) {
-        table[at(m)].store(lap(m) << TOTAL_BITS | total, Ordering::Release);
+    fn our(&self, m: MessageId) -> &Moved {
+        &self.ours.control().moved.0[at(m)]
+    }
+
+    /// Publishes how far message `m` has come.
+    #[inline]
+    fn count(counter: &AtomicU64, m: MessageId, total: u64) {
+        counter.store(lap(m) << TOTAL_BITS | total, Ordering::Release);
     }
 
     /// Reads how far the peer has come with message `m`.
     #[inline]
-    fn counted(table: &[AtomicU64; WINDOW], seen: &mut [u64; WINDOW], m: MessageId) -> u64 {
-        let now = table[at(m)].load(Ordering::Acquire);
+    fn counted(counter: &AtomicU64, seen: &mut [u64; WINDOW], m: MessageId) -> u64 {
+        let now = counter.load(Ordering::Acquire);
         seen[at(m)] = now;
         if now >> TOTAL_BITS == lap(m) { now & ((1 << TOTAL_BITS) - 1) } else { 0 }
     }
@@ -413,14 +416,14 @@ impl<R: Reach> Link for End<R> {
             return Err(misuse("counted a message that is not open", m));
         };
         message.done = total;
-        Self::count(&self.ours.control().landed.0, m, total);
+        Self::count(&self.our(m).landed, m, total);
         self.announcer.dirty = true;
         Ok(())
     }
 
     #[inline]
     fn released(&mut self, m: MessageId) -> u64 {
-        Self::counted(&self.theirs.control().released.0, &mut self.seen_released, m)
+        Self::counted(&self.theirs.control().moved.0[at(m)].released, &mut self.seen_released, m)
     }
 
     fn close_send(&mut self, m: MessageId) {
@@ -515,7 +518,7 @@ impl<R: Reach> Link for End<R> {
 
     #[inline]
     fn landed(&mut self, m: MessageId) -> u64 {
-        Self::counted(&self.theirs.control().landed.0, &mut self.seen_landed, m)
+        Self::counted(&self.theirs.control().moved.0[at(m)].landed, &mut self.seen_landed, m)
     }
 
     #[inline]
@@ -538,7 +541,7 @@ impl<R: Reach> Link for End<R> {
             }
             Arrival::Granted(Some(_)) => {
                 if more > 0 {
-                    Self::count(&self.ours.control().released.0, m, total);
+                    Self::count(&self.our(m).released, m, total);
                     self.announcer.dirty = true;
                 }
             }

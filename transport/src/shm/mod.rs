@@ -14,8 +14,7 @@
 //!
 //!  control:  0x000  credit     one word: lines taken, messages closed, slots freed        (see `credit`)
 //!            0x080  sleep      flag, asymmetric                                             (see `wake`)
-//!            0x100  released   32 x (lap 16 bits | bytes 48 bits), messages this end pulls
-//!            0x200  landed     32 x (lap 16 bits | bytes 48 bits), messages this end lands
+//!            0x100  moved      32 x (released, landed): lap 16 bits | bytes 48 bits of messages this end pulls, lands
 //! ```
 //!
 //! # What moves

@@ -19,10 +19,18 @@ pub(super) struct Control {
     pub(super) credit: Apart<AtomicU64>,
     /// Whether the writer sleeps.
     pub(super) sleep: Apart<Sleep>,
-    /// For messages that the writer pulls: lap and bytes released, by message number modulo the window.
-    pub(super) released: Apart<[AtomicU64; WINDOW]>,
-    /// For messages that the writer lands in the reader's memory: lap and bytes landed.
-    pub(super) landed: Apart<[AtomicU64; WINDOW]>,
+    /// How far messages have come, by message number modulo the window.
+    pub(super) moved: Apart<[Moved; WINDOW]>,
+}
+
+/// Lap and bytes of two messages with the same number, one in each direction. A rank of a symmetric program counts both
+/// at the same moment, and its peer waits for both: they share a cache line.
+#[repr(C)]
+pub(super) struct Moved {
+    /// Of the message that the writer pulls.
+    pub(super) released: AtomicU64,
+    /// Of the message that the writer lands in the reader's memory.
+    pub(super) landed: AtomicU64,
 }
 
 /// The flag of the sleeping protocol; see [`super::wake`].
@@ -45,8 +53,8 @@ const _: () = {
     use std::mem::{offset_of, size_of};
     assert!(size_of::<Line>() == 64);
     assert!(offset_of!(Control, sleep) == 0x80);
-    assert!(offset_of!(Control, released) == 0x100);
-    assert!(offset_of!(Control, landed) == 0x200);
+    assert!(offset_of!(Control, moved) == 0x100);
+    assert!(size_of::<Moved>() == 16);
     assert!(size_of::<Control>() == 0x300);
 };
 
@@ -104,12 +112,11 @@ impl Wire {
     /// Zeroed memory of a wire that is never given back: what a model check runs on.
     #[cfg(loom)]
     pub(super) fn leaked(lines: u32, staging_bytes: usize) -> Wire {
-        let table = || Apart(std::array::from_fn(|_| AtomicU64::new(0)));
+        let moved = |_| Moved { released: AtomicU64::new(0), landed: AtomicU64::new(0) };
         let control = Control {
             credit: Apart(AtomicU64::new(0)),
             sleep: Apart(Sleep { flag: AtomicU32::new(0), asymmetric: AtomicU32::new(0) }),
-            released: table(),
-            landed: table(),
+            moved: Apart(std::array::from_fn(moved)),
         };
         let ring: Vec<Line> =
             (0..lines).map(|_| Line { words: std::array::from_fn(|_| AtomicU64::new(0)) }).collect();
