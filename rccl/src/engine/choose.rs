@@ -47,7 +47,7 @@ impl Situation {
     /// Every rank reaches every other's memory, so one round is enough, and small calls differ only in how many messages
     /// each rank sends in it.
     fn all_reduce_in_shared_memory(&self, bytes: u64) -> Algorithm {
-        let little = if self.ranks == 2 { 2 << 10 } else { 1 << 10 };
+        let little = if self.ranks == 2 { 1 << 10 } else { 1 << 10 };
         match self.ranks {
             2..=7 if bytes <= self.eager.min(little) => Algorithm::Exchange,
             2..=7 => Algorithm::Direct,

@@ -4,6 +4,10 @@ use super::Pool;
 use super::run::{EndState, Run, StepState, Stop, Way, at, link};
 use rccl_transport::Source;
 
+/// Most bytes between two looks at the peers where results are written past the caches: each look waits for the stores
+/// before it (16 MiB on 2 ranks: 1.42 ms in chunks of 32 KiB, 1.20 in these, 1.26 in chunks of 128 KiB).
+const STREAMED_CHUNK: u64 = 512 << 10;
+
 impl Run<'_> {
     pub(super) fn produce_local(&mut self, s: usize) -> bool {
         let step = &self.plan.steps[s];
@@ -27,14 +31,15 @@ impl Run<'_> {
         let plan = self.plan;
         let step = &plan.steps[s];
         let StepState { start, len, moved, .. } = self.state.steps[s];
-        let size = self.chunk.min(len - moved);
-        if !step.after.is_empty() && self.allowed(s) < moved + size {
-            return Ok(false);
-        }
         for end in step.recvs.clone() {
             if !self.find_source(end, len)? {
                 return Ok(false);
             }
+        }
+        let chunk = if self.streaming && self.is_all_mapped(s) { STREAMED_CHUNK } else { self.chunk };
+        let size = chunk.min(len - moved);
+        if !step.after.is_empty() && self.allowed(s) < moved + size {
+            return Ok(false);
         }
         if step.recvs.len() == 1 && step.own.is_none() {
             let end = step.recvs.start;
@@ -66,6 +71,13 @@ impl Run<'_> {
         }
         self.settle(s, size)?;
         Ok(true)
+    }
+
+    /// Whether a stored value comes straight out of the peers' memory, so that no slot or buffer limits its chunks.
+    fn is_all_mapped(&self, s: usize) -> bool {
+        let step = &self.plan.steps[s];
+        let recvs = &self.state.ends[step.recvs.clone()];
+        step.store.is_some() && recvs.iter().all(|end| matches!(end.source, Some(Source::Mapped(_))))
     }
 
     /// Learns how the message of receiving end `end` comes. `false`: its sender has not opened it yet.
