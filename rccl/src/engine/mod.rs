@@ -65,6 +65,8 @@ pub(crate) struct Engine {
     /// Calls of at most this many bytes have only eager messages.
     always_eager: u64,
     reached: Vec<Reached>,
+    /// How many links are over sockets.
+    sockets: usize,
     plans: Vec<Ready>,
     /// The signature of the last call and its plan.
     last: Option<([u64; 2], usize)>,
@@ -122,6 +124,7 @@ impl Engine {
             unasked: vec![0; ranks],
             always_eager: always_eager as u64,
             reached: Vec::new(),
+            sockets: 0,
             plans: Vec::new(),
             last: None,
             kernel: None,
@@ -195,6 +198,8 @@ impl Engine {
             first: 0,
             last: 0,
             unopened: 0,
+            dear_polls: self.sockets > 1,
+            rounds: 0,
         };
         let waiting = Waiting {
             control: &self.control,
@@ -319,6 +324,7 @@ impl Engine {
                 let peer = made.peer as usize;
                 self.eager[peer] = made.link.limits().eager as u64;
                 self.unasked[peer] = made.link.limits().unasked as u64;
+                self.sockets += usize::from(made.kind == Kind::Tcp);
                 self.reached.push(Reached { peer: made.peer, kind: made.kind, reason: made.reason });
                 self.links[peer] = Some(made.link);
             }

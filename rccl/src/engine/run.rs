@@ -8,7 +8,7 @@
 //! *outbox* of a few chunks.
 
 use super::Pool;
-use super::plan::Plan;
+use super::plan::{End, Plan};
 use rccl_kernels::Kernel;
 use rccl_schedule::{Buffer, Dep, Rank};
 use rccl_transport::{Link, LinkError, MessageId, Place, Source, Tag};
@@ -116,6 +116,10 @@ pub(crate) struct Run<'a> {
     pub last: usize,
     /// Ends of messages that are not open yet.
     pub unopened: usize,
+    /// Polling a link costs a system call.
+    pub dear_polls: bool,
+    /// How often the links were polled.
+    pub rounds: usize,
 }
 
 impl Run<'_> {
@@ -199,13 +203,30 @@ impl Run<'_> {
 
     /// Publishes what was announced, and takes in what the peers announced.
     pub fn exchange(&mut self) -> Result<(), Stop> {
-        for &peer in &self.plan.peers {
+        self.rounds = self.rounds.wrapping_add(1);
+        let waits_for = if self.dear_polls { self.waits_for() } else { None };
+        for (i, &peer) in self.plan.peers.iter().enumerate() {
             let link = link(self.links, peer);
-            if let Err(error) = link.flush().and_then(|()| link.poll()) {
+            let polls =
+                waits_for.is_none_or(|awaited| awaited == peer || self.rounds % self.plan.peers.len() == i);
+            let done = link.flush().and_then(|()| if polls { link.poll() } else { Ok(()) });
+            if let Err(error) = done {
                 self.tolerate(peer, error)?;
             }
         }
         Ok(())
+    }
+
+    /// The one peer without which nothing moves, if nothing is being sent: what the others send is early. They are
+    /// polled in turn (4 KiB on 8 ranks over TCP: 109 us instead of 118, 512 B: 94 instead of 111).
+    fn waits_for(&self) -> Option<Rank> {
+        let ends = &self.plan.ends;
+        let sending = |(end, state): (&End, &EndState)| end.outgoing && state.opened && !state.closed;
+        let first = self.plan.steps.get(self.first)?;
+        if first.recvs.len() != 1 || ends.iter().zip(&self.state.ends).any(sending) {
+            return None;
+        }
+        Some(ends[first.recvs.start].peer)
     }
 
     /// Whether nothing is left in the links that a peer waits for.
