@@ -55,7 +55,11 @@ unsafe fn copy_lines(from: *const u8, to: *mut u8, len: usize) {
         done += LINE;
     }
     // SAFETY: the rest of what the caller promises.
-    unsafe { to.add(done).copy_from_nonoverlapping(from.add(done), len - done) };
+    let source = unsafe { from.add(done) };
+    // SAFETY: as above.
+    let target = unsafe { to.add(done) };
+    // SAFETY: as above.
+    unsafe { target.copy_from_nonoverlapping(source, len - done) };
 }
 
 /// [`copy`] with what every x86-64 CPU has.

@@ -1,8 +1,8 @@
 //! Which algorithm a call takes, when the user does not say.
 //!
-//! Those for all_reduce on 4 and 8 ranks come from one sweep, `benches/results/algorithms.csv`; those for 2 ranks in
-//! shared memory from comparing exchange with direct. Those for more ranks, for several hosts and for broadcast were not
-//! measured. The choice depends only on what is the same on every rank.
+//! The thresholds come from `benches/sweep.py`: `benches/results/algorithms.csv`, one host of 2 cores, 2 to 32 ranks.
+//! Those for several hosts were not measured: there few rounds come first, as the network's latency does. The choice
+//! depends only on what is the same on every rank.
 
 use crate::call::Collective;
 use crate::config::Config;
@@ -44,23 +44,40 @@ impl Situation {
         }
     }
 
-    /// Every rank reaches every other's memory, so one round is enough, and small calls differ only in how many messages
-    /// each rank sends in it.
+    /// Every rank reaches every other's memory, so one round is enough while it is few messages.
     fn all_reduce_in_shared_memory(&self, bytes: u64) -> Algorithm {
-        let little = if self.ranks == 2 { 1 << 10 } else { 1 << 10 };
-        match self.ranks {
-            2..=7 if bytes <= self.eager.min(little) => Algorithm::Exchange,
-            2..=7 => Algorithm::Direct,
-            8..=16 if bytes <= self.eager.min(little) => Algorithm::Exchange,
-            _ if bytes <= 1 << 10 => Algorithm::RecursiveDoubling,
-            _ if bytes <= 64 << 10 => Algorithm::Tree,
-            _ => Algorithm::Direct,
+        let one_round = match self.ranks {
+            2 | 9..=16 => 1 << 10,
+            3..=8 => 4 << 10,
+            _ => 0,
+        };
+        if bytes <= self.eager.min(one_round) {
+            Algorithm::Exchange
+        } else if self.ranks <= 8 || bytes > 256 << 10 {
+            Algorithm::Direct
+        } else if bytes <= 1 << 10 {
+            Algorithm::RecursiveDoubling
+        } else {
+            Algorithm::Tree
         }
     }
 
     /// Every message costs system calls at both ends, so few messages come before few rounds.
     fn all_reduce_over_sockets(&self, bytes: u64) -> Algorithm {
-        let several_per_host = self.hosts > 1 && self.hosts < self.ranks;
+        if self.hosts > 1 {
+            return self.all_reduce_across_hosts(bytes);
+        }
+        match self.ranks {
+            2 if bytes <= self.eager => Algorithm::Exchange,
+            2..=4 if bytes <= 64 << 10 => Algorithm::RecursiveDoubling,
+            2..=4 => Algorithm::Direct,
+            5..=8 if bytes > 128 << 10 => Algorithm::Direct,
+            _ => Algorithm::Tree,
+        }
+    }
+
+    fn all_reduce_across_hosts(&self, bytes: u64) -> Algorithm {
+        let several_per_host = self.hosts < self.ranks;
         if self.ranks == 2 {
             if bytes <= self.eager { Algorithm::Exchange } else { Algorithm::Direct }
         } else if bytes <= 4 << 10 || !several_per_host && bytes <= 64 << 10 {
@@ -75,12 +92,17 @@ impl Situation {
     }
 
     fn broadcast(&self, bytes: u64) -> Algorithm {
-        if bytes <= 16 << 10 {
-            Algorithm::Binomial
-        } else if self.shared || self.ranks <= 8 {
-            Algorithm::ScatterAllGather
-        } else {
+        let long = if self.shared && self.ranks == 2 { 16 << 10 } else { 512 << 10 };
+        if bytes > long {
+            match self.ranks {
+                2 if !self.shared => Algorithm::Binomial,
+                _ if self.shared || self.ranks <= 8 => Algorithm::ScatterAllGather,
+                _ => Algorithm::PipelinedTree,
+            }
+        } else if !self.shared && self.hosts == 1 && (3..=4).contains(&self.ranks) {
             Algorithm::Chain
+        } else {
+            Algorithm::Binomial
         }
     }
 

@@ -64,9 +64,9 @@ impl Run<'_> {
             }
         }
         if !round.reduced {
-            for i in 0..round.opened {
+            for (i, end) in recvs[..round.opened].iter().enumerate() {
                 if self.state.inputs[i].is_null()
-                    && let Some(bytes) = self.arrived(recvs[i].peer, self.state.messages[i], bytes)?
+                    && let Some(bytes) = self.arrived(end.peer, self.state.messages[i], bytes)?
                 {
                     self.state.inputs[i] = bytes;
                     round.arrived += 1;

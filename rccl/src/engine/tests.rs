@@ -2,6 +2,7 @@
 
 use super::plan::Plan;
 use super::pool::Pool;
+use super::round::Round;
 use super::run::{Area, CHUNK, Run, State, Stop};
 use crate::element::{DataType, ReduceOp};
 use rccl_kernels::Kernel;
@@ -81,11 +82,18 @@ fn drive(
                 shared_copies: memory == Memory::Mapped,
                 first: 0,
                 last: 0,
+                unopened: 0,
+                dear_polls: count % 2 == 1,
+                rounds: 0,
             };
             run.bind(0, count as u64, &eager);
+            let mut round = Round::default();
+            let straight = plan.one_round && count % 3 != 0;
             let started = Instant::now();
             loop {
-                match super::step(&mut run) {
+                let stepped =
+                    if straight { run.step_round(&mut round, count * 8) } else { super::step(&mut run) };
+                match stepped {
                     Ok((_, true)) => break,
                     Ok((true, _)) => continue,
                     Ok(_) => std::thread::yield_now(),
