@@ -56,3 +56,11 @@ fn complain(error: impl std::fmt::Display) -> ExitCode {
     eprintln!("rccl: {error}");
     ExitCode::from(2)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_names_the_wire_version() {
+        assert!(super::VERSION.ends_with(&format!(", wire {})", rccl::WIRE_VERSION)), "{}", super::VERSION);
+    }
+}

@@ -201,6 +201,13 @@ impl Seat {
         if rank < size {
             return Ok(Seat { rank, size, local_rank, launcher });
         }
+        if size == 0 {
+            return Err(Error::InvalidSetting {
+                name: names[1].into(),
+                value: "0".into(),
+                expected: "the number of ranks, at least 1".into(),
+            });
+        }
         Err(Error::InvalidSetting {
             name: names[0].into(),
             value: rank.to_string(),

@@ -14,7 +14,7 @@ mod meet;
 
 use rccl_kernels::element;
 
-pub use bootstrap::UniqueId;
+pub use bootstrap::{UniqueId, WIRE_VERSION};
 pub use buffer::Buffer;
 pub use call::{Call, Collective};
 pub use communicator::{Builder, Communicator};

@@ -2,6 +2,7 @@
 
 use super::frame::{self, Frame};
 use super::handshake::{self, Caller, Purpose, Refusal, Secret};
+use super::interface;
 use super::message::{FromRoot, Joining, ToRoot};
 use super::unique_id::UniqueId;
 use rand::Rng;
@@ -129,6 +130,22 @@ pub(crate) async fn reach(
     }
 }
 
+/// If `named` is an address that no interface of this host has: those that they have.
+pub(crate) fn is_elsewhere(named: &str) -> Option<String> {
+    let named: IpAddr = named.parse().ok()?;
+    let local: Vec<IpAddr> = interface::addresses().ok()?.iter().map(|address| address.ip).collect();
+    if named.is_unspecified() || named.is_loopback() || local.contains(&named) {
+        return None;
+    }
+    let others: Vec<String> =
+        local.iter().filter(|address| !address.is_loopback()).map(IpAddr::to_string).collect();
+    Some(if others.is_empty() {
+        "it has loopback only".into()
+    } else {
+        format!("it has {}", others.join(", "))
+    })
+}
+
 /// Where to try, best first.
 async fn addresses(meeting: &Meeting, rank: u32, host_key: u64) -> Result<Vec<SocketAddr>, Wrong> {
     match meeting {
@@ -215,5 +232,18 @@ pub(crate) async fn join(
             Ok(Ok(welcome @ FromRoot::Welcome { .. })) => return Ok(Joined { stream, welcome }),
             Ok(Ok(_)) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_elsewhere;
+
+    #[test]
+    fn only_foreign_addresses_are_elsewhere() {
+        assert!(is_elsewhere("127.0.0.1").is_none() && is_elsewhere("::1").is_none());
+        assert!(is_elsewhere("0.0.0.0").is_none() && is_elsewhere("localhost").is_none());
+        // 203.0.113.0/24 is kept for documentation: no host has it.
+        assert!(is_elsewhere("203.0.113.7").is_some_and(|local| local.starts_with("it has")));
     }
 }

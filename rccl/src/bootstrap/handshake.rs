@@ -29,8 +29,9 @@ use sha2::Sha256;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Version of everything that processes say to each other. Raised with any change.
-pub(crate) const WIRE: u16 = 1;
+/// Version of everything that processes say to each other, raised with any change. Processes of different versions
+/// refuse each other with an error that names both.
+pub const WIRE_VERSION: u16 = 1;
 
 const MAGIC: [u8; 4] = *b"RCCL";
 const HELLO: usize = 64;
@@ -87,7 +88,7 @@ pub(crate) struct Caller {
 /// Why the other end did not become a partner.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("it speaks wire version {theirs} and this process version {WIRE}")]
+    #[error("it speaks wire version {theirs} and this process version {WIRE_VERSION}")]
     Version { theirs: u16 },
     #[error("it belongs to job {theirs:016x} and this process to job {ours:016x}")]
     Job { ours: u64, theirs: u64 },
@@ -112,7 +113,7 @@ pub(crate) async fn introduce<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(), Refusal> {
     let mut hello = [0; HELLO];
     hello[..4].copy_from_slice(&MAGIC);
-    hello[4..6].copy_from_slice(&WIRE.to_le_bytes());
+    hello[4..6].copy_from_slice(&WIRE_VERSION.to_le_bytes());
     hello[6] = caller.purpose as u8;
     hello[7] = caller.lane;
     hello[8..12].copy_from_slice(&caller.rank.to_le_bytes());
@@ -124,7 +125,7 @@ pub(crate) async fn introduce<S: AsyncRead + AsyncWrite + Unpin>(
     let mut challenge = [0; CHALLENGE];
     read_after_magic(stream, &mut challenge).await?;
     let theirs = u16::from_le_bytes([challenge[4], challenge[5]]);
-    if challenge[6] == OTHER_VERSION || theirs != WIRE {
+    if challenge[6] == OTHER_VERSION || theirs != WIRE_VERSION {
         return Err(Refusal::Version { theirs });
     }
     if challenge[6] == OTHER_JOB {
@@ -156,11 +157,11 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
 
     let mut challenge = [0; CHALLENGE];
     challenge[..4].copy_from_slice(&MAGIC);
-    challenge[4..6].copy_from_slice(&WIRE.to_le_bytes());
+    challenge[4..6].copy_from_slice(&WIRE_VERSION.to_le_bytes());
     challenge[8..16].copy_from_slice(&secret.job.to_le_bytes());
     challenge[16..48].copy_from_slice(&rand::random::<[u8; 32]>());
     challenge[6] = match () {
-        () if theirs != WIRE => OTHER_VERSION,
+        () if theirs != WIRE_VERSION => OTHER_VERSION,
         () if job != secret.job => OTHER_JOB,
         () => WELCOME,
     };

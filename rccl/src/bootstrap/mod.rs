@@ -19,5 +19,6 @@ mod unique_id;
 
 pub(crate) use connect::Meeting;
 pub(crate) use handshake::Secret;
+pub use handshake::WIRE_VERSION;
 pub(crate) use unique_id::Listening;
 pub use unique_id::UniqueId;

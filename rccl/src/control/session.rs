@@ -107,9 +107,16 @@ async fn join(meeting: Meeting, rank: u32, size: u32, options: JoinOptions) -> R
     let deadline = Instant::now() + options.patience;
     let host = Identity::here(options.listening.host_id.as_deref());
     let mut twin = None;
-    if let Meeting::Address { port, secret, .. } = &meeting
+    if let Meeting::Address { host: named, port, secret } = &meeting
         && rank == 0
     {
+        if let Some(local) = connect::is_elsewhere(named) {
+            // Not an error: containers publish ports under other hosts' addresses.
+            tracing::warn!(
+                "rank 0 waits at {meeting}, but no interface of this host has that address ({local}): start rank 0 on \
+                 the host that has it, or name this one's"
+            );
+        }
         // The job before may hold the port for a moment. If it is held for longer, another rank 0 may be there: then
         // its root says so to both.
         const MOMENT: Duration = Duration::from_secs(1);

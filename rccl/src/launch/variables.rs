@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn senseless_variables_are_errors() {
-        let cases: [(&[_], &[_], &str); 6] = [
+        let cases: [(&[_], &[_], &str); 7] = [
+            (&[("RCCL_RANK", "0"), ("RCCL_SIZE", "0")], &[], "RCCL_SIZE=0: expected the number of ranks"),
             (
                 &[("RCCL_RANK", "4"), ("RCCL_SIZE", "4")],
                 &[],
