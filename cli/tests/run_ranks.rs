@@ -1,5 +1,6 @@
 //! `rccl run` with real processes.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -135,8 +136,9 @@ fn start_sleepers(pids: &Path, script: &str) -> Child {
     child
 }
 
-fn send(signal: &str, pid: u32) {
-    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+/// Not by the command, which a small system does not have.
+fn send(signal: Signal, pid: u32) {
+    kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
 }
 
 #[test]
@@ -146,7 +148,7 @@ fn signals_are_passed_on() {
     let mut child = start_sleepers(&pids, "trap 'echo goodbye; exit 3' TERM; sleep 100 & wait");
     // A shell may be signalled between its first line and its trap.
     std::thread::sleep(Duration::from_millis(300));
-    send("-TERM", child.id());
+    send(Signal::TERM, child.id());
     let status = child.wait().unwrap();
     let mut stdout = String::new();
     child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
@@ -159,7 +161,7 @@ fn ranks_do_not_outlive_a_killed_parent() {
     let directory = tempfile::tempdir().unwrap();
     let pids = directory.path().join("pids");
     let mut child = start_sleepers(&pids, "exec sleep 100");
-    send("-KILL", child.id());
+    send(Signal::KILL, child.id());
     child.wait().unwrap();
     wait_until("the ranks end", || !text(&pids).lines().any(is_alive));
 }
