@@ -3,8 +3,8 @@
 #
 #   tests/launchers.sh [path of the rccl command]
 #
-# TEST_TORCHRUN names a torchrun. A launcher that is not installed is skipped with a word; with CI=true that is a
-# failure.
+# TEST_TORCHRUN names a torchrun; TEST_SRUN=1, which tests/slurm.sh sets, says that srun works. A launcher that is
+# missing is skipped with a word; with CI=true that is a failure.
 set -euo pipefail
 rccl=$(realpath "${1:-target/release/rccl}")
 perf=("$rccl" perf all_reduce -b 8 -e 1M -f 32 -n 20)
@@ -16,7 +16,7 @@ absent() {
         echo "$1 is missing" >&2
         exit 1
     fi
-    echo "skipped: $1 is not installed"
+    echo "skipped: $1 is missing"
 }
 
 # under LAUNCHER ...: the launcher's words go before the command's.
@@ -34,6 +34,11 @@ under mpirun.openmpi -np 4 --oversubscribe
 under mpiexec.hydra -n 4
 under "$rccl" run -n 4 --
 under "${TEST_TORCHRUN:-torchrun}" --standalone --nproc-per-node 4 --no-python
+if [ -n "${TEST_SRUN:-}" ]; then
+    under srun -n 4 --overcommit --mpi=none
+else
+    absent "a Slurm (TEST_SRUN=1)"
+fi
 
 # Nobody but variables.
 plain() {

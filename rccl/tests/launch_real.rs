@@ -132,7 +132,7 @@ fn torchrun_meets_in_the_agents_store() {
     }
 }
 
-/// `TEST_SRUN=1` says that `srun` works here.
+/// `TEST_SRUN=1` says that `srun` works here; `tests/slurm.sh` starts a Slurm and sets it.
 #[test]
 fn slurm_steps_have_ranks() {
     if std::env::var_os("TEST_SRUN").is_none() {
