@@ -16,6 +16,8 @@ use tokio::time::{Instant, timeout_at};
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A root that was named by an id listens before the id exists; refusals for this long mean that it is gone.
 const REFUSED: Duration = Duration::from_secs(3);
+/// A rank that still looks for the root after this long says so, as its deadline may be minutes away.
+const TELL: Duration = Duration::from_secs(10);
 /// How long one address may take to answer before the next is tried.
 const ATTEMPT: Duration = Duration::from_secs(5);
 /// How much longer than its own deadline a rank waits for the root's explanation.
@@ -79,6 +81,7 @@ pub(crate) async fn reach(
     let secret = meeting.secret();
     let began = Instant::now();
     let mut pause = Duration::from_millis(10);
+    let mut told = false;
     loop {
         let mut last = (format!("{meeting} does not resolve to an address"), "is the name right?".to_owned());
         let mut refused = true;
@@ -112,6 +115,16 @@ pub(crate) async fn reach(
         }
         if refused && matches!(meeting, Meeting::Id(_)) && began.elapsed() > REFUSED {
             return Err((last.0, "the process that made the id has ended; make a new id".into()));
+        }
+        if !told && began.elapsed() > TELL {
+            told = true;
+            tracing::warn!(
+                "rank {rank} has not reached rank 0 after {} s and tries on for {:.0} s: {}; {}",
+                TELL.as_secs(),
+                deadline.saturating_duration_since(Instant::now()).as_secs_f64(),
+                last.0,
+                last.1
+            );
         }
         let jitter = rand::rng().random_range(0.5..1.0);
         let wake = Instant::now() + pause.mul_f64(jitter);
