@@ -51,7 +51,7 @@ impl Situation {
             3..=8 => 4 << 10,
             _ => 0,
         };
-        if bytes <= self.eager.min(one_round) {
+        if self.ranks <= 16 && bytes <= self.eager.min(one_round) {
             Algorithm::Exchange
         } else if self.ranks <= 8 || bytes > 256 << 10 {
             Algorithm::Direct
@@ -147,6 +147,19 @@ mod tests {
         words.sort_unstable();
         known.sort_unstable();
         assert_eq!(words, known);
+    }
+
+    /// A link to every rank would make joining slow and ranks large.
+    #[test]
+    fn a_small_call_of_many_ranks_meets_few() {
+        for (ranks, shared) in [(17, true), (256, true), (1000, true), (17, false), (1000, false)] {
+            for collective in [Collective::AllReduce, Collective::Broadcast, Collective::Barrier] {
+                for bytes in [0, 1, 1 << 10] {
+                    let chosen = situation(ranks, 1, shared).choose(collective, bytes);
+                    assert!(!matches!(chosen, Algorithm::Exchange | Algorithm::Direct), "{ranks} {chosen:?}");
+                }
+            }
+        }
     }
 
     #[test]
