@@ -86,8 +86,8 @@ pub(crate) async fn reach(
         let mut last = (format!("{meeting} does not resolve to an address"), "is the name right?".to_owned());
         let mut refused = true;
         for address in addresses(meeting, rank, host_key).await? {
-            let end = deadline.min(Instant::now() + ATTEMPT);
-            match timeout_at(end, attempt(address, &secret, rank)).await {
+            let tried = Instant::now();
+            match timeout_at(deadline.min(tried + ATTEMPT), attempt(address, &secret, rank)).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(refusal)) => {
                     refused &= matches!(&refusal, Refusal::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused);
@@ -107,7 +107,7 @@ pub(crate) async fn reach(
                 Err(_) => {
                     refused = false;
                     last = (
-                        format!("{address}: no answer within {:.1} s", ATTEMPT.as_secs_f64()),
+                        format!("{address}: no answer within {:.1} s", tried.elapsed().as_secs_f64()),
                         "is the root's host reachable from here, and its port open in the firewall?".into(),
                     );
                 }
