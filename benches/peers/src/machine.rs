@@ -29,13 +29,21 @@ impl Machine {
             kernel: first_line("uname", &["-sr"]).unwrap_or_default(),
             date: first_line("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]).unwrap_or_default(),
             load: load.split(' ').next().unwrap_or_default().to_owned(),
-            // The program's own path is left out: it says where somebody keeps their files, and nothing else.
-            command_line: std::iter::once("peers".to_owned())
-                .chain(std::env::args().skip(1))
-                .collect::<Vec<_>>()
-                .join(" "),
+            command_line: command_line(),
         }
     }
+}
+
+/// The command without the program's own path and the working directory: they say where somebody keeps their files, and
+/// nothing else.
+fn command_line() -> String {
+    let here = std::env::current_dir().map(|here| format!("{}/", here.display()));
+    let arguments = std::env::args().skip(1);
+    let arguments = arguments.map(|argument| match &here {
+        Ok(here) => argument.replace(here, ""),
+        Err(_) => argument,
+    });
+    std::iter::once("peers".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 /// The first line that a command prints, on whichever of its two outputs; `None` if it cannot be run.
