@@ -38,28 +38,14 @@ pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
 #[target_feature(enable = "avx512f")]
 unsafe fn copy_lines(from: *const u8, to: *mut u8, len: usize) {
     use std::arch::x86_64::{__m512i, _mm512_loadu_si512, _mm512_stream_si512};
-    const LINE: usize = 64;
-    let head = to.align_offset(LINE).min(len);
-    // SAFETY: `head` bytes are a part of what the caller promises.
-    unsafe { to.copy_from_nonoverlapping(from, head) };
-    let mut done = head;
-    while len - done >= LINE {
-        // SAFETY: 64 more bytes are readable there.
-        let source = unsafe { from.add(done) };
-        // SAFETY: as above; the load takes any alignment.
-        let line = unsafe { _mm512_loadu_si512(source.cast::<__m512i>()) };
-        // SAFETY: 64 more bytes are writable there.
-        let target = unsafe { to.add(done) };
-        // SAFETY: as above; `head` has aligned it.
-        unsafe { _mm512_stream_si512(target.cast::<__m512i>(), line) };
-        done += LINE;
-    }
-    // SAFETY: the rest of what the caller promises.
-    let source = unsafe { from.add(done) };
-    // SAFETY: as above.
-    let target = unsafe { to.add(done) };
-    // SAFETY: as above.
-    unsafe { target.copy_from_nonoverlapping(source, len - done) };
+    let stream = |from: *const u8, to: *mut u8| {
+        // SAFETY: `copy_by` passes 64 readable bytes, at any alignment.
+        let line = unsafe { _mm512_loadu_si512(from.cast::<__m512i>()) };
+        // SAFETY: and as many writable ones, aligned.
+        unsafe { _mm512_stream_si512(to.cast::<__m512i>(), line) };
+    };
+    // SAFETY: the caller's promise.
+    unsafe { copy_by::<64>(from, to, len, stream) };
 }
 
 /// [`copy`] with what every x86-64 CPU has.
@@ -69,28 +55,38 @@ unsafe fn copy_lines(from: *const u8, to: *mut u8, len: usize) {
 #[cfg(target_arch = "x86_64")]
 unsafe fn copy_words(from: *const u8, to: *mut u8, len: usize) {
     use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
-    const WORD: usize = 16;
-    let head = to.align_offset(WORD).min(len);
+    let stream = |from: *const u8, to: *mut u8| {
+        // SAFETY: `copy_by` passes 16 readable bytes, at any alignment.
+        let word = unsafe { _mm_loadu_si128(from.cast::<__m128i>()) };
+        // SAFETY: and as many writable ones, aligned.
+        unsafe { _mm_stream_si128(to.cast::<__m128i>(), word) };
+    };
+    // SAFETY: the caller's promise.
+    unsafe { copy_by::<16>(from, to, len, stream) };
+}
+
+/// Copies `len` bytes, `N` at a time by `stream` where the target is aligned to `N`, and the ends as usual.
+///
+/// # Safety
+/// As for [`copy`]; `stream` copies `N` bytes.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn copy_by<const N: usize>(
+    from: *const u8,
+    to: *mut u8,
+    len: usize,
+    stream: impl Fn(*const u8, *mut u8),
+) {
+    let head = to.align_offset(N).min(len);
     // SAFETY: `head` bytes are a part of what the caller promises.
     unsafe { to.copy_from_nonoverlapping(from, head) };
     let mut done = head;
-    while len - done >= WORD {
-        // SAFETY: 16 more bytes are readable there.
-        let source = unsafe { from.add(done) };
-        // SAFETY: as above; the load takes any alignment.
-        let word = unsafe { _mm_loadu_si128(source.cast::<__m128i>()) };
-        // SAFETY: 16 more bytes are writable there.
-        let target = unsafe { to.add(done) };
-        // SAFETY: as above; `head` has aligned it.
-        unsafe { _mm_stream_si128(target.cast::<__m128i>(), word) };
-        done += WORD;
+    while len - done >= N {
+        stream(from.wrapping_add(done), to.wrapping_add(done));
+        done += N;
     }
     // SAFETY: the rest of what the caller promises.
-    let source = unsafe { from.add(done) };
-    // SAFETY: as above.
-    let target = unsafe { to.add(done) };
-    // SAFETY: as above.
-    unsafe { target.copy_from_nonoverlapping(source, len - done) };
+    unsafe { to.wrapping_add(done).copy_from_nonoverlapping(from.wrapping_add(done), len - done) };
 }
 
 /// Copies `len` bytes; this architecture has no better way.
