@@ -1,7 +1,7 @@
 //! A program of one round, run straight: every peer gets the input, then the peers' inputs are reduced.
 //!
 //! That is what [exchange](rccl_schedule::Algorithm::Exchange) is, and what most small calls are. The general machinery
-//! of [`super::run`] costs 2,800 instructions here, more time than the message is under way; this costs a third of it.
+//! of [`super::run`] costs 2,800 instructions here, more time than the message is under way; this costs half of it.
 
 use super::run::{Run, Stop, at, link};
 use rccl_schedule::{Buffer, Extent, Program, Rank};
@@ -89,6 +89,8 @@ impl Run<'_> {
                 let released = link.release(message, bytes as u64);
                 released.map_err(|error| Stop::Link { peer: end.peer, error })?;
                 link.close_recv(message);
+                // What is given back wakes a peer that sleeps for it; one that is gone has what it needs.
+                let _ = link.flush();
             }
         }
         Ok((moved, self.drained()))
