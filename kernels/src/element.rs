@@ -1,7 +1,7 @@
 //! What a collective moves and how it combines it: data types, operators, and the Rust types that stand for them.
 //!
 //! Numbers and names are NCCL's, so that a value can be handed across the C interface unchanged and a table printed by
-//! `rccl perf` reads like one printed by nccl-tests.
+//! `rccl perf` reads like one printed by nccl-tests. Operators that NCCL has no number for have numbers of our own above.
 
 mod fp8;
 
@@ -86,6 +86,14 @@ impl DataType {
         }
     }
 
+    /// Whether it is one of the integers, and not a float.
+    pub const fn is_integer(self) -> bool {
+        matches!(
+            self,
+            DataType::I8 | DataType::U8 | DataType::I32 | DataType::U32 | DataType::I64 | DataType::U64
+        )
+    }
+
     /// The short name in the manner of Rust, used in errors: `f32`, `bf16`, `i8` …
     pub const fn short_name(self) -> &'static str {
         match self {
@@ -139,7 +147,8 @@ impl FromStr for DataType {
     }
 }
 
-/// How two elements are combined, with NCCL's numbers (`ncclRedOp_t`).
+/// How two elements are combined. Numbers up to 4 are NCCL's (`ncclRedOp_t`); those above are ours, and mean nothing to
+/// NCCL, which gives them to operators that a program creates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -154,14 +163,43 @@ pub enum ReduceOp {
     Min = 3,
     /// The sum, divided once by the number of ranks; integers truncate toward zero.
     Avg = 4,
+    /// Bitwise and; integers only.
+    BitAnd = 5,
+    /// Bitwise or; integers only.
+    BitOr = 6,
+    /// Bitwise exclusive or; integers only.
+    BitXor = 7,
+    /// The sum of operands that each rank multiplies by a scalar of its own first (see [`Scale`](crate::Scale)). To a
+    /// kernel, which gets the products, it is [`ReduceOp::Sum`].
+    PreMulSum = 8,
 }
 
 impl ReduceOp {
-    /// Every operator, in the order of NCCL's numbers.
-    pub const ALL: [ReduceOp; 5] =
-        [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::Avg];
+    /// Every operator, in the order of their numbers. Not every one suits every type, see [`ReduceOp::suits`].
+    pub const ALL: [ReduceOp; 9] = [
+        ReduceOp::Sum,
+        ReduceOp::Prod,
+        ReduceOp::Max,
+        ReduceOp::Min,
+        ReduceOp::Avg,
+        ReduceOp::BitAnd,
+        ReduceOp::BitOr,
+        ReduceOp::BitXor,
+        ReduceOp::PreMulSum,
+    ];
 
-    /// The name that nccl-tests prints and accepts: `sum`, `prod`, `max`, `min`, `avg`.
+    /// Whether elements of `dtype` can be combined by it: the bitwise operators take integers only, all others any type.
+    pub const fn suits(self, dtype: DataType) -> bool {
+        !self.is_bitwise() || dtype.is_integer()
+    }
+
+    /// Whether it is one of [`ReduceOp::BitAnd`], [`ReduceOp::BitOr`] and [`ReduceOp::BitXor`].
+    pub const fn is_bitwise(self) -> bool {
+        matches!(self, ReduceOp::BitAnd | ReduceOp::BitOr | ReduceOp::BitXor)
+    }
+
+    /// The name that nccl-tests prints and accepts: `sum`, `prod`, `max`, `min`, `avg`; the others are named after MPI's
+    /// and NCCL's: `band`, `bor`, `bxor`, `premulsum`.
     pub const fn name(self) -> &'static str {
         match self {
             ReduceOp::Sum => "sum",
@@ -169,6 +207,10 @@ impl ReduceOp {
             ReduceOp::Max => "max",
             ReduceOp::Min => "min",
             ReduceOp::Avg => "avg",
+            ReduceOp::BitAnd => "band",
+            ReduceOp::BitOr => "bor",
+            ReduceOp::BitXor => "bxor",
+            ReduceOp::PreMulSum => "premulsum",
         }
     }
 }
@@ -286,7 +328,21 @@ mod tests {
         let error = DataType::try_from(12).unwrap_err().to_string();
         assert_eq!(error, "unknown data type number 12: numbers 0 to 11 are known");
         let error = "mean".parse::<ReduceOp>().unwrap_err().to_string();
-        assert_eq!(error, "unknown operator \"mean\": use one of sum, prod, max, min, avg");
-        assert!(ReduceOp::try_from(5).is_err());
+        assert_eq!(
+            error,
+            "unknown operator \"mean\": use one of sum, prod, max, min, avg, band, bor, bxor, premulsum"
+        );
+        assert!(ReduceOp::try_from(9).is_err());
+    }
+
+    #[test]
+    fn bitwise_operators_suit_integers_only() {
+        for dtype in DataType::ALL {
+            let float = !matches!(dtype.short_name(), "i8" | "u8" | "i32" | "u32" | "i64" | "u64");
+            for op in ReduceOp::ALL {
+                let bitwise = matches!(op.name(), "band" | "bor" | "bxor");
+                assert_eq!(op.suits(dtype), !(bitwise && float), "{op} on {dtype}");
+            }
+        }
     }
 }

@@ -8,8 +8,8 @@
 //! Ranks may run on different CPUs, cut a buffer at different places and align it differently, and must still end with
 //! the same bits. So an element's result depends on its operands and their order alone:
 //!
-//! - Inputs are combined left to right. f16, bf16 and fp8 are widened to f32, combined there, and rounded once, to
-//!   nearest even.
+//! - Inputs are combined left to right, however many there are. f16, bf16 and fp8 are widened to f32, combined there, and
+//!   rounded once, to nearest even.
 //! - A result that is NaN is the canonical one: positive, quiet, no payload. (On x86 the first operand's payload wins, a
 //!   compiler may swap the operands of an addition, and the NaN that a CPU makes itself is negative on x86 and positive
 //!   on Arm.) Copies keep every bit.
@@ -47,11 +47,13 @@ pub(crate) mod codec;
 mod pass;
 mod portable;
 mod register;
+mod scale;
 mod select;
 mod streaming;
 #[cfg(test)]
 mod tests;
 
+pub use scale::Scale;
 pub use select::InstructionSet;
 
 use crate::element::{DataType, ReduceOp};
@@ -72,19 +74,29 @@ pub struct Kernel {
 
 impl Kernel {
     /// The fastest kernel that this CPU can run. Cheap: the CPU is asked once per process.
+    ///
+    /// # Panics
+    /// If the operator does not suit the type ([`ReduceOp::suits`]): ask that first where a user chose them.
     pub fn select(dtype: DataType, op: ReduceOp) -> Kernel {
         Kernel::for_set(InstructionSet::best(), dtype, op)
+            .unwrap_or_else(|| panic!("no kernel: {op} combines integers only, and {dtype} is none"))
     }
 
-    /// The kernel of one instruction set, for tests and benches; `None` if this CPU lacks it.
+    /// The kernel of one instruction set, for tests and benches; `None` if this CPU lacks the set, or if the operator
+    /// does not suit the type.
     pub fn select_for(set: InstructionSet, dtype: DataType, op: ReduceOp) -> Option<Kernel> {
-        set.is_available().then(|| Kernel::for_set(set, dtype, op))
+        if set.is_available() { Kernel::for_set(set, dtype, op) } else { None }
     }
 
     /// `outputs[j][i] = finish(inputs[0][i] op inputs[1][i] op …)`, left to right, for every output j and i < `count`.
     ///
     /// One input is a copy. `finish` is the number of ranks if this is the last hop of an average, which divides by it;
     /// the other operators ignore it. Runs on the calling thread, does not allocate, and takes any alignment.
+    ///
+    /// Whatever the number of inputs, operands are combined strictly in the order of `inputs`: `((x0 op x1) op x2) …`.
+    /// f16, bf16 and fp8 are widened exactly, combined in f32 and rounded to their type once, behind the last operand
+    /// and the division; no partial result is ever stored. So one call over all ranks' operands in ascending order gives
+    /// the same bits on every CPU, for every alignment and wherever the array is cut.
     ///
     /// # Safety
     /// - `inputs` and `outputs` have at least one pointer each.
@@ -103,7 +115,8 @@ impl Kernel {
     }
 
     /// As [`Kernel::run`], with stores that go past the caches: for large results that nobody reads soon and whose
-    /// memory was not read before. The stores are done when it returns.
+    /// memory was not read before. The stores are done when it returns. The bits are those of [`Kernel::run`]; of more
+    /// than 16 inputs, beside which one output is little traffic, the stores are the usual ones too.
     ///
     /// # Safety
     /// As for [`Kernel::run`].

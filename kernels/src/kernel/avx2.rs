@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::codec::{NAN_F32, NAN_F64};
 use super::portable::Block;
-use super::register::{Lanes, Register, with_instructions};
+use super::register::{Arithmetic, Bitwise, Lanes, Register, with_instructions};
 
 /// Reads a whole register, or as many bytes as asked for with zeros after them.
 ///
@@ -205,7 +205,9 @@ macro_rules! native {
                 // SAFETY: the caller's promise is the one asked for.
                 unsafe { write(self.0, to, lanes * size_of::<$element>()) }
             }
+        }
 
+        impl Arithmetic for $name {
             with_instructions! { "avx2,f16c", $name: $($methods)* }
         }
     };
@@ -272,6 +274,14 @@ integers!(I32x8, i32, 8, _mm256_add_epi32, _mm256_mullo_epi32, _mm256_max_epi32,
 integers!(U32x8, u32, 8, _mm256_add_epi32, _mm256_mullo_epi32, _mm256_max_epu32, _mm256_min_epu32);
 integers!(I64x4, i64, 4, _mm256_add_epi64, mul_epi64, max_epi64, min_epi64);
 integers!(U64x4, u64, 4, _mm256_add_epi64, mul_epi64, max_epu64, min_epu64);
+
+impl Bitwise for U8x32 {
+    with_instructions! { "avx2,f16c", U8x32:
+        fn and(this, other: U8x32) -> U8x32 { U8x32(_mm256_and_si256(this.0, other.0)) }
+        fn or(this, other: U8x32) -> U8x32 { U8x32(_mm256_or_si256(this.0, other.0)) }
+        fn xor(this, other: U8x32) -> U8x32 { U8x32(_mm256_xor_si256(this.0, other.0)) }
+    }
+}
 
 /// Bytewise product, by 16-bit products of the even and of the odd bytes.
 #[inline]

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::codec::{NAN_F32, NAN_F64};
 use super::portable::Block;
-use super::register::{Lanes, Register, with_instructions};
+use super::register::{Arithmetic, Bitwise, Lanes, Register, with_instructions};
 
 /// The lowest `lanes` bits, 1 to 64.
 #[inline(always)]
@@ -157,7 +157,9 @@ macro_rules! native {
                 // SAFETY: only the elements that the caller promises are written.
                 unsafe { $store(to.cast(), mask(lanes) as $mask, self.0) }
             }
+        }
 
+        impl Arithmetic for $name {
             with_instructions! { "avx512f,avx512bw,avx512dq,avx512vl", $name: $($methods)* }
         }
     };
@@ -276,6 +278,14 @@ integers!(
     _mm512_max_epu64,
     _mm512_min_epu64
 );
+
+impl Bitwise for U8x64 {
+    with_instructions! { "avx512f,avx512bw,avx512dq,avx512vl", U8x64:
+        fn and(this, other: U8x64) -> U8x64 { U8x64(_mm512_and_si512(this.0, other.0)) }
+        fn or(this, other: U8x64) -> U8x64 { U8x64(_mm512_or_si512(this.0, other.0)) }
+        fn xor(this, other: U8x64) -> U8x64 { U8x64(_mm512_xor_si512(this.0, other.0)) }
+    }
+}
 
 /// Bytewise product, by 16-bit products of the even and of the odd bytes.
 #[inline]

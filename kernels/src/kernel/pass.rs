@@ -1,30 +1,30 @@
 //! The one pass over memory: every input is read once, every output written once.
 
-use super::register::Register;
+use super::register::{Arithmetic, Bitwise, Register};
 
 /// What happens between the registers.
-pub(super) trait Operator {
+pub(super) trait Operator<R: Register> {
     /// Whether even a single input is changed.
     const CHANGES_ONE: bool = false;
 
     /// Joins the next input to those before it.
-    fn combine<R: Register>(so_far: R, next: R) -> R;
+    fn combine(so_far: R, next: R) -> R;
 
     /// The last step before the store. Leaves only canonical NaN.
-    fn finish<R: Register>(result: R, ranks: u32) -> R;
+    fn finish(result: R, ranks: u32) -> R;
 }
 
 /// Sum of all inputs.
 pub(super) struct Sum;
 
-impl Operator for Sum {
+impl<R: Arithmetic> Operator<R> for Sum {
     #[inline(always)]
-    fn combine<R: Register>(so_far: R, next: R) -> R {
+    fn combine(so_far: R, next: R) -> R {
         so_far.add(next)
     }
 
     #[inline(always)]
-    fn finish<R: Register>(result: R, _ranks: u32) -> R {
+    fn finish(result: R, _ranks: u32) -> R {
         result.canonical()
     }
 }
@@ -32,14 +32,14 @@ impl Operator for Sum {
 /// Product of all inputs.
 pub(super) struct Prod;
 
-impl Operator for Prod {
+impl<R: Arithmetic> Operator<R> for Prod {
     #[inline(always)]
-    fn combine<R: Register>(so_far: R, next: R) -> R {
+    fn combine(so_far: R, next: R) -> R {
         so_far.mul(next)
     }
 
     #[inline(always)]
-    fn finish<R: Register>(result: R, _ranks: u32) -> R {
+    fn finish(result: R, _ranks: u32) -> R {
         result.canonical()
     }
 }
@@ -47,14 +47,14 @@ impl Operator for Prod {
 /// The greatest input.
 pub(super) struct Max;
 
-impl Operator for Max {
+impl<R: Arithmetic> Operator<R> for Max {
     #[inline(always)]
-    fn combine<R: Register>(so_far: R, next: R) -> R {
+    fn combine(so_far: R, next: R) -> R {
         so_far.max(next)
     }
 
     #[inline(always)]
-    fn finish<R: Register>(result: R, _ranks: u32) -> R {
+    fn finish(result: R, _ranks: u32) -> R {
         result
     }
 }
@@ -62,14 +62,14 @@ impl Operator for Max {
 /// The least input.
 pub(super) struct Min;
 
-impl Operator for Min {
+impl<R: Arithmetic> Operator<R> for Min {
     #[inline(always)]
-    fn combine<R: Register>(so_far: R, next: R) -> R {
+    fn combine(so_far: R, next: R) -> R {
         so_far.min(next)
     }
 
     #[inline(always)]
-    fn finish<R: Register>(result: R, _ranks: u32) -> R {
+    fn finish(result: R, _ranks: u32) -> R {
         result
     }
 }
@@ -77,18 +77,44 @@ impl Operator for Min {
 /// Sum of all inputs, divided by the number of ranks: the last hop of an average.
 pub(super) struct Mean;
 
-impl Operator for Mean {
+impl<R: Arithmetic> Operator<R> for Mean {
     const CHANGES_ONE: bool = true;
 
     #[inline(always)]
-    fn combine<R: Register>(so_far: R, next: R) -> R {
+    fn combine(so_far: R, next: R) -> R {
         so_far.add(next)
     }
 
     #[inline(always)]
-    fn finish<R: Register>(result: R, ranks: u32) -> R {
+    fn finish(result: R, ranks: u32) -> R {
         result.divide(ranks).canonical()
     }
+}
+
+/// The three operators on bits.
+macro_rules! bitwise {
+    ($($name:ident $method:ident $doc:literal;)*) => {$(
+        #[doc = $doc]
+        pub(super) struct $name;
+
+        impl<R: Bitwise> Operator<R> for $name {
+            #[inline(always)]
+            fn combine(so_far: R, next: R) -> R {
+                so_far.$method(next)
+            }
+
+            #[inline(always)]
+            fn finish(result: R, _ranks: u32) -> R {
+                result
+            }
+        }
+    )*};
+}
+
+bitwise! {
+    And and "The bits that are set in every input.";
+    Or or "The bits that are set in any input.";
+    Xor xor "The bits that are set in an odd number of inputs.";
 }
 
 /// The whole of one call: the common shapes with their pointers in registers, any other shape by loops over the lists.
@@ -97,7 +123,7 @@ impl Operator for Mean {
 /// The CPU has R's instruction set. Every input has `count` readable elements, every output `count` writable ones. An
 /// output may equal an input; otherwise no output overlaps anything. `inputs` and `outputs` are not empty.
 #[inline(always)]
-pub(super) unsafe fn run<R: Register, O: Operator>(
+pub(super) unsafe fn run<R: Register, O: Operator<R>>(
     inputs: &[*const u8],
     outputs: &[*mut u8],
     count: usize,
@@ -132,7 +158,7 @@ unsafe fn copy(input: *const u8, outputs: &[*mut u8], bytes: usize) {
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn sweep<R: Register, O: Operator>(
+unsafe fn sweep<R: Register, O: Operator<R>>(
     inputs: &[*const u8],
     outputs: &[*mut u8],
     count: usize,
@@ -155,13 +181,14 @@ unsafe fn sweep<R: Register, O: Operator>(
 }
 
 /// Reduces `U` registers' worth of elements from element `at` on. All are read before any is written, so that an output
-/// may be one of the inputs.
+/// may be one of the inputs. However many inputs there are, what was reduced so far stays in registers: it is rounded to
+/// the type in memory once, at the end.
 ///
 /// # Safety
 /// As for [`run`], for `(U - 1) * LANES + lanes` elements from `at` on.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "see the comment in the body")]
-unsafe fn step<R: Register, O: Operator, const U: usize>(
+unsafe fn step<R: Register, O: Operator<R>, const U: usize>(
     inputs: &[*const u8],
     outputs: &[*mut u8],
     at: usize,

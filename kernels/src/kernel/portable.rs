@@ -2,7 +2,7 @@
 //! SSE2 code.
 
 use super::codec::{self, Binary16, NAN_F32, NAN_F64};
-use super::register::{Lanes, Register};
+use super::register::{Arithmetic, Bitwise, Lanes, Register};
 
 /// One element of a type that is reduced as it is.
 pub(super) trait Scalar: bytemuck::Pod {
@@ -160,7 +160,9 @@ impl<T: Scalar, const N: usize> Register for Block<T, N> {
         // SAFETY: the caller's promise is the one asked for.
         unsafe { write(self.0, to, lanes) }
     }
+}
 
+impl<T: Scalar, const N: usize> Arithmetic for Block<T, N> {
     #[inline(always)]
     fn add(self, other: Self) -> Self {
         self.zip(other, T::add)
@@ -189,6 +191,23 @@ impl<T: Scalar, const N: usize> Register for Block<T, N> {
     #[inline(always)]
     fn canonical(self) -> Self {
         self.zip(self, |a, _| a.canonical())
+    }
+}
+
+impl<const N: usize> Bitwise for Block<u8, N> {
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        self.zip(other, |a, b| a & b)
+    }
+
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        self.zip(other, |a, b| a | b)
+    }
+
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        self.zip(other, |a, b| a ^ b)
     }
 }
 

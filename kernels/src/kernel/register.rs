@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   pass    load, combine, finish, store     generic over   Register x Operator
-//!   Register   i8 .. f64 natively            one type per element type and instruction set
+//!   Register   i8 .. f64 natively            one type per element type and instruction set; with it go
+//!              Arithmetic                    what all of them can
+//!              Bitwise                       what the u8 of each set can, on behalf of all integers
 //!   Floats<F, L>   f32, f16, bf16, fp8       Format F (how it is stored) x Lanes L (32-bit lanes of a register)
 //! ```
 //!
@@ -11,7 +13,7 @@
 
 use std::marker::PhantomData;
 
-/// Some elements of one type in one machine register, ready for arithmetic.
+/// Some elements of one type in one machine register.
 pub(super) trait Register: Copy {
     /// How many elements it holds.
     const LANES: usize;
@@ -29,7 +31,10 @@ pub(super) trait Register: Copy {
     /// # Safety
     /// `lanes * SIZE` bytes at `to` are writable.
     unsafe fn store(self, to: *mut u8, lanes: usize);
+}
 
+/// A register whose elements are numbers.
+pub(super) trait Arithmetic: Register {
     /// Sum; integers wrap.
     fn add(self, other: Self) -> Self;
     /// Product; integers wrap.
@@ -42,6 +47,13 @@ pub(super) trait Register: Copy {
     fn divide(self, n: u32) -> Self;
     /// Replaces every NaN by the positive quiet NaN without payload; nothing to do for integers.
     fn canonical(self) -> Self;
+}
+
+/// A register of bits, whatever its elements are.
+pub(super) trait Bitwise: Register {
+    fn and(self, other: Self) -> Self;
+    fn or(self, other: Self) -> Self;
+    fn xor(self, other: Self) -> Self;
 }
 
 /// A register of 32-bit lanes, read as integers (for conversions) or as f32.
@@ -114,11 +126,11 @@ pub(super) trait Lanes: Copy {
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     fn div(self, other: Self) -> Self;
-    /// As [`Register::max`].
+    /// As [`Arithmetic::max`].
     fn max(self, other: Self) -> Self;
-    /// As [`Register::min`].
+    /// As [`Arithmetic::min`].
     fn min(self, other: Self) -> Self;
-    /// As [`Register::canonical`].
+    /// As [`Arithmetic::canonical`].
     fn canonical(self) -> Self;
 }
 
@@ -159,7 +171,9 @@ impl<F: Format, L: Lanes> Register for Floats<F, L> {
         // SAFETY: the caller's promise is the one asked for.
         unsafe { F::store(self.0, to, lanes) }
     }
+}
 
+impl<F: Format, L: Lanes> Arithmetic for Floats<F, L> {
     #[inline(always)]
     fn add(self, other: Self) -> Self {
         Floats(self.0.add(other.0), PhantomData)

@@ -7,7 +7,7 @@ use super::avx2::{self, Words8};
 #[cfg(target_arch = "x86_64")]
 use super::avx512::{self, Words16};
 use super::codec::{Binary16, Brain16, E4M3, E5M2, Single};
-use super::pass::{self, Max, Mean, Min, Operator, Prod, Sum};
+use super::pass::{self, And, Max, Mean, Min, Operator, Or, Prod, Sum, Xor};
 use super::portable::{Block, Words};
 use super::register::{Floats, Register};
 use super::{Entry, Kernel};
@@ -65,7 +65,7 @@ impl InstructionSet {
 
 /// # Safety
 /// As for [`pass::run`].
-unsafe fn portable<R: Register, O: Operator>(i: &[*const u8], o: &[*mut u8], count: usize, ranks: u32) {
+unsafe fn portable<R: Register, O: Operator<R>>(i: &[*const u8], o: &[*mut u8], count: usize, ranks: u32) {
     // SAFETY: the caller's promise, passed on.
     unsafe { pass::run::<R, O>(i, o, count, ranks) }
 }
@@ -74,7 +74,7 @@ unsafe fn portable<R: Register, O: Operator>(i: &[*const u8], o: &[*mut u8], cou
 /// As for [`pass::run`]; the CPU has [`InstructionSet::Avx2`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,f16c")]
-unsafe fn avx2<R: Register, O: Operator>(i: &[*const u8], o: &[*mut u8], count: usize, ranks: u32) {
+unsafe fn avx2<R: Register, O: Operator<R>>(i: &[*const u8], o: &[*mut u8], count: usize, ranks: u32) {
     // SAFETY: the caller's promise, passed on.
     unsafe { pass::run::<R, O>(i, o, count, ranks) }
 }
@@ -83,32 +83,65 @@ unsafe fn avx2<R: Register, O: Operator>(i: &[*const u8], o: &[*mut u8], count: 
 /// As for [`pass::run`]; the CPU has [`InstructionSet::Avx512`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn avx512<R: Register, O: Operator>(i: &[*const u8], o: &[*mut u8], count: usize, ranks: u32) {
+unsafe fn avx512<R: Register, O: Operator<R>>(i: &[*const u8], o: &[*mut u8], count: usize, ranks: u32) {
     // SAFETY: the caller's promise, passed on.
     unsafe { pass::run::<R, O>(i, o, count, ranks) }
 }
 
 /// The kernel of operator `$op`, with `$entry` as the entry and, for each data type, the register that it works on.
 macro_rules! kernel {
-    ($entry:ident, $dtype:expr, $op:expr, { $($data_type:ident: $register:ty,)* }) => {
-        match $dtype {$(
-            DataType::$data_type => {
-                let plain: Entry = match $op {
-                    ReduceOp::Sum | ReduceOp::Avg => $entry::<$register, Sum>,
-                    ReduceOp::Prod => $entry::<$register, Prod>,
-                    ReduceOp::Max => $entry::<$register, Max>,
-                    ReduceOp::Min => $entry::<$register, Min>,
-                };
-                let finishing: Entry = if $op == ReduceOp::Avg { $entry::<$register, Mean> } else { plain };
-                Kernel { plain, finishing, size: <$register>::SIZE }
+    ($entry:ident, $dtype:expr, $op:expr, $registers:tt) => {{
+        let plain = match $op {
+            ReduceOp::Sum | ReduceOp::Avg | ReduceOp::PreMulSum => {
+                of_numbers!($entry, Sum, $dtype, $registers)
             }
-        )*}
-    };
+            ReduceOp::Prod => of_numbers!($entry, Prod, $dtype, $registers),
+            ReduceOp::Max => of_numbers!($entry, Max, $dtype, $registers),
+            ReduceOp::Min => of_numbers!($entry, Min, $dtype, $registers),
+            ReduceOp::BitAnd => of_bits!($entry, And, $dtype, $registers),
+            ReduceOp::BitOr => of_bits!($entry, Or, $dtype, $registers),
+            ReduceOp::BitXor => of_bits!($entry, Xor, $dtype, $registers),
+        };
+        let finishing =
+            if $op == ReduceOp::Avg { of_numbers!($entry, Mean, $dtype, $registers) } else { plain };
+        Kernel { plain, finishing, size: $dtype.size() }
+    }};
+}
+
+/// The entry of an arithmetic operator: one for each data type.
+macro_rules! of_numbers {
+    ($entry:ident, $operator:ty, $dtype:expr, { $($data_type:ident: $register:ty,)* }) => {{
+        let entry: Entry = match $dtype {$( DataType::$data_type => $entry::<$register, $operator>, )*};
+        entry
+    }};
+}
+
+/// The entry of a bitwise operator: that of U8 for all integers, told of as many times more elements as theirs are
+/// longer.
+macro_rules! of_bits {
+    ($entry:ident, $operator:ty, $dtype:expr, { $i8:ident: $_i8:ty, U8: $bytes:ty, $($rest:tt)* }) => {{
+        /// # Safety
+        /// As for [`pass::run`] with elements of `SIZE` bytes; the CPU has the instruction set.
+        unsafe fn bits<const SIZE: usize>(i: &[*const u8], o: &[*mut u8], count: usize, ranks: u32) {
+            // SAFETY: the caller's promise, in bytes.
+            unsafe { $entry::<$bytes, $operator>(i, o, count * SIZE, ranks) }
+        }
+        let entry: Entry = match $dtype.size() {
+            1 => bits::<1>,
+            4 => bits::<4>,
+            _ => bits::<8>,
+        };
+        entry
+    }};
 }
 
 impl Kernel {
-    pub(super) fn for_set(set: InstructionSet, dtype: DataType, op: ReduceOp) -> Kernel {
-        match set {
+    /// The kernel of one instruction set, which the CPU must have to run it; `None` if `op` does not suit `dtype`.
+    pub(super) fn for_set(set: InstructionSet, dtype: DataType, op: ReduceOp) -> Option<Kernel> {
+        if !op.suits(dtype) {
+            return None;
+        }
+        Some(match set {
             InstructionSet::Portable => kernel!(portable, dtype, op, {
                 I8: Block<i8, 16>,
                 U8: Block<u8, 16>,
@@ -153,6 +186,6 @@ impl Kernel {
                 F8E4M3: Floats<E4M3, Words16>,
                 F8E5M2: Floats<E5M2, Words16>,
             }),
-        }
+        })
     }
 }

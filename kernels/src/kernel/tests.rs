@@ -1,5 +1,8 @@
 //! Every kernel against a plain reference, and every instruction set against every other to the bit.
 
+mod order;
+mod scale;
+
 use proptest::prelude::*;
 
 use super::codec::{self, Binary16, E4M3, E5M2};
@@ -34,7 +37,7 @@ macro_rules! reference_float {
             let mut result = values[0];
             for &next in &values[1..] {
                 result = match op {
-                    ReduceOp::Sum | ReduceOp::Avg => result + next,
+                    ReduceOp::Sum | ReduceOp::Avg | ReduceOp::PreMulSum => result + next,
                     ReduceOp::Prod => result * next,
                     ReduceOp::Max | ReduceOp::Min if result.is_nan() || next.is_nan() => <$float>::NAN,
                     ReduceOp::Max => {
@@ -50,6 +53,9 @@ macro_rules! reference_float {
                         } else {
                             result
                         }
+                    }
+                    ReduceOp::BitAnd | ReduceOp::BitOr | ReduceOp::BitXor => {
+                        unreachable!("for integers only")
                     }
                 };
             }
@@ -71,10 +77,13 @@ fn reference_integer(op: ReduceOp, bits: u32, signed: bool, values: &[Bits], fin
         if signed && value >> (bits - 1) == 1 { value - (1 << bits) } else { value }
     };
     let result = values.iter().copied().map(read).reduce(|a, b| match op {
-        ReduceOp::Sum | ReduceOp::Avg => read(a.wrapping_add(b) as Bits),
+        ReduceOp::Sum | ReduceOp::Avg | ReduceOp::PreMulSum => read(a.wrapping_add(b) as Bits),
         ReduceOp::Prod => read(a.wrapping_mul(b) as Bits),
         ReduceOp::Max => a.max(b),
         ReduceOp::Min => a.min(b),
+        ReduceOp::BitAnd => a & b,
+        ReduceOp::BitOr => a | b,
+        ReduceOp::BitXor => a ^ b,
     });
     let mut result = result.expect("at least one value");
     if let (ReduceOp::Avg, Some(ranks)) = (op, finish) {
@@ -251,7 +260,8 @@ fn check(case: Case, seed: u64) {
 
 fn every_kernel() -> impl Iterator<Item = (DataType, ReduceOp, Option<u32>)> {
     DataType::ALL.into_iter().flat_map(|dtype| {
-        let plain = ReduceOp::ALL.into_iter().map(move |op| (dtype, op, None));
+        let ops = ReduceOp::ALL.into_iter().filter(move |op| op.suits(dtype));
+        let plain = ops.map(move |op| (dtype, op, None));
         plain.chain([(dtype, ReduceOp::Avg, Some(3))])
     })
 }
@@ -379,8 +389,7 @@ proptest! {
 
     #[test]
     fn any_shape_anywhere(
-        dtype in prop::sample::select(&DataType::ALL[..]),
-        op in prop::sample::select(&ReduceOp::ALL[..]),
+        (dtype, op, _) in prop::sample::select(every_kernel().collect::<Vec<_>>()),
         inputs in 1usize..=9,
         outputs in 1usize..=5,
         in_place in 0usize..=5,
@@ -394,12 +403,30 @@ proptest! {
     }
 }
 
+/// There is a kernel exactly where the operator suits the type.
+#[test]
+fn bitwise_kernels_are_of_integers() {
+    for dtype in DataType::ALL {
+        for op in ReduceOp::ALL {
+            let kernel = Kernel::select_for(InstructionSet::Portable, dtype, op);
+            assert_eq!(kernel.is_some(), op.suits(dtype), "{op} on {dtype}");
+        }
+    }
+    let refusal = std::panic::catch_unwind(|| Kernel::select(DataType::F16, ReduceOp::BitOr))
+        .expect_err("bits of a float");
+    let refusal = refusal.downcast_ref::<String>().expect("a message");
+    assert_eq!(refusal, "no kernel: bor combines integers only, and f16 is none");
+}
+
 /// Streaming changes where the bytes go, not which bytes they are.
 #[test]
 fn streaming_gives_the_same_bits() {
-    for (dtype, op) in
-        [(DataType::F32, ReduceOp::Avg), (DataType::BF16, ReduceOp::Sum), (DataType::I8, ReduceOp::Max)]
-    {
+    for (dtype, op) in [
+        (DataType::F32, ReduceOp::Avg),
+        (DataType::BF16, ReduceOp::Sum),
+        (DataType::I8, ReduceOp::Max),
+        (DataType::U64, ReduceOp::BitXor),
+    ] {
         let kernel = Kernel::select(dtype, op);
         for count in [0, 1, 15, 1000, 5003] {
             for inputs in 1..=3 {
