@@ -9,6 +9,9 @@
 //! | prod | any odd value: no factor is lost, as it would be behind a zero | ± powers of two whose exponents stay in range |
 //! | max, min | any value | any value but NaN, the zeros, denormals and infinities too |
 //! | avg | small integers whose sum does not wrap | as sum; divided once |
+//! | band, bor | any value by two ranks, which depends on the element; of the others all bits set, or none | |
+//! | bxor | any value | |
+//! | premulsum | as sum: the operands are taken for the products | as sum |
 //!
 //! A narrow type leaves no room for many ranks (an [`F8E5M2`] counts to 8): there, only some ranks give an element other
 //! than 0 (or ±1 in a product), which ones depending on the element.
@@ -130,6 +133,9 @@ macro_rules! integers {
                 let any = draw.hash as $integer;
                 match op {
                     ReduceOp::Prod => any | 1,
+                    // Were they any bits of many ranks, all results would be the same.
+                    ReduceOp::BitAnd if draw.place > 1 => !0,
+                    ReduceOp::BitOr if draw.place > 1 => 0,
                     // 2^62 is far from where an i64 wraps, and any narrower type's largest is its own.
                     ReduceOp::Avg => {
                         draw.whole((<$integer>::MAX as u64).min(1 << 62), <$integer>::MIN != 0, ranks) as $integer
@@ -147,6 +153,9 @@ macro_rules! integers {
                     ReduceOp::Avg => {
                         (operands.map(|operand| operand as i128).sum::<i128>() / i128::from(ranks)) as $integer
                     }
+                    ReduceOp::BitAnd => operands.fold(!0, |a, b| a & b),
+                    ReduceOp::BitOr => operands.fold(0, |a, b| a | b),
+                    ReduceOp::BitXor => operands.fold(0, |a, b| a ^ b),
                     _ => operands.fold(0, <$integer>::wrapping_add),
                 }
             }

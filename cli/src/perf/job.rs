@@ -136,7 +136,7 @@ fn lines(options: &Options, ranks: u32) -> Vec<Call> {
     }
     let mut lines = Vec::new();
     for &dtype in &types {
-        for &op in &ops {
+        for &op in ops.iter().filter(|op| op.is_none_or(|op| op.suits(dtype))) {
             for &root in &roots {
                 let counts = options.sizes().map(|bytes| bytes / dtype.size() as u64);
                 lines.extend(counts.map(|count| Call { collective, dtype, op, root, count }));

@@ -64,7 +64,7 @@ pub struct Options {
     /// Check the results this many times a size, each with other data; 0: not at all.
     #[arg(short = 'c', long = "check", value_name = "N", default_value_t = 1, help_heading = "Work")]
     pub check: u32,
-    /// Operator, or all: sum, prod, max, min, avg.
+    /// Operator, or all: sum, prod, max, min, avg; of integers also band, bor, bxor; premulsum (every scalar being 1).
     #[arg(short = 'o', long = "op", value_name = "OP", default_value = "sum", value_parser = Choice::<ReduceOp>::parse,
           help_heading = "Work")]
     pub op: Choice<ReduceOp>,
@@ -115,6 +115,12 @@ impl Options {
         }
         if self.step == Some(0) && self.factor.unwrap_or(1) == 1 {
             return Err("-i 0 never gets from -b to -e: give a step above 0, or a factor with -f".into());
+        }
+        if let (Collective::AllReduce, Choice::One(op), Choice::One(dtype)) =
+            (self.collective, self.op, self.data_type)
+            && !op.suits(dtype)
+        {
+            return Err(format!("-o {op}: it combines integers only, and -d {dtype} is a type of floats"));
         }
         if let Some(ranks) = self.ranks {
             self.validate_ranks(ranks)?;
@@ -312,6 +318,7 @@ mod tests {
             ("all_reduce -b 12X", "a size such as"),
             ("all_reduce -d fp32", "unknown data type"),
             ("all_reduce -o mean", "unknown operator"),
+            ("all_reduce -o bxor", "-o bxor: it combines integers only, and -d f32 is a type of floats"),
             ("all_reduce --algo trea", "did you mean `tree`"),
             ("all_reduce --transport ib", "[possible values: auto, shm, tcp]"),
             ("all_reduce --timeout soon", "RCCL_TIMEOUT=soon"),
