@@ -2,6 +2,19 @@
 //!
 //! It is the product kernel of two inputs, the second being a block of copies of the scalar that stays in the first-level
 //! cache. So a product here has the same bits as one of [`ReduceOp::Prod`], on every CPU, and no kernel is built for it.
+//!
+//! On the machine of the figures in [`super`], f32, medians:
+//!
+//! ```text
+//! bytes     out of place   memcpy     in place   the plain loop in 128-bit vectors
+//!     64        42 ns        2 ns       42 ns       3 ns    most of it fills the block
+//!   4 KiB      105 ns       28 ns      104 ns      64 ns
+//!  64 KiB      2.2 us      1.6 us      1.8 us     1.4 us
+//!  16 MiB     1.29 ms     1.24 ms     0.69 ms    0.66 ms    the memory's speed
+//! ```
+//!
+//! 16 MiB of f16 and i8 take as long as f32 (1.28 and 1.32 ms), of fp8 8.1 ms. A block of 512 bytes took 13 % longer at 4
+//! KiB and 24 % at 16 KiB; one of 4 KiB 19 ns more in every call, and was not faster but for 64 KiB and more, by 5 %.
 
 use super::Kernel;
 use crate::element::{DataType, Element, ReduceOp};
