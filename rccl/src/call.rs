@@ -1,9 +1,10 @@
 //! What a rank asked for: the identity of a call that both ends of every edge compare.
 
 use crate::element::{DataType, ReduceOp};
+use rccl_schedule::Collective as Schedule;
 use std::fmt;
 
-/// The collective operations.
+/// The collective operations, and point-to-point messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -14,21 +15,110 @@ pub enum Collective {
     Broadcast = 2,
     /// Nobody returns before everybody has called.
     Barrier = 3,
+    /// The root gets the reduction of all ranks' elements.
+    Reduce = 4,
+    /// Rank r gets block r of the reduction of all ranks' elements.
+    ReduceScatter = 5,
+    /// Every rank gets all ranks' elements, in order of rank.
+    AllGather = 6,
+    /// The root gets all ranks' elements, in order of rank.
+    Gather = 7,
+    /// Rank r gets block r of the root's elements.
+    Scatter = 8,
+    /// Rank r gets block r of every rank's elements, in order of rank.
+    AllToAll = 9,
+    /// [`Collective::ReduceScatter`] with blocks of different lengths.
+    ReduceScatterV = 10,
+    /// [`Collective::AllGather`] with blocks of different lengths.
+    AllGatherV = 11,
+    /// [`Collective::Gather`] with blocks of different lengths.
+    GatherV = 12,
+    /// [`Collective::Scatter`] with blocks of different lengths.
+    ScatterV = 13,
+    /// [`Collective::AllToAll`] with blocks of different lengths.
+    AllToAllV = 14,
+    /// One rank's elements to another. Its root is the receiver.
+    Send = 15,
+    /// The other end of [`Collective::Send`]. Its root is the sender.
+    Recv = 16,
+    /// Small calls of a group that run as one.
+    Fused = 17,
 }
 
 impl Collective {
+    /// Every one, in the order of their numbers.
+    pub const ALL: [Collective; 17] = [
+        Collective::AllReduce,
+        Collective::Broadcast,
+        Collective::Barrier,
+        Collective::Reduce,
+        Collective::ReduceScatter,
+        Collective::AllGather,
+        Collective::Gather,
+        Collective::Scatter,
+        Collective::AllToAll,
+        Collective::ReduceScatterV,
+        Collective::AllGatherV,
+        Collective::GatherV,
+        Collective::ScatterV,
+        Collective::AllToAllV,
+        Collective::Send,
+        Collective::Recv,
+        Collective::Fused,
+    ];
+
     /// The name of the method.
     pub fn name(self) -> &'static str {
         match self {
             Collective::AllReduce => "all_reduce",
             Collective::Broadcast => "broadcast",
             Collective::Barrier => "barrier",
+            Collective::Reduce => "reduce",
+            Collective::ReduceScatter => "reduce_scatter",
+            Collective::AllGather => "all_gather",
+            Collective::Gather => "gather",
+            Collective::Scatter => "scatter",
+            Collective::AllToAll => "all_to_all",
+            Collective::ReduceScatterV => "reduce_scatter_v",
+            Collective::AllGatherV => "all_gather_v",
+            Collective::GatherV => "gather_v",
+            Collective::ScatterV => "scatter_v",
+            Collective::AllToAllV => "all_to_all_v",
+            Collective::Send => "send",
+            Collective::Recv => "recv",
+            Collective::Fused => "group",
         }
     }
+
+    /// What its schedules compute; `None` for messages and groups, which are no collectives of their own.
+    pub(crate) fn schedule(self, root: u32) -> Option<Schedule> {
+        Some(match self {
+            Collective::AllReduce | Collective::Barrier => Schedule::AllReduce,
+            Collective::Broadcast => Schedule::Broadcast { root },
+            Collective::Reduce => Schedule::Reduce { root },
+            Collective::ReduceScatter | Collective::ReduceScatterV => Schedule::ReduceScatter,
+            Collective::AllGather | Collective::AllGatherV => Schedule::AllGather,
+            Collective::Gather | Collective::GatherV => Schedule::Gather { root },
+            Collective::Scatter | Collective::ScatterV => Schedule::Scatter { root },
+            Collective::AllToAll | Collective::AllToAllV => Schedule::AllToAll,
+            Collective::Send | Collective::Recv | Collective::Fused => return None,
+        })
+    }
+
+    /// Whether ranks only know the lengths of their own messages, so that each message carries its own.
+    pub(crate) fn varies(self) -> bool {
+        matches!(
+            self,
+            Collective::GatherV
+                | Collective::ScatterV
+                | Collective::AllToAllV
+                | Collective::Send
+                | Collective::Recv
+        )
+    }
+
     fn from_code(code: u8) -> Option<Collective> {
-        [Collective::AllReduce, Collective::Broadcast, Collective::Barrier]
-            .into_iter()
-            .find(|&collective| collective as u8 == code)
+        Collective::ALL.into_iter().find(|&collective| collective as u8 == code)
     }
 }
 
@@ -37,9 +127,13 @@ impl Collective {
 /// Its packed form travels with every message:
 ///
 /// ```text
-/// word 0:  63..32 root (MAX: none) | 31..24 reserved | 23..16 operator (255: none) | 15..8 type | 7..0 collective
+/// word 0:  63..32 root (MAX: none) | 31..24 0 | 23..16 operator (255: none) | 15..8 type | 7..0 collective
 /// word 1:  count in elements
 /// ```
+///
+/// Where every rank knows the lengths of all blocks (all_gather_v, reduce_scatter_v), the place of the root has a digest
+/// of them. Where a rank knows those of its own messages only, a message's word 1 is its own length, and that of the
+/// call as a whole [`Call::VARYING`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(into = "[u64; 2]", try_from = "[u64; 2]")]
 pub struct Call {
@@ -51,11 +145,14 @@ pub struct Call {
     pub op: Option<ReduceOp>,
     /// Root rank, where there is one.
     pub root: Option<u32>,
-    /// Elements.
+    /// Elements: of a block where the collective has blocks, of all of them if their lengths differ.
     pub count: u64,
 }
 
 impl Call {
+    /// The count of a call whose ranks know the lengths of their own messages only.
+    pub const VARYING: u64 = u64::MAX;
+
     /// The two words that messages carry.
     #[inline]
     pub fn pack(&self) -> [u64; 2] {
@@ -84,7 +181,18 @@ impl Call {
         })
     }
 
-    /// Bytes of the call's elements.
+    /// A message as the call of one of its ends: the one that sends it or not, with this rank at the other end.
+    pub(crate) fn seen(self, sends: bool, other: u32) -> Call {
+        match self.collective {
+            Collective::Send | Collective::Recv => {
+                let collective = if sends { Collective::Send } else { Collective::Recv };
+                Call { collective, root: Some(other), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// Bytes of [`Call::count`] elements.
     #[inline]
     pub fn bytes(&self) -> u64 {
         self.count * self.dtype.size() as u64
@@ -112,14 +220,25 @@ impl fmt::Display for Call {
         if self.collective == Collective::Barrier {
             return Ok(());
         }
-        write!(f, " {} x{}", self.dtype.short_name(), self.count)?;
+        if self.collective == Collective::Fused {
+            return write!(f, " of {} calls", self.root.unwrap_or(0));
+        }
+        write!(f, " {}", self.dtype.short_name())?;
+        if self.count != Call::VARYING {
+            write!(f, " x{}", self.count)?;
+        }
         if let Some(op) = self.op {
             write!(f, " {}", op.name())?;
         }
-        if let Some(root) = self.root {
-            write!(f, " root {root}")?;
+        match (self.collective, self.root) {
+            (_, None) => Ok(()),
+            (Collective::AllGatherV | Collective::ReduceScatterV, Some(digest)) => {
+                write!(f, " in blocks [{digest:08x}]")
+            }
+            (Collective::Send, Some(to)) => write!(f, " to rank {to}"),
+            (Collective::Recv, Some(from)) => write!(f, " from rank {from}"),
+            (_, Some(root)) => write!(f, " root {root}"),
         }
-        Ok(())
     }
 }
 

@@ -1,17 +1,23 @@
-//! The public face: a communicator and its collectives.
+//! The public face: a communicator. Its collectives are in [`collectives`](super::collectives).
 
+use crate::background;
 use crate::bootstrap::{Meeting, UniqueId};
 use crate::buffer::Buffer;
-use crate::call::{Call, Collective};
+use crate::call::Call;
 use crate::config::Config;
 use crate::control::{Control, JoinOptions};
-use crate::element::{DataType, Element, ReduceOp};
-use crate::engine::Engine;
+use crate::element::Element;
+use crate::engine::{Engine, Task};
 use crate::error::{Error, Result};
+use crate::flow::{self, Driven, Flow};
 use crate::fork;
 use crate::meet;
+use crate::request::Caller;
+use crate::work::Finish;
 use rccl_transport::memory::RegionTable;
+use std::ops::DerefMut;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// A group of ranks that call collectives together.
 ///
@@ -30,14 +36,14 @@ pub struct Communicator {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     rank: u32,
     size: u32,
     label: String,
     control: Control,
     regions: Arc<RegionTable>,
-    engine: Mutex<Engine>,
-    born: fork::Generation,
+    pub(crate) flow: Flow,
+    pub(crate) born: fork::Generation,
 }
 
 /// What [`Communicator::builder`] collects.
@@ -122,9 +128,8 @@ impl Communicator {
         let regions = registered_memory();
         let control = Control::join(meeting, rank, size, JoinOptions::new(config, regions.clone()))?;
         let engine = Engine::new(control.clone(), regions.clone(), label.clone(), config, rank)?;
-        let engine = Mutex::new(engine);
-        let born = fork::Generation::now();
-        Ok(Communicator { shared: Arc::new(Shared { rank, size, label, control, regions, engine, born }) })
+        let (flow, born) = (Flow::new(engine), fork::Generation::now());
+        Ok(Communicator { shared: Arc::new(Shared { rank, size, label, control, regions, flow, born }) })
     }
 
     /// This process's number, `0..size`.
@@ -135,104 +140,6 @@ impl Communicator {
     /// How many ranks there are.
     pub fn size(&self) -> u32 {
         self.shared.size
-    }
-
-    /// Reduces `x` elementwise over all ranks; every rank's `x` becomes the result, the same bits on each.
-    ///
-    /// # Errors
-    /// [`Error::Failed`] with the first cause when a rank called something else, died, aborted or timed out;
-    /// [`Error::Forked`] in a forked child. The contents of `x` are then unspecified.
-    #[inline]
-    pub fn all_reduce<T: Element>(&self, x: &mut [T], op: ReduceOp) -> Result<()> {
-        let call = reduction(T::TYPE, x.len(), op);
-        let memory = x.as_mut_ptr().cast::<u8>();
-        // SAFETY: `x` is borrowed for the whole call, and all types of elements accept any bits.
-        unsafe { self.execute(&call, memory, memory) }
-    }
-
-    /// Reduces `x` elementwise over all ranks into every rank's `out`.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] when the lengths differ; else as [`Communicator::all_reduce`].
-    #[inline]
-    pub fn all_reduce_into<T: Element>(&self, x: &[T], out: &mut [T], op: ReduceOp) -> Result<()> {
-        same_length("all_reduce_into", x.len(), out.len())?;
-        let call = reduction(T::TYPE, x.len(), op);
-        // SAFETY: both slices are borrowed for the whole call and cannot overlap.
-        unsafe { self.execute(&call, x.as_ptr().cast(), out.as_mut_ptr().cast()) }
-    }
-
-    /// Gives the root's `x` to every rank.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] when `root >= size`; else as [`Communicator::all_reduce`].
-    #[inline]
-    pub fn broadcast<T: Element>(&self, x: &mut [T], root: u32) -> Result<()> {
-        let call = self.rooted(T::TYPE, x.len(), root)?;
-        let memory = x.as_mut_ptr().cast::<u8>();
-        // SAFETY: as in `all_reduce`.
-        unsafe { self.execute(&call, memory, memory) }
-    }
-
-    /// Gives the root's `x` to every rank's `out`; the other ranks' `x` is not looked at, but has the same length.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] when `root >= size` or the lengths differ; else as [`Communicator::all_reduce`].
-    #[inline]
-    pub fn broadcast_into<T: Element>(&self, x: &[T], out: &mut [T], root: u32) -> Result<()> {
-        same_length("broadcast_into", x.len(), out.len())?;
-        let call = self.rooted(T::TYPE, x.len(), root)?;
-        // SAFETY: as in `all_reduce_into`.
-        unsafe { self.execute(&call, x.as_ptr().cast(), out.as_mut_ptr().cast()) }
-    }
-
-    /// Returns when every rank has called it.
-    ///
-    /// # Errors
-    /// As [`Communicator::all_reduce`].
-    pub fn barrier(&self) -> Result<()> {
-        let call =
-            Call { collective: Collective::Barrier, dtype: DataType::U8, op: None, root: None, count: 0 };
-        let nothing = std::ptr::NonNull::<u8>::dangling().as_ptr();
-        // SAFETY: the call moves no elements.
-        unsafe { self.execute(&call, nothing, nothing) }
-    }
-
-    /// All_reduce or broadcast on raw memory, for bindings of other languages.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for a root out of range, a null pointer with a count above 0, a size that does not
-    /// fit an address space, or memory that overlaps without being the same; else as [`Communicator::all_reduce`].
-    ///
-    /// # Safety
-    /// `input` is valid for reads and `output` for writes of `call.count` elements until this returns, and nobody else
-    /// uses them meanwhile.
-    pub unsafe fn call_raw(&self, call: &Call, input: *const u8, output: *mut u8) -> Result<()> {
-        let invalid = |what: String, hint: &str| {
-            Err(Error::InvalidArgument { call: call.collective.name(), what, hint: hint.into() })
-        };
-        let Some(bytes) =
-            call.count.checked_mul(call.dtype.size() as u64).filter(|&bytes| bytes <= isize::MAX as u64)
-        else {
-            return invalid(format!("{} elements", call.count), "no memory is that large");
-        };
-        if call.root.is_some_and(|root| root >= self.size()) {
-            self.rooted(call.dtype, 0, call.root.unwrap_or(0))?;
-        }
-        if bytes > 0 && (input.is_null() || output.is_null()) {
-            return invalid("a null pointer".into(), "pass memory for all elements, or a count of 0");
-        }
-        let apart = (input as u64).abs_diff(output as u64);
-        if apart != 0 && apart < bytes {
-            return invalid(
-                format!(
-                    "send and receive buffers overlap: they start {apart} bytes apart and are {bytes} bytes long"
-                ),
-                "pass the same pointer twice to work in place, or disjoint buffers",
-            );
-        }
-        // SAFETY: the caller's promise; the ranges are the same or disjoint.
-        unsafe { self.execute(call, input, output) }
     }
 
     /// Memory that the other ranks of this host can map: collectives on it move data without a copy between. Zeroed.
@@ -253,13 +160,14 @@ impl Communicator {
         }
     }
 
-    /// Leaves the communicator, after this rank's last call.
+    /// Leaves the communicator, after this rank's last call; waits for calls that are under way.
     ///
     /// # Errors
     /// The failure that broke the communicator, if one did; [`Error::Forked`] in a forked child.
     pub fn finish(self) -> Result<()> {
         self.shared.born.check()?;
-        let broken = self.engine().broken();
+        self.shared.flow.work_off();
+        let broken = self.engine().engine.broken();
         self.shared.control.goodbye();
         broken.map_or(Ok(()), Err)
     }
@@ -271,12 +179,12 @@ impl Communicator {
 
     /// The word of the algorithm that `call` takes here.
     pub fn algorithm(&self, call: &Call) -> &'static str {
-        self.engine().algorithm(call).word()
+        self.engine().engine.algorithm(call).word()
     }
 
     /// The program that this rank runs for `call`, one operation a line.
     pub fn explain(&self, call: &Call) -> String {
-        self.engine().explain_program(call)
+        self.engine().engine.explain_program(call)
     }
 
     /// How each rank that was met so far is reached, and why so: (rank, transport, reason). Nothing in a forked child.
@@ -285,33 +193,59 @@ impl Communicator {
             return Vec::new();
         }
         let engine = self.engine();
-        let reached = engine.reached().iter();
+        let reached = engine.engine.reached().iter();
         reached.map(|peer| (peer.peer, peer.kind.word().to_string(), peer.reason.clone())).collect()
     }
 
-    fn rooted(&self, dtype: DataType, count: usize, root: u32) -> Result<Call> {
-        if root >= self.size() {
-            return Err(Error::InvalidArgument {
-                call: "broadcast",
-                what: format!("root {root} in a communicator of {} ranks", self.size()),
-                hint: "ranks count from 0 to size - 1".into(),
-            });
-        }
-        Ok(Call { collective: Collective::Broadcast, dtype, op: None, root: Some(root), count: count as u64 })
-    }
-
+    /// Runs what was asked for on this thread.
+    ///
     /// # Safety
-    /// As [`Engine::execute`].
+    /// As for [`Engine::execute`].
     #[inline]
-    unsafe fn execute(&self, call: &Call, input: *const u8, output: *mut u8) -> Result<()> {
+    pub(crate) unsafe fn execute(&self, task: Result<Task>) -> Result<()> {
         self.shared.born.check()?;
         // SAFETY: the caller's promise.
-        unsafe { self.engine().execute(call, input, output) }
+        unsafe { self.shared.flow.execute(task?) }
     }
 
-    fn engine(&self) -> std::sync::MutexGuard<'_, Engine> {
-        // A panic inside a call has no broken invariant to hide: the engine marks itself broken on errors.
-        self.shared.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Submits what was asked for; the progress thread moves it if nobody waits for it.
+    ///
+    /// # Safety
+    /// As for [`Engine::begin`], until `end` is told; that may be at once.
+    pub(crate) unsafe fn submit(&self, task: Result<Task>, end: Arc<dyn Finish>) {
+        match self.shared.born.check().and(task) {
+            Ok(task) => {
+                // SAFETY: the caller's promise.
+                unsafe { self.shared.flow.submit(task, end) };
+                if let Err(error) = background::look_after(&self.shared) {
+                    // Whoever waits moves it all the same.
+                    tracing::warn!(%error, "asynchronous calls make progress only while they are waited for");
+                }
+            }
+            Err(error) => end.finish(Err(error)),
+        }
+    }
+
+    /// Moves this communicator's tasks until `done` or until the deadline.
+    pub(crate) fn help_until(&self, deadline: Option<Instant>, done: impl Fn() -> bool) {
+        flow::help(&[&self.shared.flow], deadline, done);
+        if self.shared.flow.is_busy() && self.shared.born.check().is_ok() {
+            let _ = background::look_after(&self.shared);
+        }
+    }
+
+    /// Who asks for a call.
+    #[inline]
+    pub(crate) fn caller(&self) -> Caller {
+        Caller { rank: self.shared.rank, size: self.shared.size }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn engine(&self) -> impl DerefMut<Target = Driven> + '_ {
+        self.shared.flow.engine()
     }
 }
 
@@ -324,20 +258,4 @@ fn registered_memory() -> Arc<RegionTable> {
         // A forked child shares the pages of its parent's regions, and must not use them for its own.
         _ => regions.insert((fork::Generation::now(), RegionTable::new())).1.clone(),
     }
-}
-
-#[inline]
-fn reduction(dtype: DataType, count: usize, op: ReduceOp) -> Call {
-    Call { collective: Collective::AllReduce, dtype, op: Some(op), root: None, count: count as u64 }
-}
-
-fn same_length(call: &'static str, input: usize, output: usize) -> Result<()> {
-    if input == output {
-        return Ok(());
-    }
-    Err(Error::InvalidArgument {
-        call,
-        what: format!("input of {input} elements, output of {output}"),
-        hint: "both need the same length".into(),
-    })
 }

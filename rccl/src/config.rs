@@ -22,7 +22,7 @@ mod sources;
 mod table;
 mod words;
 
-pub use algorithms::{ALGORITHM_WORDS, Algorithms};
+pub use algorithms::Algorithms;
 pub use logging::init_logging;
 pub(crate) use logging::set_rank;
 pub use nearest::nearest;

@@ -1,6 +1,6 @@
 //! Every way in which a call can fail.
 
-use crate::call::Call;
+use crate::call::{Call, Collective};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,9 +55,9 @@ impl fmt::Display for CallOf {
 #[non_exhaustive]
 pub enum Failure {
     /// Ranks made different calls at the same point of the program.
-    #[error("mismatch at op #{sequence}: {}", list(calls))]
+    #[error("mismatch {} op #{sequence}: {}", at_or_after(calls), list(calls))]
     Mismatch {
-        /// Number of the call.
+        /// Number of the call, or of the one before the message.
         sequence: u32,
         /// What each rank called; at least the two that differ.
         calls: Vec<CallOf>,
@@ -110,6 +110,13 @@ pub enum Failure {
     },
 }
 
+/// Messages have no number of their own.
+fn at_or_after(calls: &[CallOf]) -> &'static str {
+    let is_message = |of: &CallOf| {
+        of.call.is_some_and(|call| matches!(call.collective, Collective::Send | Collective::Recv))
+    };
+    if calls.iter().any(is_message) { "after" } else { "at" }
+}
 fn list(calls: &[CallOf]) -> String {
     calls.iter().map(CallOf::to_string).collect::<Vec<_>>().join("; ")
 }

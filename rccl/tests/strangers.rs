@@ -461,7 +461,7 @@ fn an_id_whose_maker_has_ended_is_an_error() {
 fn unknown_words_in_settings_name_the_known_ones() {
     for (name, value, words) in [
         ("RCCL_ALGO", "ring,trea", ["ring, tree, doubling", "not `trea`", "did you mean `tree`?"]),
-        ("RCCL_ALGO", "gather:ring", ["all_reduce, broadcast", "before `:`", "not `gather`"]),
+        ("RCCL_ALGO", "gaffer:ring", ["all_reduce, reduce", "before `:`", "not `gaffer`"]),
         ("RCCL_TRANSPORT", "rdma", ["one of", "shm", "tcp"]),
         ("RCCL_TRANSPORT", "shm,", ["one of", "shm", "tcp"]),
     ] {

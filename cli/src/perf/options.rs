@@ -338,7 +338,7 @@ mod tests {
         let mut config = Config::default();
         parse("broadcast --algo chain").unwrap().configure(&mut config).unwrap();
         let rules = &config.algo;
-        assert_eq!(rules.restrict(Collective::Broadcast, &["binomial", "chain"]).unwrap(), ["chain"]);
-        assert_eq!(rules.restrict(Collective::AllReduce, &["ring", "tree"]).unwrap(), ["ring", "tree"]);
+        assert_eq!(rules.restrict("broadcast", &["binomial", "chain"]).unwrap(), ["chain"]);
+        assert_eq!(rules.restrict("all_reduce", &["ring", "tree"]).unwrap(), ["ring", "tree"]);
     }
 }

@@ -1,25 +1,8 @@
 //! `RCCL_ALGO`: which algorithms may run, in NCCL's syntax.
 
 use super::{Value, nearest};
-use crate::call::Collective;
 use crate::error::{Error, Result};
-
-/// The words that name algorithms.
-pub const ALGORITHM_WORDS: [&str; 11] = [
-    "ring",
-    "tree",
-    "doubling",
-    "halving",
-    "direct",
-    "exchange",
-    "hierarchical",
-    "chain",
-    "binomial",
-    "pipelined_tree",
-    "scatter_allgather",
-];
-
-const COLLECTIVES: [Collective; 2] = [Collective::AllReduce, Collective::Broadcast];
+use rccl_schedule::{Algorithm, Collective};
 
 /// Rules for the choice of an algorithm.
 ///
@@ -37,7 +20,7 @@ pub struct Algorithms {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
-    collective: Option<Collective>,
+    collective: Option<&'static str>,
     exclude: bool,
     words: Vec<&'static str>,
 }
@@ -50,8 +33,8 @@ impl Algorithms {
     ///
     /// # Errors
     /// [`Error::InvalidSetting`] when a rule that names this collective leaves none.
-    pub fn restrict<'a>(&self, collective: Collective, candidates: &[&'a str]) -> Result<Vec<&'a str>> {
-        let rule = |of: Option<Collective>| self.rules.iter().rev().find(|rule| rule.collective == of);
+    pub fn restrict<'a>(&self, collective: &str, candidates: &[&'a str]) -> Result<Vec<&'a str>> {
+        let rule = |of: Option<&str>| self.rules.iter().rev().find(|rule| rule.collective == of);
         let Some(rule) = rule(Some(collective)).or_else(|| rule(None)) else {
             return Ok(candidates.to_vec());
         };
@@ -65,7 +48,7 @@ impl Algorithms {
                 value: self.show(),
                 expected: format!(
                     "at least one algorithm that does {}: {}",
-                    collective.name(),
+                    collective,
                     candidates.join(", ")
                 ),
             }),
@@ -83,8 +66,7 @@ impl Value for Algorithms {
             return "-".into();
         }
         let rules = self.rules.iter().map(|rule| {
-            let collective =
-                rule.collective.map_or_else(String::new, |collective| format!("{}:", collective.name()));
+            let collective = rule.collective.map_or_else(String::new, |collective| format!("{collective}:"));
             format!("{collective}{}{}", if rule.exclude { "^" } else { "" }, rule.words.join(","))
         });
         rules.collect::<Vec<_>>().join(";")
@@ -104,20 +86,21 @@ fn parse_rule(rule: &str) -> Result<Rule, String> {
 }
 
 /// `all_reduce`, `allreduce` and `AllReduce` all mean the same.
-fn parse_collective(name: &str) -> Result<Collective, String> {
+fn parse_collective(name: &str) -> Result<&'static str, String> {
+    let words = Collective::ALL.map(|collective| collective.word());
     let plain = |name: &str| name.replace('_', "").to_ascii_lowercase();
-    COLLECTIVES.into_iter().find(|collective| plain(collective.name()) == plain(name)).ok_or_else(|| {
-        let known: Vec<_> = COLLECTIVES.iter().map(|collective| collective.name()).collect();
-        format!("one of the collectives {} before `:`, not `{name}`", known.join(", "))
-    })
+    words
+        .into_iter()
+        .find(|word| plain(word) == plain(name))
+        .ok_or_else(|| format!("one of the collectives {} before `:`, not `{name}`", words.join(", ")))
 }
 
 fn parse_word(word: &str) -> Result<&'static str, String> {
-    let word = word.trim();
-    ALGORITHM_WORDS.into_iter().find(|known| known.eq_ignore_ascii_case(word)).ok_or_else(|| {
-        let meant = nearest(word, ALGORITHM_WORDS)
-            .map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"));
-        format!("algorithms out of {}, not `{word}`{meant}", ALGORITHM_WORDS.join(", "))
+    let (word, words) = (word.trim(), Algorithm::ALL.map(|algorithm| algorithm.word()));
+    words.into_iter().find(|known| known.eq_ignore_ascii_case(word)).ok_or_else(|| {
+        let meant =
+            nearest(word, words).map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"));
+        format!("algorithms out of {}, not `{word}`{meant}", words.join(", "))
     })
 }
 
@@ -129,15 +112,15 @@ mod tests {
     fn rules_restrict_what_they_name() {
         let rules = Algorithms::parse("ring,tree;allreduce:^tree").unwrap();
         let all_reduce = ["ring", "tree", "direct"];
-        assert_eq!(rules.restrict(Collective::AllReduce, &all_reduce).unwrap(), ["ring", "direct"]);
+        assert_eq!(rules.restrict("all_reduce", &all_reduce).unwrap(), ["ring", "direct"]);
         // Neither ring nor tree broadcasts here: the general rule is about others.
-        assert_eq!(rules.restrict(Collective::Broadcast, &["chain"]).unwrap(), ["chain"]);
-        assert_eq!(rules.restrict(Collective::Broadcast, &["chain", "ring"]).unwrap(), ["ring"]);
-        assert_eq!(Algorithms::default().restrict(Collective::AllReduce, &all_reduce).unwrap(), all_reduce);
+        assert_eq!(rules.restrict("broadcast", &["chain"]).unwrap(), ["chain"]);
+        assert_eq!(rules.restrict("broadcast", &["chain", "ring"]).unwrap(), ["ring"]);
+        assert_eq!(Algorithms::default().restrict("all_reduce", &all_reduce).unwrap(), all_reduce);
         assert_eq!(Algorithms::parse(&rules.show()), Ok(rules));
 
         let impossible = Algorithms::parse("broadcast:doubling").unwrap();
-        let error = impossible.restrict(Collective::Broadcast, &["chain", "binomial"]).unwrap_err();
+        let error = impossible.restrict("broadcast", &["chain", "binomial"]).unwrap_err();
         assert!(error.to_string().contains("chain, binomial"), "{error}");
     }
 
@@ -148,7 +131,7 @@ mod tests {
             expected.contains("did you mean `tree`") && expected.contains("pipelined_tree"),
             "{expected}"
         );
-        assert!(Algorithms::parse("gather:ring").unwrap_err().contains("broadcast"));
+        assert!(Algorithms::parse("gaffer:ring").unwrap_err().contains("broadcast"));
         assert!(Algorithms::parse("all_reduce:").is_err());
     }
 }

@@ -55,10 +55,10 @@ fn descriptors_left() -> std::io::Result<()> {
 
 /// Blocks all signals in this thread, and so in those that it starts, until dropped: the program's handlers must not
 /// run on our thread, and a peer's death must not raise SIGPIPE in it.
-struct SignalsBlocked(libc::sigset_t);
+pub(crate) struct SignalsBlocked(libc::sigset_t);
 
 impl SignalsBlocked {
-    fn new() -> SignalsBlocked {
+    pub(crate) fn new() -> SignalsBlocked {
         let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: the function initialises the whole set.
         unsafe { libc::sigfillset(all.as_mut_ptr()) };

@@ -4,10 +4,10 @@
 //! Those for several hosts were not measured: there few rounds come first, as the network's latency does. The choice
 //! depends only on what is the same on every rank.
 
-use crate::call::Collective;
+use crate::call::{self, Call};
 use crate::config::Config;
 use crate::error::Result;
-use rccl_schedule::{Algorithm, Layout};
+use rccl_schedule::{Algorithm, Collective, Layout};
 
 /// What the choice depends on besides the call.
 pub(crate) struct Situation {
@@ -25,12 +25,49 @@ impl Situation {
         Situation { ranks: layout.ranks(), hosts, shared: hosts == 1 && shm, eager }
     }
 
-    /// The algorithm for a call of `bytes` bytes.
-    pub fn choose(&self, collective: Collective, bytes: u64) -> Algorithm {
+    /// The algorithm for a call of `bytes` bytes a block.
+    pub fn choose(&self, collective: &Collective, bytes: u64) -> Algorithm {
         match collective {
             Collective::AllReduce => self.all_reduce(bytes),
-            Collective::Broadcast => self.broadcast(bytes),
-            Collective::Barrier => self.all_reduce(0),
+            Collective::Broadcast { .. } => self.broadcast(bytes),
+            Collective::Reduce { .. } => self.reduce(bytes),
+            Collective::AllGather | Collective::ReduceScatter => self.gather_or_scatter_all(bytes),
+            Collective::Gather { .. } | Collective::Scatter { .. } => self.gather_or_scatter(bytes),
+            _ => self.all_to_all(bytes),
+        }
+    }
+
+    fn reduce(&self, bytes: u64) -> Algorithm {
+        let long = if self.shared { 16 << 10 } else { 128 << 10 };
+        match self.ranks {
+            2 if bytes <= long => Algorithm::Direct,
+            2..=8 if bytes > long => Algorithm::ReduceGather,
+            3..=8 if self.shared => Algorithm::Direct,
+            _ if self.shared && bytes > 256 << 10 => Algorithm::ReduceGather,
+            9.. if bytes > long => Algorithm::Chain,
+            _ => Algorithm::Binomial,
+        }
+    }
+
+    fn gather_or_scatter_all(&self, bytes: u64) -> Algorithm {
+        match self.ranks {
+            0..=3 => Algorithm::Direct,
+            4..=8 if self.shared => Algorithm::Direct,
+            _ if bytes <= 4 << 10 => Algorithm::Bruck,
+            _ if self.shared || self.ranks <= 8 => Algorithm::Direct,
+            _ => Algorithm::Ring,
+        }
+    }
+
+    fn gather_or_scatter(&self, bytes: u64) -> Algorithm {
+        if self.ranks > 8 && bytes <= 4 << 10 { Algorithm::Binomial } else { Algorithm::Direct }
+    }
+
+    fn all_to_all(&self, bytes: u64) -> Algorithm {
+        match self.ranks {
+            9.. if bytes <= 512 => Algorithm::Bruck,
+            33.. => Algorithm::Pairwise,
+            _ => Algorithm::Direct,
         }
     }
 
@@ -112,51 +149,46 @@ impl Situation {
     }
 }
 
+/// The bytes of a call that the choice goes by: those of a block, on average where blocks differ; 0 where no rank knows
+/// that.
+pub(crate) fn bytes_of(call: &Call, ranks: u32) -> u64 {
+    use call::Collective::{AllGatherV, ReduceScatterV};
+    match call.collective {
+        collective if collective.varies() => 0,
+        AllGatherV | ReduceScatterV => call.bytes() / u64::from(ranks),
+        _ => call.bytes(),
+    }
+}
+
 /// The algorithms of `collective` that the user allows.
 ///
 /// # Errors
 /// [`Error::InvalidSetting`](crate::Error::InvalidSetting) when `RCCL_ALGO` leaves none.
-pub(crate) fn allowed(config: &Config, collective: Collective) -> Result<Vec<Algorithm>> {
-    let any_root = rccl_schedule::Collective::Broadcast { root: 0 };
-    let schedule =
-        if collective == Collective::Broadcast { any_root } else { rccl_schedule::Collective::AllReduce };
-    let candidates = Algorithm::for_collective(&schedule);
+pub(crate) fn allowed(config: &Config, collective: &Collective) -> Result<Vec<Algorithm>> {
+    let candidates = Algorithm::for_collective(collective);
     let words: Vec<&str> = candidates.iter().map(Algorithm::word).collect();
-    let left = config.algo.restrict(collective, &words)?;
+    let left = config.algo.restrict(collective.word(), &words)?;
     Ok(candidates.iter().copied().filter(|algorithm| left.contains(&algorithm.word())).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ALGORITHM_WORDS;
 
     fn situation(ranks: u32, hosts: u32, shared: bool) -> Situation {
         Situation { ranks, hosts, shared, eager: 8 << 10 }
-    }
-
-    #[test]
-    fn the_setting_knows_every_algorithm_and_no_other() {
-        let broadcast = rccl_schedule::Collective::Broadcast { root: 0 };
-        let mut words: Vec<&str> = Algorithm::for_collective(&rccl_schedule::Collective::AllReduce)
-            .iter()
-            .chain(Algorithm::for_collective(&broadcast))
-            .map(Algorithm::word)
-            .collect();
-        let mut known = ALGORITHM_WORDS.to_vec();
-        words.sort_unstable();
-        known.sort_unstable();
-        assert_eq!(words, known);
     }
 
     /// A link to every rank would make joining slow and ranks large.
     #[test]
     fn a_small_call_of_many_ranks_meets_few() {
         for (ranks, shared) in [(17, true), (256, true), (1000, true), (17, false), (1000, false)] {
-            for collective in [Collective::AllReduce, Collective::Broadcast, Collective::Barrier] {
-                for bytes in [0, 1, 1 << 10] {
-                    let chosen = situation(ranks, 1, shared).choose(collective, bytes);
-                    assert!(!matches!(chosen, Algorithm::Exchange | Algorithm::Direct), "{ranks} {chosen:?}");
+            for collective in Collective::ALL {
+                for bytes in [0, 1, 256] {
+                    let chosen = situation(ranks, 1, shared).choose(&collective, bytes);
+                    let few =
+                        !matches!(chosen, Algorithm::Exchange | Algorithm::Direct | Algorithm::Pairwise);
+                    assert!(few, "{collective} {ranks} {chosen:?}");
                 }
             }
         }
@@ -170,12 +202,12 @@ mod tests {
                 for bytes in
                     (0..34).map(|shift| 1_u64 << shift).flat_map(|bytes| [0, bytes - 1, bytes, bytes + 1])
                 {
-                    for collective in [Collective::AllReduce, Collective::Broadcast, Collective::Barrier] {
-                        let bytes = if collective == Collective::Barrier { 0 } else { bytes };
-                        let chosen = situation.choose(collective, bytes);
+                    for collective in Collective::ALL {
+                        let chosen = situation.choose(&collective, bytes);
                         assert!(
-                            situation.allows(chosen, bytes),
-                            "{chosen} for {collective:?} of {bytes} bytes on {ranks} ranks of {hosts} hosts"
+                            situation.allows(chosen, bytes)
+                                && Algorithm::for_collective(&collective).contains(&chosen),
+                            "{chosen} for {collective} of {bytes} bytes on {ranks} ranks of {hosts} hosts"
                         );
                     }
                 }
@@ -185,7 +217,10 @@ mod tests {
 
     #[test]
     fn hosts_of_several_ranks_reduce_inside_first() {
-        assert_eq!(situation(8, 2, false).choose(Collective::AllReduce, 1 << 20), Algorithm::Hierarchical);
-        assert_eq!(situation(8, 8, false).choose(Collective::AllReduce, 1 << 20), Algorithm::HalvingDoubling);
+        assert_eq!(situation(8, 2, false).choose(&Collective::AllReduce, 1 << 20), Algorithm::Hierarchical);
+        assert_eq!(
+            situation(8, 8, false).choose(&Collective::AllReduce, 1 << 20),
+            Algorithm::HalvingDoubling
+        );
     }
 }

@@ -1,13 +1,12 @@
 //! A program made ready to run: who is met on which edge, in which order.
 
 use super::round;
-use rccl_schedule::{Algorithm, Buffer, Dep, Program, Rank};
+use rccl_schedule::{Buffer, Dep, Program, Rank};
 use std::ops::Range;
 
 /// A program with its edges spelled out. Depends on the shape of a call only, never on its count, so it is made once
 /// and kept.
 pub(crate) struct Plan {
-    pub algorithm: Algorithm,
     pub program: Program,
     /// One per operation of the program.
     pub steps: Vec<Step>,
@@ -46,7 +45,7 @@ pub(crate) struct End {
 }
 
 impl Plan {
-    pub fn new(algorithm: Algorithm, program: Program) -> Plan {
+    pub fn new(program: Program) -> Plan {
         let mut steps = Vec::with_capacity(program.ops.len());
         let mut ends: Vec<End> = Vec::new();
         let mut local_until = 0;
@@ -81,6 +80,6 @@ impl Plan {
         // Sends first: what others wait for leaves before this rank prepares to receive.
         edges.sort_by_key(|edge| !ends[edge[0] as usize].outgoing);
         let one_round = round::is_round(&program);
-        Plan { algorithm, program, steps, ends, edges, peers, local_until, one_round }
+        Plan { program, steps, ends, edges, peers, local_until, one_round }
     }
 }

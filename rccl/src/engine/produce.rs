@@ -16,10 +16,10 @@ impl Run<'_> {
     pub(super) fn produce_local(&mut self, s: usize) -> bool {
         let step = &self.plan.steps[s];
         let allowed = self.allowed(s);
-        let StepState { start, len, moved, .. } = self.state.steps[s];
+        let StepState { own: own_at, store: store_at, len, moved, .. } = self.state.steps[s];
         if let (Some(own), Some(store)) = (step.own, step.store) {
-            let from = at(self.areas, own, start + moved).cast_const();
-            let to = at(self.areas, store, start + moved);
+            let from = at(&self.now.areas, own, own_at + moved).cast_const();
+            let to = at(&self.now.areas, store, store_at + moved);
             if from != to.cast_const() && allowed > moved {
                 // SAFETY: both areas hold the whole call; the dependencies allow this part of the extent.
                 unsafe { std::ptr::copy_nonoverlapping(from, to, (allowed - moved) as usize) };
@@ -34,7 +34,7 @@ impl Run<'_> {
     pub(super) fn produce(&mut self, s: usize) -> Result<bool, Stop> {
         let plan = self.plan;
         let step = &plan.steps[s];
-        let StepState { start, len, moved, .. } = self.state.steps[s];
+        let StepState { own: own_at, len, moved, .. } = self.state.steps[s];
         for end in step.recvs.clone() {
             if !self.find_source(end, len)? {
                 return Ok(false);
@@ -57,20 +57,20 @@ impl Run<'_> {
             return Ok(false);
         }
         if let Some(own) = step.own {
-            let own = at(self.areas, own, start + moved).cast_const();
+            let own = at(&self.now.areas, own, own_at + moved).cast_const();
             self.state.inputs.insert(step.own_at, own);
         }
         if size > 0 && !self.state.outputs.is_empty() {
             let finish = step.finish.then_some(plan.program.ranks);
             let (inputs, outputs) = (&self.state.inputs, &self.state.outputs);
-            let count = (size / self.element) as usize;
-            if self.streaming && step.store.is_some() && outputs.len() == 1 + step.sends.len() {
+            let count = (size / self.now.element) as usize;
+            if self.now.streaming && step.store.is_some() && outputs.len() == 1 + step.sends.len() {
                 // SAFETY: as below.
-                unsafe { self.kernel.run_streaming(inputs, outputs, count, finish) };
+                unsafe { self.now.kernel.run_streaming(inputs, outputs, count, finish) };
             } else {
                 // SAFETY: every input holds `size` readable and every output `size` writable bytes: the links granted
                 // them, and the areas hold the whole call. Ranges coincide or are disjoint, as the validator requires.
-                unsafe { self.kernel.run(inputs, outputs, count, finish) };
+                unsafe { self.now.kernel.run(inputs, outputs, count, finish) };
             }
         }
         self.settle(s, size)?;
@@ -83,18 +83,19 @@ impl Run<'_> {
         let ends = &self.state.ends[step.recvs.clone()];
         let all = |is: fn(&Source) -> bool| ends.iter().all(|end| end.source.as_ref().is_some_and(is));
         if step.store.is_none() {
-            self.chunk
+            self.now.chunk
         } else if all(|source| *source == Source::Copy) {
             COPIED_CHUNK
-        } else if self.streaming && all(|source| matches!(source, Source::Mapped(_))) {
+        } else if self.now.streaming && all(|source| matches!(source, Source::Mapped(_))) {
             STREAMED_CHUNK
         } else {
-            self.chunk
+            self.now.chunk
         }
     }
 
     /// Learns how the message of receiving end `end` comes. `false`: its sender has not opened it yet.
     fn find_source(&mut self, end: usize, len: u64) -> Result<bool, Stop> {
+        let tag = self.tag(end);
         let state = &mut self.state.ends[end];
         if state.source.is_some() {
             return Ok(true);
@@ -106,8 +107,8 @@ impl Run<'_> {
         let incoming =
             link(self.links, peer).incoming(state.message).map_err(|error| Stop::Link { peer, error })?;
         let Some(incoming) = incoming else { return Ok(false) };
-        if incoming.tag != self.tag {
-            return Err(Stop::Foreign { peer, theirs: incoming.tag });
+        if incoming.tag != tag {
+            return Err(Stop::Foreign { peer, outgoing: false, ours: tag, theirs: incoming.tag });
         }
         if let Some(given) = incoming.len.filter(|&given| given != len) {
             return Err(Stop::Length { peer, expected: len, given });
@@ -129,10 +130,10 @@ impl Run<'_> {
     /// A byte stream or a copy between processes, straight into the caller's memory.
     fn read_in_place(&mut self, s: usize, end: usize) -> Result<bool, Stop> {
         let peer = self.plan.ends[end].peer;
-        let StepState { start, moved, .. } = self.state.steps[s];
+        let StepState { store: start, moved, .. } = self.state.steps[s];
         let Some(store) = self.plan.steps[s].store else { return Ok(false) };
         let room = self.allowed(s) - moved;
-        let to = at(self.areas, store, start + moved);
+        let to = at(&self.now.areas, store, start + moved);
         // SAFETY: the area holds the whole call.
         let came = unsafe {
             link(self.links, peer).read(self.state.ends[end].message, moved, to, room.min(1 << 20) as usize)
@@ -198,10 +199,10 @@ impl Run<'_> {
     /// Collects where the next `size` bytes of the value go. `false`: there is no room yet.
     fn find_outputs(&mut self, s: usize, size: u64) -> Result<bool, Stop> {
         let step = &self.plan.steps[s];
-        let StepState { start, moved, outbox, .. } = self.state.steps[s];
+        let StepState { store: start, moved, outbox, .. } = self.state.steps[s];
         self.state.outputs.clear();
         if let Some(store) = step.store {
-            self.state.outputs.push(at(self.areas, store, start + moved));
+            self.state.outputs.push(at(&self.now.areas, store, start + moved));
             // Peers whose memory is mapped get the bytes in the same pass; the others are pumped from `store`.
             for end in step.sends.clone() {
                 if self.state.ends[end].opened

@@ -13,11 +13,12 @@ impl Run<'_> {
     }
 
     fn find_way(&mut self, end: usize) -> Result<Option<Way>, Stop> {
+        let ours = self.tag(end);
         let state = &mut self.state.ends[end];
         let peer = self.plan.ends[end].peer;
         match link(self.links, peer).sink(state.message).map_err(|error| Stop::Link { peer, error })? {
             Sink::Waiting => return Ok(None),
-            Sink::Foreign(theirs) => return Err(Stop::Foreign { peer, theirs }),
+            Sink::Foreign(theirs) => return Err(Stop::Foreign { peer, outgoing: true, ours, theirs }),
             Sink::Pulled => state.way = Some(Way::Pulled),
             Sink::Mapped(base) => state.way = Some(Way::Mapped(base)),
             Sink::Staged => state.way = Some(Way::Staged),
@@ -40,7 +41,7 @@ impl Run<'_> {
             let Some((bytes, available)) = self.value(s, sent, moved) else { break };
             let went = match way {
                 Way::Mapped(base) => {
-                    let size = available.min(self.chunk);
+                    let size = available.min(self.now.chunk);
                     // SAFETY: the peer granted the whole message at `base`.
                     let to = unsafe { base.add(sent as usize) };
                     // SAFETY: `bytes` is this rank's memory, `to` the peer's; the links keep both valid.
@@ -48,7 +49,7 @@ impl Run<'_> {
                     link(self.links, peer).wrote(message, sent + size).map(|()| size)
                 }
                 Way::Staged => {
-                    let size = self.chunk.min(len - sent);
+                    let size = self.now.chunk.min(len - sent);
                     if available < size {
                         break;
                     }
@@ -78,9 +79,11 @@ impl Run<'_> {
     /// As for copying `size` bytes that do not overlap.
     unsafe fn copy(&self, from: *const u8, to: *mut u8, size: u64) {
         // A byte stream may have brought half an element, which the kernel would leave out.
-        if self.streaming && size.is_multiple_of(self.element) {
+        if self.now.streaming && size.is_multiple_of(self.now.element) {
             // SAFETY: the caller's promise.
-            unsafe { self.kernel.run_streaming(&[from], &[to], (size / self.element) as usize, None) };
+            unsafe {
+                self.now.kernel.run_streaming(&[from], &[to], (size / self.now.element) as usize, None)
+            };
         } else {
             // SAFETY: the caller's promise.
             unsafe { std::ptr::copy_nonoverlapping(from, to, size as usize) };
@@ -90,10 +93,10 @@ impl Run<'_> {
     /// Bytes `from..` of step `s`'s value and how many of them lie there in one piece.
     fn value(&self, s: usize, from: u64, moved: u64) -> Option<(*const u8, u64)> {
         let step = &self.plan.steps[s];
-        let StepState { start, outbox, .. } = self.state.steps[s];
-        let stored = if step.recvs.is_empty() { step.own } else { step.store };
+        let StepState { own, store, outbox, .. } = self.state.steps[s];
+        let (stored, start) = if step.recvs.is_empty() { (step.own, own) } else { (step.store, store) };
         if let Some(buffer) = stored {
-            return Some((at(self.areas, buffer, start + from).cast_const(), moved - from));
+            return Some((at(&self.now.areas, buffer, start + from).cast_const(), moved - from));
         }
         let within = from % Pool::BUFFER as u64;
         // SAFETY: `within` is less than the buffer's length.

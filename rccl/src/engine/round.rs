@@ -39,7 +39,7 @@ impl Run<'_> {
         let mut moved = false;
         while let Some(end) = sends.get(round.sent) {
             // SAFETY: the area holds the whole call.
-            let sent = unsafe { link(self.links, end.peer).send_eager(self.tag, input, bytes) };
+            let sent = unsafe { link(self.links, end.peer).send_eager(self.now.tag, input, bytes) };
             if !sent.map_err(|error| Stop::Link { peer: end.peer, error })? {
                 break;
             }
@@ -47,7 +47,7 @@ impl Run<'_> {
             moved = true;
         }
         while let Some(end) = recvs.get(round.opened) {
-            let message = link(self.links, end.peer).open_recv(self.tag, bytes as u64, true, None);
+            let message = link(self.links, end.peer).open_recv(self.now.tag, bytes as u64, true, None);
             let Some(message) = message.map_err(|error| Stop::Link { peer: end.peer, error })? else { break };
             if round.opened == 0 {
                 self.state.messages.clear();
@@ -77,12 +77,12 @@ impl Run<'_> {
                 return Ok((moved, false));
             }
             self.state.inputs.insert(reduce.own_at, own);
-            let count = bytes / self.element as usize;
-            let output = at(self.areas, store, 0);
+            let count = bytes / self.now.element as usize;
+            let output = at(&self.now.areas, store, 0);
             let finish = reduce.finish.then_some(plan.program.ranks);
             // SAFETY: the links keep every message readable until it is released, and the areas hold the whole call;
             // the output is one of the inputs or apart from all.
-            unsafe { self.kernel.run(&self.state.inputs, &[output], count, finish) };
+            unsafe { self.now.kernel.run(&self.state.inputs, &[output], count, finish) };
             round.reduced = true;
             for (end, &message) in recvs.iter().zip(&self.state.messages) {
                 let link = link(self.links, end.peer);
@@ -98,7 +98,7 @@ impl Run<'_> {
 
     #[inline]
     fn input(&self, buffer: Buffer) -> *const u8 {
-        at(self.areas, buffer, 0).cast_const()
+        at(&self.now.areas, buffer, 0).cast_const()
     }
 
     /// The peer's message, once it is here.
@@ -107,8 +107,8 @@ impl Run<'_> {
         let incoming =
             link(self.links, peer).incoming(message).map_err(|error| Stop::Link { peer, error })?;
         let Some(incoming) = incoming else { return Ok(None) };
-        if incoming.tag != self.tag {
-            return Err(Stop::Foreign { peer, theirs: incoming.tag });
+        if incoming.tag != self.now.tag {
+            return Err(Stop::Foreign { peer, outgoing: false, ours: self.now.tag, theirs: incoming.tag });
         }
         match (incoming.source, incoming.len) {
             (Source::Eager(at), Some(len)) if len == bytes as u64 => Ok(Some(at)),

@@ -8,7 +8,9 @@
 //! *outbox* of a few chunks.
 
 use super::Pool;
+use super::lengths::Lengths;
 use super::plan::{End, Plan};
+use crate::element::{DataType, ReduceOp};
 use rccl_kernels::Kernel;
 use rccl_schedule::{Buffer, Dep, Rank};
 use rccl_transport::{Link, LinkError, MessageId, Place, Source, Tag};
@@ -31,7 +33,7 @@ enum Opened {
 /// Why a call cannot go on.
 pub(crate) enum Stop {
     /// The peer is in another call.
-    Foreign { peer: Rank, theirs: Tag },
+    Foreign { peer: Rank, outgoing: bool, ours: Tag, theirs: Tag },
     /// The peer's message has another length although it belongs to the same call.
     Length { peer: Rank, expected: u64, given: u64 },
     /// The link broke.
@@ -48,8 +50,9 @@ pub(crate) struct Area {
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct StepState {
-    /// First byte of the step's extent in every buffer.
-    pub start: u64,
+    /// First byte of the step's extent in the buffer of its local operand, and in the one that stores its value.
+    pub own: u64,
+    pub store: u64,
     pub len: u64,
     /// Bytes of the value that exist.
     pub moved: u64,
@@ -89,21 +92,29 @@ pub(crate) struct State {
     pub inputs: Vec<*const u8>,
     pub outputs: Vec<*mut u8>,
     pub messages: Vec<MessageId>,
+    /// The tag of each end's message, where they differ: messages that have a length of their own carry it there, so
+    /// that both ends compare it.
+    pub tags: Vec<Tag>,
     /// What `steps` and `ends` are bound to: number of the plan, count, bytes of an element.
     bound: Option<(usize, u64, u64)>,
+}
+
+impl State {
+    /// What a plan's number stood for has changed.
+    pub fn forget(&mut self) {
+        self.bound = None;
+    }
 }
 
 // SAFETY: the pointer lists are empty between calls; they only keep their capacity.
 unsafe impl Send for State {}
 
-pub(crate) struct Run<'a> {
-    pub plan: &'a Plan,
-    pub state: &'a mut State,
-    pub links: &'a mut [Option<Box<dyn Link>>],
-    pub pool: &'a mut Pool,
+/// The call that runs, and how far it is.
+pub(crate) struct Now {
     pub kernel: Kernel,
-    pub areas: &'a [Area],
+    pub areas: Vec<Area>,
     pub tag: Tag,
+    /// Bytes of an element.
     pub element: u64,
     /// Most bytes of a chunk: [`CHUNK`], or what a slot of the links holds if that is less.
     pub chunk: u64,
@@ -122,20 +133,51 @@ pub(crate) struct Run<'a> {
     pub rounds: usize,
 }
 
+// SAFETY: the areas are memory of the call, which whoever runs it may use.
+unsafe impl Send for Now {}
+
+impl Now {
+    pub fn new(chunk: u64, shared_copies: bool) -> Now {
+        Now {
+            kernel: Kernel::select(DataType::U8, ReduceOp::Sum),
+            areas: Vec::with_capacity(8),
+            tag: Tag::default(),
+            element: 1,
+            chunk,
+            streaming: false,
+            shared_copies,
+            first: 0,
+            last: 0,
+            unopened: 0,
+            dear_polls: false,
+            rounds: 0,
+        }
+    }
+}
+
+pub(crate) struct Run<'a> {
+    pub plan: &'a Plan,
+    pub state: &'a mut State,
+    pub links: &'a mut [Option<Box<dyn Link>>],
+    pub pool: &'a mut Pool,
+    pub now: &'a mut Now,
+}
+
 impl Run<'_> {
-    /// Binds plan number `number` to `count` elements.
-    pub fn bind(&mut self, number: usize, count: u64, eager: &[u64]) {
-        let State { steps, ends, next, bound, .. } = &mut *self.state;
-        self.first = 0;
-        self.last = self.plan.local_until;
+    /// Binds plan number `number` to blocks of these sizes.
+    pub fn bind(&mut self, number: usize, sizes: &Lengths, eager: &[u64]) {
+        let State { steps, ends, next, bound, tags, .. } = &mut *self.state;
+        self.now.first = 0;
+        self.now.last = self.plan.local_until;
         next.clear();
         next.resize(self.plan.edges.len(), 0);
-        self.unopened = self.plan.ends.len();
-        let key = Some((number, count, self.element));
-        if *bound == key {
+        tags.clear();
+        self.now.unopened = self.plan.ends.len();
+        let key = sizes.equal().map(|count| (number, count, self.now.element));
+        if key.is_some() && *bound == key {
             // The same call again, as in every training loop: only what moved is forgotten.
             for step in steps {
-                *step = StepState { start: step.start, len: step.len, ..StepState::default() };
+                *step = StepState { own: step.own, store: step.store, len: step.len, ..StepState::default() };
             }
             for end in ends {
                 *end = EndState { eager: end.eager, ..EndState::default() };
@@ -145,13 +187,14 @@ impl Run<'_> {
         *bound = key;
         steps.clear();
         ends.clear();
-        let program = &self.plan.program;
-        let grain = program.grain(count);
+        let (program, element) = (&self.plan.program, self.now.element);
         for (op, step) in program.ops.iter().zip(&self.plan.steps) {
-            let range = op.extent.bind(count, grain);
-            let start = range.start * self.element;
-            let len = range.end * self.element - start;
-            steps.push(StepState { start, len, ..StepState::default() });
+            let len = program.len_of(&op.extent, sizes) * element;
+            let offset = |buffer: Option<Buffer>| {
+                buffer.map_or(0, |buffer| program.start_in(buffer, &op.extent, sizes) * element)
+            };
+            let (own, store) = (offset(step.own), offset(step.store));
+            steps.push(StepState { own, store, len, ..StepState::default() });
             for end in &self.plan.ends[step.recvs.start..step.sends.end] {
                 let eager = len <= eager[end.peer as usize];
                 ends.push(EndState { eager, ..EndState::default() });
@@ -159,10 +202,22 @@ impl Run<'_> {
         }
     }
 
+    /// Gives every message of the plan that is bound now a tag of its own: `tag` of an end of so many bytes.
+    pub fn tag_each(&mut self, mut tag: impl FnMut(&End, u64) -> Tag) {
+        let State { steps, tags, .. } = &mut *self.state;
+        tags.extend(self.plan.ends.iter().map(|end| tag(end, steps[end.step as usize].len)));
+    }
+
+    /// The tag of an end's message.
+    #[inline]
+    pub(super) fn tag(&self, end: usize) -> Tag {
+        if self.state.tags.is_empty() { self.now.tag } else { self.state.tags[end] }
+    }
+
     /// Opens what can be opened. `true`: something was.
     #[inline]
     pub fn open(&mut self) -> Result<bool, Stop> {
-        if self.unopened == 0 { Ok(false) } else { self.open_more() }
+        if self.now.unopened == 0 { Ok(false) } else { self.open_more() }
     }
 
     fn open_more(&mut self) -> Result<bool, Stop> {
@@ -174,8 +229,8 @@ impl Run<'_> {
                     break;
                 }
                 self.state.next[edge] += 1;
-                self.unopened -= 1;
-                self.last = self.last.max(plan.ends[end as usize].step as usize + 1);
+                self.now.unopened -= 1;
+                self.now.last = self.now.last.max(plan.ends[end as usize].step as usize + 1);
                 did = true;
             }
         }
@@ -185,30 +240,30 @@ impl Run<'_> {
     /// Moves what can be moved. `true`: something was.
     pub fn advance(&mut self) -> Result<bool, Stop> {
         let mut did = false;
-        for step in self.first..self.last {
+        for step in self.now.first..self.now.last {
             if !self.state.steps[step].ended {
                 did |= self.advance_step(step)?;
             }
         }
-        while self.state.steps.get(self.first).is_some_and(|step| step.ended) {
-            self.first += 1;
+        while self.state.steps.get(self.now.first).is_some_and(|step| step.ended) {
+            self.now.first += 1;
         }
         Ok(did)
     }
 
     /// Whether every step has ended.
     pub fn done(&self) -> bool {
-        self.first == self.plan.steps.len()
+        self.now.first == self.plan.steps.len()
     }
 
     /// Publishes what was announced, and takes in what the peers announced.
     pub fn exchange(&mut self) -> Result<(), Stop> {
-        self.rounds = self.rounds.wrapping_add(1);
-        let waits_for = if self.dear_polls { self.waits_for() } else { None };
+        self.now.rounds = self.now.rounds.wrapping_add(1);
+        let waits_for = if self.now.dear_polls { self.waits_for() } else { None };
         for (i, &peer) in self.plan.peers.iter().enumerate() {
             let link = link(self.links, peer);
-            let polls =
-                waits_for.is_none_or(|awaited| awaited == peer || self.rounds % self.plan.peers.len() == i);
+            let polls = waits_for
+                .is_none_or(|awaited| awaited == peer || self.now.rounds % self.plan.peers.len() == i);
             let done = link.flush().and_then(|()| if polls { link.poll() } else { Ok(()) });
             if let Err(error) = done {
                 self.tolerate(peer, error)?;
@@ -222,7 +277,7 @@ impl Run<'_> {
     fn waits_for(&self) -> Option<Rank> {
         let ends = &self.plan.ends;
         let sending = |(end, state): (&End, &EndState)| end.outgoing && state.opened && !state.closed;
-        let first = self.plan.steps.get(self.first)?;
+        let first = self.plan.steps.get(self.now.first)?;
         if first.recvs.len() != 1 || ends.iter().zip(&self.state.ends).any(sending) {
             return None;
         }
@@ -288,14 +343,15 @@ impl Run<'_> {
     fn open_recv(&mut self, index: usize, whole: bool) -> Result<Opened, LinkError> {
         let end = &self.plan.ends[index];
         let step = &self.plan.steps[end.step as usize];
-        let StepState { start, len, .. } = self.state.steps[end.step as usize];
+        let StepState { store: start, len, .. } = self.state.steps[end.step as usize];
         let eager = self.state.ends[index].eager;
         let plain = step.recvs.len() == 1 && step.own.is_none();
+        let tag = self.tag(index);
         let target = match step.store {
-            Some(store) if plain && whole && !eager => place(self.areas, store, start, len),
+            Some(store) if plain && whole && !eager => place(&self.now.areas, store, start, len),
             _ => None,
         };
-        let message = link(self.links, end.peer).open_recv(self.tag, len, eager, target)?;
+        let message = link(self.links, end.peer).open_recv(tag, len, eager, target)?;
         Ok(message.map_or(Opened::Not, Opened::As))
     }
 
@@ -303,13 +359,14 @@ impl Run<'_> {
         let end = &self.plan.ends[index];
         let s = end.step as usize;
         let step = &self.plan.steps[s];
-        let StepState { start, len, .. } = self.state.steps[s];
+        let StepState { own: start, len, .. } = self.state.steps[s];
         let eager = self.state.ends[index].eager;
+        let tag = self.tag(index);
         // What the sender does not offer, it writes itself in the place that the receiver grants.
-        let push = self.shared_copies && s % 2 == 1;
+        let push = self.now.shared_copies && s % 2 == 1;
         let source = match step.own {
             Some(own) if step.recvs.is_empty() && whole && !self.plan.program.snapshot && !push => {
-                place(self.areas, own, start, len)
+                place(&self.now.areas, own, start, len)
             }
             _ => None,
         };
@@ -320,14 +377,14 @@ impl Run<'_> {
             && let Some(bytes) = self.whole_value(s)
         {
             // SAFETY: the value of `len` bytes exists, in the caller's memory or in the outbox.
-            if unsafe { link(self.links, end.peer).send_eager(self.tag, bytes, len as usize) }? {
+            if unsafe { link(self.links, end.peer).send_eager(tag, bytes, len as usize) }? {
                 return Ok(Opened::Gone);
             }
         }
         if eager {
             return Ok(Opened::Not);
         }
-        let message = link(self.links, end.peer).open_send(self.tag, len, source)?;
+        let message = link(self.links, end.peer).open_send(tag, len, source)?;
         Ok(message.map_or(Opened::Not, Opened::As))
     }
 
@@ -356,16 +413,16 @@ impl Run<'_> {
 
     /// The value of step `s` if all of it lies in one piece of memory now.
     fn whole_value(&mut self, s: usize) -> Option<*const u8> {
-        let StepState { start, len, produced, outbox, .. } = self.state.steps[s];
+        let StepState { own: own_at, store: store_at, len, produced, outbox, .. } = self.state.steps[s];
         let step = &self.plan.steps[s];
         if step.recvs.is_empty() {
-            return step.own.map(|own| at(self.areas, own, start).cast_const());
+            return step.own.map(|own| at(&self.now.areas, own, own_at).cast_const());
         }
         if !produced {
             return None;
         }
         match (step.store, outbox) {
-            (Some(store), _) => Some(at(self.areas, store, start).cast_const()),
+            (Some(store), _) => Some(at(&self.now.areas, store, store_at).cast_const()),
             (None, Some(outbox)) => {
                 debug_assert!(len <= Pool::BUFFER as u64);
                 Some(self.pool.buffer(outbox).cast_const())

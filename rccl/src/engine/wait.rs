@@ -88,33 +88,43 @@ impl Sleeper {
 
     /// Sleeps until a link of `peers` or `bell` is ready, or a nap has passed.
     pub fn sleep(&mut self, links: &mut [Option<Box<dyn Link>>], peers: &[u32], bell: BorrowedFd<'_>) {
-        let mut armed = 0;
-        let mut nothing = true;
+        self.begin();
+        if self.arm(links, peers, bell) {
+            self.nap(None);
+        }
+        Sleeper::disarm(links, peers);
+    }
+
+    /// Forgets the descriptors of the sleep before.
+    pub fn begin(&mut self) {
+        self.fds.clear();
+    }
+
+    /// Adds what some links wait for. `false`: something has arrived, so there is no time to sleep.
+    pub fn arm(&mut self, links: &mut [Option<Box<dyn Link>>], peers: &[u32], bell: BorrowedFd<'_>) -> bool {
         for &peer in peers {
-            armed += 1;
-            if let Some(link) = &mut links[peer as usize]
-                && !link.arm()
-            {
-                nothing = false;
-                break;
+            if links[peer as usize].as_mut().is_some_and(|link| !link.arm()) {
+                return false;
             }
         }
-        if nothing {
-            self.fds.clear();
-            self.add(bell, false);
-            for link in peers.iter().filter_map(|&peer| links[peer as usize].as_ref()) {
-                link.watch(&mut |fd, writable| self.add(fd, writable));
-            }
-            self.nap();
+        self.add(bell, false);
+        for link in peers.iter().filter_map(|&peer| links[peer as usize].as_ref()) {
+            link.watch(&mut |fd, writable| self.add(fd, writable));
         }
-        for &peer in &peers[..armed] {
+        true
+    }
+
+    /// The links' sleep is over.
+    pub fn disarm(links: &mut [Option<Box<dyn Link>>], peers: &[u32]) {
+        for &peer in peers {
             if let Some(link) = &mut links[peer as usize] {
                 link.disarm();
             }
         }
     }
 
-    fn add(&mut self, fd: BorrowedFd<'_>, writable: bool) {
+    /// Adds another descriptor.
+    pub fn add(&mut self, fd: BorrowedFd<'_>, writable: bool) {
         let events = if writable { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN };
         let fd = fd.as_raw_fd();
         // All links in shared memory watch the one bell.
@@ -123,10 +133,13 @@ impl Sleeper {
         }
     }
 
-    fn nap(&mut self) {
+    /// Sleeps until something is ready, a nap has passed, or the deadline has come.
+    pub fn nap(&mut self, deadline: Option<Instant>) {
+        let left =
+            deadline.map_or(NAP, |deadline| deadline.saturating_duration_since(Instant::now()).min(NAP));
         let count = self.fds.len() as libc::nfds_t;
         // SAFETY: the list holds `count` initialised entries. An error (a signal) is a wake-up like any other.
-        unsafe { libc::poll(self.fds.as_mut_ptr(), count, NAP.as_millis() as libc::c_int) };
+        unsafe { libc::poll(self.fds.as_mut_ptr(), count, left.as_millis() as libc::c_int) };
     }
 }
 

@@ -1,0 +1,419 @@
+//! How a task begins: its plan, its memory, its links.
+
+use super::drive::{Outcome, Stage, Watch};
+use super::lengths::Lengths;
+use super::plan::Plan;
+use super::round::Round;
+use super::run::{Area, Run};
+use super::task::{Message, Piece, Task, program_of};
+use super::wait::{Next, Patience};
+use super::{Active, Engine, Reached, Ready, Shape};
+use crate::call::{Call, Collective};
+use crate::control::Control;
+use crate::element::{DataType, ReduceOp};
+use crate::error::{Error, Result};
+use rccl_kernels::{Kernel, Scale};
+use rccl_schedule::{Buffer, Few, Rank};
+use rccl_transport::memory::{Region, RegionTable};
+use rccl_transport::{Kind, Place, Tag};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// Calls of this many bytes write their results past the caches, which they would only sweep clean.
+const STREAMED: u64 = 2 << 20;
+/// How many plans of messages are kept.
+const MESSAGE_PLANS: usize = 64;
+
+impl Engine {
+    /// Begins a task; [`Engine::poll`] goes on with it.
+    ///
+    /// # Safety
+    /// As for [`Engine::execute`], until the task has ended.
+    pub unsafe fn begin(&mut self, task: Task) -> Result<()> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        let begun = match task {
+            Task::Collective { call, sizes, input, output, scale: None } => {
+                self.begin_collective(call, sizes, input.cast_mut(), output)
+            }
+            Task::Collective { call, sizes, input, output, scale: Some(scale) } => {
+                self.begin_scaled(call, sizes, input, output, scale)
+            }
+            Task::Messages(messages) => self.begin_messages(messages),
+            Task::Fused(pieces) => self.begin_fused(pieces),
+        };
+        begun.map_err(|error| {
+            self.control.progress().leave(self.sequence);
+            self.broken_by(error)
+        })
+    }
+
+    #[inline]
+    fn begin_collective(
+        &mut self,
+        call: Call,
+        sizes: Lengths,
+        input: *mut u8,
+        output: *mut u8,
+    ) -> Result<()> {
+        let words = call.pack();
+        self.enter(words);
+        let number = self.plan(&call, words);
+        self.now.tag = Tag { sequence: self.sequence, call: words };
+        self.set_up(number, &call, &sizes, input, output)?;
+        let task = Task::Collective { call, sizes, input, output, scale: None };
+        self.start(Active { call, task, number, stage: Stage::Linking, watch: Watch::new() });
+        Ok(())
+    }
+
+    /// With a copy of the input in which every element is multiplied: the input is the user's.
+    fn begin_scaled(
+        &mut self,
+        call: Call,
+        sizes: Lengths,
+        input: *const u8,
+        output: *mut u8,
+        scale: Scale,
+    ) -> Result<()> {
+        let number = self.find_plan(&call);
+        let count = self.plans[number].plan.program.len_in(Buffer::INPUT, &sizes);
+        let scaled =
+            grow(&mut self.packed[0], &self.regions, count * call.dtype.size() as u64, &self.control)?;
+        // SAFETY: the input holds `count` elements and the region as many; they are apart.
+        unsafe { scale.run(input, scaled, count as usize) };
+        self.begin_collective(call, sizes, scaled, output)
+    }
+
+    /// Counts a collective call and lets the control plane see it.
+    #[inline]
+    fn enter(&mut self, words: [u64; 2]) {
+        self.sequence += 1;
+        self.control.progress().enter(self.sequence, words);
+    }
+
+    /// Small calls one behind the other in each block, as one call.
+    fn begin_fused(&mut self, pieces: Vec<Piece>) -> Result<()> {
+        let mut digest = 0xcbf2_9ce4_8422_2325_u64;
+        for piece in &pieces {
+            let words = piece.call.pack();
+            self.enter(words);
+            for word in words {
+                digest = (digest ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+            }
+        }
+        let Some(first) = pieces.first() else { return Ok(()) };
+        let call = Call { count: pieces.iter().map(|piece| piece.call.count).sum(), ..first.call };
+        let number = self.plan(&call, call.pack());
+        let sizes = Lengths::Equal(call.count);
+        let bytes = |engine: &Engine, buffer| {
+            engine.plans[number].plan.program.len_in(buffer, &sizes) * call.dtype.size() as u64
+        };
+        let (input, output) = (bytes(self, Buffer::INPUT), bytes(self, Buffer::OUTPUT));
+        let input = grow(&mut self.packed[0], &self.regions, input, &self.control)?;
+        let output = grow(&mut self.packed[1], &self.regions, output, &self.control)?;
+        self.pack(number, &pieces, Buffer::INPUT);
+        let all = Call {
+            collective: Collective::Fused,
+            root: Some(pieces.len() as u32),
+            count: digest,
+            ..first.call
+        };
+        self.now.tag = Tag { sequence: self.sequence, call: all.pack() };
+        self.set_up(number, &call, &sizes, input, output)?;
+        let active = Active {
+            call: all,
+            task: Task::Fused(pieces),
+            number,
+            stage: Stage::Linking,
+            watch: Watch::new(),
+        };
+        self.start(active);
+        Ok(())
+    }
+
+    fn begin_messages(&mut self, list: Few<Message>) -> Result<()> {
+        let messages = list.as_slice();
+        let number = self.plan_messages(messages);
+        let Ready { messages: [of_buffer, of_op], .. } = &self.plans[number];
+        let bytes = |message: u32| {
+            let Message { dtype, count, .. } = messages[message as usize];
+            count * dtype.size() as u64
+        };
+        let nothing = Area { base: std::ptr::null_mut(), place: None };
+        let mut areas = std::mem::take(&mut self.now.areas);
+        areas.clear();
+        areas.extend([nothing; 2]);
+        areas.extend(
+            of_buffer.iter().map(|&message| self.area(messages[message as usize].memory, bytes(message))),
+        );
+        // What errors name: the first message.
+        let call = messages
+            .first()
+            .map_or(NO_MESSAGE, |message| call_of(message).seen(message.outgoing, message.peer));
+        let longest = of_op.iter().map(|&message| bytes(message)).max();
+        self.now.areas = areas;
+        self.now.element = 1;
+        self.now.kernel = Kernel::select(DataType::U8, ReduceOp::Sum);
+        self.now.streaming = longest.is_some_and(|longest| longest >= STREAMED);
+        self.now.dear_polls = self.sockets > 1;
+        self.now.rounds = 0;
+        self.start(Active {
+            call,
+            task: Task::Messages(list),
+            number,
+            stage: Stage::Linking,
+            watch: Watch::new(),
+        });
+        Ok(())
+    }
+
+    fn plan_messages(&mut self, messages: &[Message]) -> usize {
+        let same = |ready: &Ready| match &ready.shape {
+            Shape::Messages(shape) => {
+                let mut shape = shape.iter().copied();
+                messages.len() == shape.len()
+                    && messages.iter().all(|m| shape.next() == Some((m.peer, m.outgoing)))
+            }
+            Shape::Collective(..) => false,
+        };
+        if let Some(number) = self.plans.iter().position(same) {
+            return number;
+        }
+        let (program, of_buffer, of_op) = program_of(messages, self.rank, self.layout.ranks());
+        let ready = Ready {
+            shape: Shape::Messages(messages.iter().map(|m| (m.peer, m.outgoing)).collect()),
+            plan: Plan::new(program),
+            messages: [of_buffer, of_op],
+            linked: false,
+        };
+        let mut kept = (0..self.plans.len()).filter(|&i| matches!(self.plans[i].shape, Shape::Messages(_)));
+        match (kept.next(), kept.count() + 1) {
+            (Some(oldest), MESSAGE_PLANS..) => {
+                // Its number gets another meaning.
+                self.plans[oldest] = ready;
+                self.state.forget();
+                oldest
+            }
+            _ => {
+                self.plans.push(ready);
+                self.plans.len() - 1
+            }
+        }
+    }
+
+    /// What a run needs to know of a collective call's memory.
+    #[inline]
+    fn set_up(
+        &mut self,
+        number: usize,
+        call: &Call,
+        sizes: &Lengths,
+        input: *mut u8,
+        output: *mut u8,
+    ) -> Result<()> {
+        let element = call.dtype.size() as u64;
+        let program = &self.plans[number].plan.program;
+        let (read, written) =
+            (program.len_in(Buffer::INPUT, sizes) * element, program.len_in(Buffer::OUTPUT, sizes) * element);
+        let scratch = program.windows.len() - 2;
+        let first = self.area(input, read);
+        let second = if input == output && written <= read { first } else { self.area(output, written) };
+        self.now.areas.clear();
+        self.now.areas.extend([first, second]);
+        for i in 0..scratch {
+            let window = Buffer::scratch(i as u16);
+            let bytes = self.plans[number].plan.program.len_in(window, sizes) * element;
+            if self.scratch.len() <= i {
+                self.scratch.push(None);
+            }
+            grow(&mut self.scratch[i], &self.regions, bytes, &self.control)?;
+            let region = self.scratch[i].as_ref();
+            let area = |region: &Region| Area { base: region.as_ptr(), place: Some(region.place(0)) };
+            self.now.areas.extend(region.map(area));
+        }
+        self.now.kernel = self.kernel(call);
+        self.now.element = element;
+        // A reduction in place has read what it overwrites.
+        self.now.streaming = read.max(written) >= STREAMED && (input != output || call.op.is_none());
+        self.now.dear_polls = self.sockets > 1;
+        self.now.rounds = 0;
+        Ok(())
+    }
+
+    #[inline]
+    fn area(&self, base: *mut u8, bytes: u64) -> Area {
+        if bytes <= self.always_eager {
+            // Every message is eager: nobody needs to find this memory.
+            return Area { base, place: None };
+        }
+        let place = self.regions.lookup(base, bytes as usize).unwrap_or_else(|| Place::at_address(base));
+        Area { base, place: Some(place) }
+    }
+
+    /// Lets a task run if the links to its peers are there, else asks for them.
+    fn start(&mut self, mut active: Active) {
+        if self.plans[active.number].linked {
+            self.run(&mut active);
+        } else {
+            self.control.request_links(&self.missing(active.number));
+            self.sleeper.reserve(self.plans[active.number].plan.peers.len());
+        }
+        self.active = Some(active);
+    }
+
+    fn missing(&self, number: usize) -> Vec<Rank> {
+        let peers = self.plans[number].plan.peers.iter().copied();
+        peers.filter(|&peer| self.links[peer as usize].is_none()).collect()
+    }
+
+    /// Waits until a task that was begun has its links. `Some`: it has ended.
+    pub(super) fn link(&mut self, active: &mut Active) -> Option<Outcome> {
+        let mut patience = Patience::new(self.yields);
+        while matches!(active.stage, Stage::Linking) && !self.take_links(active) {
+            let (Next::Sleep(waited) | Next::Look(waited)) = patience.idle() else { continue };
+            let ended = active.watch.look(&self.control, self.sequence, waited, self.timeout);
+            if ended.is_some() {
+                return ended;
+            }
+            self.sleeper.sleep(&mut self.links, &[], self.control.doorbell().as_fd());
+            self.control.doorbell().silence();
+        }
+        None
+    }
+
+    /// Takes in links that were made; if none is missing now, the task may run.
+    pub(super) fn take_links(&mut self, active: &mut Active) -> bool {
+        for made in self.control.take_links() {
+            let peer = made.peer as usize;
+            self.eager[peer] = made.link.limits().eager as u64;
+            self.unasked[peer] = made.link.limits().unasked as u64;
+            self.sockets += usize::from(made.kind == Kind::Tcp);
+            self.reached.push(Reached { peer: made.peer, kind: made.kind, reason: made.reason });
+            self.links[peer] = Some(made.link);
+        }
+        if !self.missing(active.number).is_empty() {
+            return false;
+        }
+        self.plans[active.number].linked = true;
+        self.now.dear_polls = self.sockets > 1;
+        self.run(active);
+        true
+    }
+
+    #[inline]
+    fn run(&mut self, active: &mut Active) {
+        let Ready { plan, messages: [_, of_op], .. } = &self.plans[active.number];
+        let mut run = Run {
+            plan,
+            state: &mut self.state,
+            links: &mut self.links,
+            pool: &mut self.pool,
+            now: &mut self.now,
+        };
+        let limits = if plan.program.snapshot { &self.unasked } else { &self.eager };
+        active.stage = Stage::Steps;
+        match &active.task {
+            Task::Collective { call, sizes, .. } => {
+                if plan.one_round && call.bytes() <= self.situation.eager {
+                    active.stage = Stage::Round(Round::default(), call.bytes() as usize);
+                    return;
+                }
+                run.bind(active.number, sizes, limits);
+                if call.collective.varies() {
+                    let (tag, element) = (run.now.tag, run.now.element);
+                    run.tag_each(|_, len| Tag { call: [tag.call[0], len / element], ..tag });
+                }
+            }
+            Task::Fused(pieces) => {
+                let count = pieces.iter().map(|piece| piece.call.count).sum();
+                run.bind(active.number, &Lengths::Equal(count), limits);
+            }
+            Task::Messages(messages) => {
+                let messages = messages.as_slice();
+                run.bind(active.number, &sizes_of(messages, of_op), limits);
+                run.tag_each(|end, _| {
+                    let message = &messages[of_op[end.step as usize] as usize];
+                    Tag { sequence: 0, call: call_of(message).pack() }
+                });
+            }
+        }
+    }
+
+    /// Copies the inputs of small calls into the packed memory.
+    fn pack(&mut self, number: usize, pieces: &[Piece], buffer: Buffer) {
+        let Some(packed) = &self.packed[buffer.0 as usize] else { return };
+        let blocks = self.plans[number].plan.program.window(buffer).len() as usize;
+        for (piece, at, stride, bytes) in places(pieces) {
+            for block in 0..blocks {
+                let (own, packed) = (block * bytes, packed.as_ptr().wrapping_add(block * stride + at));
+                let (from, to) = if buffer == Buffer::INPUT {
+                    (piece.input.wrapping_add(own), packed)
+                } else {
+                    (packed.cast_const(), piece.output.wrapping_add(own))
+                };
+                // SAFETY: the user's memory holds all blocks of its call, the packed one those of all calls, and they
+                // are apart.
+                unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
+            }
+        }
+    }
+
+    /// Copies the outputs of small calls to where they are wanted.
+    pub(super) fn unpack(&mut self, active: &Active) {
+        if let Task::Fused(pieces) = &active.task {
+            self.pack(active.number, pieces, Buffer::OUTPUT);
+        }
+    }
+}
+
+/// Each piece with the offset of its part of the first block, the bytes of a packed block, and its own bytes a block.
+fn places(pieces: &[Piece]) -> impl Iterator<Item = (&Piece, usize, usize, usize)> {
+    let stride = pieces.iter().map(|piece| piece.call.bytes()).sum::<u64>() as usize;
+    let mut at = 0;
+    pieces.iter().map(move |piece| {
+        let (here, bytes) = (at, piece.call.bytes() as usize);
+        at += bytes;
+        (piece, here, stride, bytes)
+    })
+}
+
+fn sizes_of(messages: &[Message], of_op: &[u32]) -> Lengths {
+    let bytes = |&message: &u32| {
+        let Message { dtype, count, .. } = messages[message as usize];
+        count * dtype.size() as u64
+    };
+    let first = of_op.first().map_or(0, bytes);
+    if of_op.iter().all(|message| bytes(message) == first) {
+        Lengths::Equal(first)
+    } else {
+        Lengths::Blocks(of_op.iter().map(bytes).collect())
+    }
+}
+
+const NO_MESSAGE: Call =
+    Call { collective: Collective::Send, dtype: DataType::U8, op: None, root: None, count: 0 };
+
+/// A message as the call of its sender.
+fn call_of(message: &Message) -> Call {
+    Call { collective: Collective::Send, dtype: message.dtype, op: None, root: None, count: message.count }
+}
+
+/// Makes memory of the engine's own long enough, and says where it is.
+fn grow(
+    region: &mut Option<Region>,
+    regions: &Arc<RegionTable>,
+    bytes: u64,
+    control: &Control,
+) -> Result<*mut u8> {
+    let bytes = bytes.max(1);
+    if region.as_ref().is_none_or(|region| (region.len() as u64) < bytes) {
+        let larger = regions.alloc((bytes as usize).next_power_of_two()).map_err(|error| Error::System {
+            during: format!("allocating {bytes} bytes of scratch memory for {}", control.me()),
+            source: Arc::new(std::io::Error::other(error)),
+            hint: "free memory, or choose another algorithm with RCCL_ALGO".into(),
+        })?;
+        *region = Some(larger);
+    }
+    Ok(region.as_ref().map_or(std::ptr::null_mut(), Region::as_ptr))
+}

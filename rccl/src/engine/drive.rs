@@ -1,0 +1,143 @@
+//! How a call goes on: round by round on the caller's thread, or a few rounds at a time on whichever thread comes by.
+
+use super::round::Round;
+use super::run::{Run, Stop};
+use super::wait::{Next, Patience, STALL, Sleeper};
+use crate::control::Control;
+use rccl_schedule::Rank;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How far a call is.
+pub(crate) enum Stage {
+    /// The control plane is making links.
+    Linking,
+    /// All in one round.
+    Round(Round, usize),
+    /// Step by step.
+    Steps,
+}
+
+/// How a run ended.
+pub(crate) enum Outcome {
+    Done,
+    /// The communicator failed meanwhile.
+    Failed,
+    TimedOut,
+    Stopped(Stop),
+}
+
+/// The clocks of one call.
+pub(crate) struct Watch {
+    /// When the clock was first read: there was something to wait for.
+    started: Option<Instant>,
+    /// Since when nothing has moved, where that is not [`Patience`]'s to know.
+    idle_since: Option<Instant>,
+    /// After how long without progress the other ranks are asked next.
+    stalled: Duration,
+}
+
+impl Watch {
+    pub fn new() -> Watch {
+        Watch { started: None, idle_since: None, stalled: STALL }
+    }
+
+    /// Something moved.
+    pub fn reset(&mut self) {
+        self.idle_since = None;
+    }
+
+    /// Looks at the control plane and the clock, after `waited` without progress.
+    pub fn look(
+        &mut self,
+        control: &Control,
+        sequence: u32,
+        waited: Duration,
+        timeout: Duration,
+    ) -> Option<Outcome> {
+        if control.failed() {
+            return Some(Outcome::Failed);
+        }
+        control.fetch_regions();
+        if waited >= self.stalled {
+            self.stalled = waited * 2;
+            control.report_stall(sequence);
+        }
+        let elapsed = self.started.get_or_insert_with(Instant::now).elapsed();
+        if elapsed >= timeout {
+            control.report_timeout(sequence, elapsed);
+            return Some(Outcome::TimedOut);
+        }
+        None
+    }
+
+    /// As [`Watch::look`], for who does not count idle rounds.
+    pub fn look_idle(&mut self, control: &Control, sequence: u32, timeout: Duration) -> Option<Outcome> {
+        let waited = self.idle_since.get_or_insert_with(Instant::now).elapsed();
+        self.look(control, sequence, waited, timeout)
+    }
+}
+
+/// Goes one round on: (something moved, all done).
+#[inline]
+pub(crate) fn go(run: &mut Run<'_>, stage: &mut Stage) -> Result<(bool, bool), Stop> {
+    match stage {
+        Stage::Round(round, bytes) => run.step_round(round, *bytes),
+        Stage::Steps => step(run),
+        Stage::Linking => Ok((false, false)),
+    }
+}
+
+/// One round of a program: (something moved, all done).
+pub(super) fn step(run: &mut Run<'_>) -> Result<(bool, bool), Stop> {
+    let opened = run.open()?;
+    run.exchange()?;
+    let moved = run.advance()?;
+    if run.done() {
+        run.flush()?;
+        return Ok((opened || moved, run.drained()));
+    }
+    Ok((opened || moved, false))
+}
+
+/// What a run needs to wait.
+pub(crate) struct Waiting<'a> {
+    pub control: &'a Control,
+    pub sleeper: &'a mut Sleeper,
+    pub patience: Patience,
+    pub timeout: Duration,
+    pub sequence: u32,
+    pub peers: &'a [Rank],
+}
+
+/// Runs to the end on this thread.
+pub(crate) fn drive(
+    run: &mut Run<'_>,
+    stage: &mut Stage,
+    watch: &mut Watch,
+    mut waiting: Waiting<'_>,
+) -> Outcome {
+    loop {
+        match go(run, stage) {
+            Ok((_, true)) => return Outcome::Done,
+            Ok((true, false)) => {
+                waiting.patience.reset();
+                continue;
+            }
+            Ok((false, false)) => {}
+            Err(stop) => return Outcome::Stopped(stop),
+        }
+        let (waited, sleep) = match waiting.patience.idle() {
+            Next::Poll => continue,
+            Next::Look(waited) => (waited, false),
+            Next::Sleep(waited) => (waited, true),
+        };
+        let Waiting { control, sleeper, timeout, sequence, peers, .. } = &mut waiting;
+        if let Some(outcome) = watch.look(control, *sequence, waited, *timeout) {
+            return outcome;
+        }
+        if sleep {
+            sleeper.sleep(run.links, peers, control.doorbell().as_fd());
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! How submitted tasks go on: the queue of a communicator, and whoever comes by to move what is at its head.
+//!
+//! Tasks of one communicator run one after the other, in the order in which they were submitted. A task is moved by the
+//! thread that waits for it, if one does, else by the process's [progress thread](super::background). A blocking call
+//! on a communicator with an empty queue never comes here: it runs on its caller's thread from beginning to end.
+
+use crate::engine::{Engine, Polled, Task};
+use crate::engine::{Next, Patience, Sleeper};
+use crate::error::Result;
+use crate::work::Finish;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A task, and who is told of its end.
+pub(crate) struct Job {
+    pub task: Task,
+    pub end: Arc<dyn Finish>,
+}
+
+/// A communicator's engine and the tasks that wait for it.
+pub(crate) struct Flow {
+    engine: Mutex<Driven>,
+    queue: Mutex<VecDeque<Job>>,
+    /// Tasks that have not ended: those in the queue, and the one that the engine is at.
+    pending: AtomicUsize,
+    /// Threads that move this communicator's tasks because they wait for them.
+    helpers: AtomicUsize,
+}
+
+pub(crate) struct Driven {
+    pub engine: Engine,
+    /// Who is told of the end of the engine's task.
+    end: Option<Arc<dyn Finish>>,
+}
+
+impl Flow {
+    pub fn new(engine: Engine) -> Flow {
+        Flow {
+            engine: Mutex::new(Driven { engine, end: None }),
+            queue: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            helpers: AtomicUsize::new(0),
+        }
+    }
+
+    /// The engine, once nobody else is at it.
+    pub fn engine(&self) -> MutexGuard<'_, Driven> {
+        // A panic inside a call has no broken invariant to hide: the engine marks itself broken on errors.
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a task on this thread, after those that were submitted before.
+    ///
+    /// # Safety
+    /// As for [`Engine::execute`].
+    #[inline]
+    pub unsafe fn execute(&self, task: Task) -> Result<()> {
+        let mut driven = self.engine();
+        while self.pending.load(Ordering::Acquire) > 0 {
+            drop(driven);
+            self.work_off();
+            driven = self.engine();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { driven.engine.execute(task) }
+    }
+
+    /// Puts a task at the end of the queue.
+    ///
+    /// # Safety
+    /// As for [`Engine::begin`], until `end` is told.
+    pub unsafe fn submit(&self, task: Task, end: Arc<dyn Finish>) {
+        self.pending.fetch_add(1, Ordering::Release);
+        self.queue().push_back(Job { task, end });
+    }
+
+    /// Whether tasks have not ended yet.
+    pub fn is_busy(&self) -> bool {
+        self.pending.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether somebody who waits moves the tasks.
+    pub fn is_helped(&self) -> bool {
+        self.helpers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Moves this communicator's tasks until none is left.
+    pub fn work_off(&self) {
+        help(&[self], None, || !self.is_busy());
+    }
+
+    /// Goes one round on with the first task. `true`: something moved.
+    pub fn advance(&self) -> bool {
+        let Ok(mut driven) = self.engine.try_lock() else { return false };
+        let driven = &mut *driven;
+        if !driven.engine.is_active() {
+            let Some(Job { task, end }) = self.queue().pop_front() else { return false };
+            // SAFETY: the promise of whoever submitted it.
+            match unsafe { driven.engine.begin(task) } {
+                Ok(()) => driven.end = Some(end),
+                Err(error) => {
+                    self.finish(&*end, Err(error));
+                    return true;
+                }
+            }
+        }
+        match driven.engine.poll() {
+            Polled::Waits => false,
+            Polled::Moved => true,
+            Polled::Ended(result) => {
+                if let Some(end) = driven.end.take() {
+                    self.finish(&*end, result);
+                }
+                true
+            }
+        }
+    }
+
+    fn finish(&self, end: &dyn Finish, result: Result<()>) {
+        self.pending.fetch_sub(1, Ordering::Release);
+        end.finish(result);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Job>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Moves the tasks of these communicators until `done`, or until the deadline.
+pub(crate) fn help(flows: &[&Flow], deadline: Option<Instant>, done: impl Fn() -> bool) {
+    if done() {
+        return;
+    }
+    for flow in flows {
+        flow.helpers.fetch_add(1, Ordering::Relaxed);
+    }
+    let mut sleeper = Sleeper::default();
+    let mut patience = Patience::new(flows.iter().any(|flow| flow.engine().engine.yields()));
+    while !done() {
+        let moved = flows.iter().fold(false, |moved, flow| flow.advance() || moved);
+        if moved {
+            patience.reset();
+            continue;
+        }
+        let next = patience.idle();
+        if matches!(next, Next::Poll) {
+            continue;
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break;
+        }
+        if matches!(next, Next::Sleep(_)) && !done() {
+            sleep(&mut sleeper, flows, deadline);
+        }
+    }
+    for flow in flows {
+        flow.helpers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Sleeps until one of these communicators can go on, or for a nap. `extra` descriptors wake too.
+pub(crate) fn sleep(sleeper: &mut Sleeper, flows: &[&Flow], deadline: Option<Instant>) {
+    let mut armed = true;
+    for flow in flows {
+        // Somebody else is at it: he has it wake this thread with the end of its task, or not before the nap is over.
+        if let Ok(mut driven) = flow.engine.try_lock() {
+            armed &= driven.engine.arm(sleeper);
+        }
+    }
+    if armed {
+        sleeper.nap(deadline);
+    }
+    sleeper.begin();
+    for flow in flows {
+        if let Ok(mut driven) = flow.engine.try_lock() {
+            driven.engine.disarm();
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Messages between two ranks, alone and in groups.
+
+mod common;
+
+use common::{config, on_ranks};
+use rccl::{Error, Failure, ReduceOp, group};
+use std::time::Duration;
+
+#[test]
+fn messages_arrive_in_order_and_whole() {
+    for transport in ["shm", "tcp"] {
+        on_ranks(3, &config(transport, ""), |comm| {
+            for count in [0_usize, 1, 100, 5000, 1_000_000] {
+                match comm.rank() {
+                    0 => {
+                        for i in 0..5_u32 {
+                            comm.send(&vec![i; count], 1).unwrap();
+                        }
+                    }
+                    1 => {
+                        for i in 0..5_u32 {
+                            let mut x = vec![77; count];
+                            comm.recv(&mut x, 0).unwrap();
+                            assert!(x.iter().all(|&x| x == i), "{count} elements, message {i}");
+                        }
+                    }
+                    // Who is no part of it has nothing to do, and is not behind afterwards.
+                    _ => {}
+                }
+                let mut x = [1_i32];
+                comm.all_reduce(&mut x, ReduceOp::Sum).unwrap();
+                assert_eq!(x, [3]);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_ring_in_a_group_never_waits_for_itself() {
+    for transport in ["shm", "tcp"] {
+        for n in [1, 2, 3, 5] {
+            on_ranks(n, &config(transport, ""), move |comm| {
+                let (rank, n) = (comm.rank(), comm.size());
+                for count in [0_usize, 1, 1000, 100_000, 3_000_000] {
+                    let mine = vec![rank; count];
+                    let mut theirs = vec![u32::MAX; count];
+                    group(|calls| {
+                        calls.send(&comm, &mine, (rank + 1) % n);
+                        calls.recv(&comm, &mut theirs, (rank + n - 1) % n);
+                    })
+                    .unwrap();
+                    assert!(theirs.iter().all(|&x| x == (rank + n - 1) % n), "{count} elements");
+                }
+            });
+        }
+    }
+}
+
+/// All_to_all as users of NCCL write it, with many messages on every edge, of several types, and to the own rank.
+#[test]
+fn many_messages_of_all_kinds_in_one_group() {
+    on_ranks(4, &config("", ""), |comm| {
+        let (rank, n) = (comm.rank(), comm.size());
+        let len = |from: u32, to: u32, i: usize| (from as usize * 31 + to as usize * 7 + i * 13) % 300;
+        let sent: Vec<Vec<f32>> =
+            (0..n * 50).map(|i| vec![(rank * 1000 + i) as f32; len(rank, i % n, (i / n) as usize)]).collect();
+        let mut received: Vec<Vec<f32>> =
+            (0..n * 50).map(|i| vec![-1.0; len(i % n, rank, (i / n) as usize)]).collect();
+        let (bytes, mut other_bytes) = ([rank as u8; 3], [0_u8; 3]);
+        group(|calls| {
+            for (i, (sent, received)) in sent.iter().zip(&mut received).enumerate() {
+                calls.send(&comm, sent, i as u32 % n);
+                calls.recv(&comm, received, i as u32 % n);
+            }
+            calls.send(&comm, &bytes, rank ^ 1);
+            calls.recv(&comm, &mut other_bytes, rank ^ 1);
+        })
+        .unwrap();
+        for (i, received) in received.iter().enumerate() {
+            let from = i as u32 % n;
+            let value = (from * 1000 + (i as u32 / n) * n + rank) as f32;
+            assert!(
+                received.iter().all(|&x| x == value),
+                "message {i} from {from}: {received:?}, not {value}"
+            );
+        }
+        assert_eq!(other_bytes, [(rank ^ 1) as u8; 3]);
+    });
+}
+
+#[test]
+fn collectives_and_messages_mix_in_a_group() {
+    on_ranks(3, &config("", ""), |comm| {
+        let (rank, n) = (comm.rank(), comm.size());
+        let mut small: Vec<Vec<i64>> =
+            (0..20).map(|i| vec![i + i64::from(rank); 1 + i as usize * 3]).collect();
+        let mut large = vec![i64::from(rank); 100_000];
+        let (mine, mut all) = (vec![rank; 5], vec![0; 15]);
+        let (word, mut others) = ([rank], [77_u32]);
+        // Where the messages stand among the collectives does not matter.
+        group(|calls| {
+            if rank == 0 {
+                calls.send(&comm, &word, 1);
+            }
+            for x in &mut small {
+                calls.all_reduce(&comm, x, ReduceOp::Sum);
+            }
+            calls.all_reduce(&comm, &mut large, ReduceOp::Max);
+            if rank == 1 {
+                calls.recv(&comm, &mut others, 0);
+            }
+            calls.all_gather_into(&comm, &mine, &mut all);
+        })
+        .unwrap();
+        for (i, x) in small.iter().enumerate() {
+            assert!(x.iter().all(|&x| x == i as i64 * i64::from(n) + 3), "call {i}: {x:?}");
+        }
+        assert!(large.iter().all(|&x| x == 2));
+        assert_eq!(all, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2]);
+        assert_eq!(others, [if rank == 1 { 0 } else { 77 }]);
+    });
+}
+
+/// Ranks add the communicators in opposite orders.
+#[test]
+fn a_group_on_several_communicators_is_one_submission() {
+    let first = on_two_communicators(|a, b, odd, x, y| {
+        group(|calls| {
+            if odd {
+                calls.all_reduce(b, y, ReduceOp::Sum);
+                calls.all_reduce(a, x, ReduceOp::Sum);
+            } else {
+                calls.all_reduce(a, x, ReduceOp::Sum);
+                calls.all_reduce(b, y, ReduceOp::Sum);
+            }
+        })
+    });
+    assert!(first.iter().all(|&right| right));
+}
+
+fn on_two_communicators(
+    call: fn(&rccl::Communicator, &rccl::Communicator, bool, &mut [u64], &mut [u64]) -> rccl::Result<()>,
+) -> Vec<bool> {
+    let config = config("", "");
+    let id = rccl::UniqueId::create(&config).unwrap();
+    on_ranks(3, &config.clone(), move |a| {
+        let builder = rccl::Communicator::builder().unwrap().config(config.clone());
+        let b = builder.connect(&id, a.rank(), a.size()).unwrap();
+        (0..20).all(|i| {
+            let count = [1, 1000, 200_000][i % 3];
+            let (mut x, mut y) = (vec![1; count], vec![2; count]);
+            call(&a, &b, a.rank() % 2 == 1, &mut x, &mut y).unwrap();
+            x.iter().all(|&x| x == 3) && y.iter().all(|&y| y == 6)
+        })
+    })
+}
+
+#[test]
+fn wrong_messages_are_refused_before_anything_is_sent() {
+    on_ranks(2, &config("shm", ""), |comm| {
+        let rank = comm.rank();
+        let refused = |result: rccl::Result<()>, word: &str| {
+            let error = result.expect_err("refused");
+            assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+            assert!(error.to_string().contains(word), "{error} does not say {word}");
+        };
+        let mut x = [1_u8];
+        refused(comm.send(&x, 2), "rank 2 in a communicator of 2");
+        refused(comm.recv(&mut x, 7), "rank 7");
+        refused(comm.send(&x, rank), "itself");
+        refused(comm.recv(&mut x, rank), "itself");
+        refused(group(|calls| calls.send(&comm, &[1_u8], rank)), "does not receive");
+        refused(group(|calls| calls.recv(&comm, &mut x, rank)), "does not send");
+        let (two, mut three) = ([0_u8; 2], [0_u8; 3]);
+        refused(
+            group(|calls| {
+                calls.send(&comm, &two, rank);
+                calls.recv(&comm, &mut three, rank);
+            }),
+            "x3",
+        );
+        // One wrong call, and none of the group is made.
+        refused(
+            group(|calls| {
+                calls.all_reduce(&comm, &mut x, ReduceOp::Sum);
+                calls.broadcast(&comm, &mut three, 5);
+            }),
+            "root 5",
+        );
+        comm.barrier().unwrap();
+    });
+}
+
+#[test]
+fn a_message_of_another_length_or_type_names_both() {
+    for transport in ["shm", "tcp"] {
+        for large in [1, 100_000_usize] {
+            let errors = on_ranks(3, &config(transport, ""), move |comm| {
+                match comm.rank() {
+                    // A short message may be gone before its receiver looks at it.
+                    0 => drop(comm.send(&vec![1.0_f32; 10 * large], 1)),
+                    1 => drop(comm.recv(&mut vec![0.0_f32; 11 * large], 0).expect_err("the lengths differ")),
+                    _ => {}
+                }
+                comm.barrier()
+            });
+            for error in errors {
+                let error = error.expect_err("the lengths differ");
+                assert!(matches!(error.failure(), Some(Failure::Mismatch { .. })), "{error}");
+                let text = error.to_string();
+                let (sent, received) = (format!("f32 x{} ", 10 * large), format!("f32 x{} ", 11 * large));
+                assert!(text.contains(&sent) && text.contains(&received), "{text}");
+                assert!(text.contains("send") && text.contains("recv"), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_that_nobody_sends_times_out_and_says_whom_it_waited_for() {
+    let mut config = config("", "");
+    config.timeout = Duration::from_millis(700);
+    let errors = on_ranks(3, &config, |comm| match comm.rank() {
+        0 => comm.recv(&mut [0_u8], 2),
+        _ => {
+            std::thread::sleep(Duration::from_millis(1500));
+            comm.barrier()
+        }
+    });
+    for error in errors {
+        let text = error.expect_err("nobody sends").to_string();
+        assert!(text.contains("rank 2") && text.contains("timed out"), "{text}");
+    }
+}
