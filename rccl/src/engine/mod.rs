@@ -337,10 +337,10 @@ impl Engine {
             }
             if started.elapsed() >= stalled {
                 stalled = started.elapsed() * 2;
-                self.control.report_stall(self.sequence);
+                self.control.report_stall(self.sequence, &[]);
             }
             if started.elapsed() >= self.timeout {
-                self.control.report_timeout(self.sequence, started.elapsed());
+                self.control.report_timeout(self.sequence, started.elapsed(), &[]);
                 return Err(self.await_failure(None));
             }
             self.sleeper.sleep(&mut self.links, &[], self.control.doorbell().as_fd());
@@ -353,7 +353,7 @@ impl Engine {
         match stop {
             Stop::Foreign { peer, theirs } => {
                 // What met here may be an echo of an earlier difference: the root compares what all ranks called.
-                self.control.report_stall(self.sequence);
+                self.control.report_stall(self.sequence, &[]);
                 if !self.failed_within(Duration::from_millis(500)) {
                     self.control.report_mismatch(self.sequence, *call, peer, theirs.sequence, theirs.call);
                 }
@@ -486,11 +486,11 @@ fn drive<'a>(
         let sequence = run.tag.sequence;
         if waited >= stalled {
             stalled = waited * 2;
-            control.report_stall(sequence);
+            control.report_stall(sequence, &[]);
         }
         let elapsed = started.get_or_insert_with(Instant::now).elapsed();
         if elapsed >= *timeout {
-            control.report_timeout(sequence, elapsed);
+            control.report_timeout(sequence, elapsed, &[]);
             return Outcome::TimedOut;
         }
         if sleep {
