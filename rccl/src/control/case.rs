@@ -208,18 +208,20 @@ impl Case {
         let stalled = std::mem::take(&mut self.questions.stalled);
         let timeout = self.questions.timeout.take();
 
-        // Point-to-point calls have numbers that say nothing to other ranks.
-        let one_sided = |rank: u32| {
-            let given_up = timeout.as_ref().filter(|(who, ..)| *who == rank).map(|(_, wait, _)| wait);
-            stalled.get(&rank).or(given_up).is_some_and(|wait| !wait.awaited.is_empty())
-        };
-        let known: Vec<(u32, &State)> = (0..)
-            .zip(&self.parts)
-            .filter(|(rank, part)| (part.answered || part.left) && !one_sided(*rank))
-            .map(|(rank, part)| (rank, &part.state))
-            .collect();
-        if let Some(mismatch) = compare::mismatch(&known) {
-            return self.fail(mismatch, roster);
+        // The numbers of calls say something about each other only where all ranks make them.
+        let given_up = timeout.as_ref().map(|(rank, wait, _)| (rank, wait));
+        let (one_sided, collective): (Vec<_>, Vec<_>) =
+            stalled.iter().chain(given_up).partition(|(_, wait)| !wait.awaited.is_empty());
+        if !collective.is_empty() {
+            let comparable = |rank: &u32| !one_sided.iter().any(|(one, _)| *one == rank);
+            let known: Vec<(u32, &State)> = (0..)
+                .zip(&self.parts)
+                .filter(|(rank, part)| (part.answered || part.left) && comparable(rank))
+                .map(|(rank, part)| (rank, &part.state))
+                .collect();
+            if let Some(mismatch) = compare::mismatch(&known) {
+                return self.fail(mismatch, roster);
+            }
         }
         let given_up = timeout.as_ref().map(|(rank, wait, _)| (rank, wait));
         let missed =

@@ -155,6 +155,7 @@ impl Control {
     /// [`Error::InvalidArgument`] when a member does not exist or is there twice, when this rank is none of them, for an
     /// id that is in use, and after [`Control::goodbye`] of all communicators; [`Error::System`] when there is no
     /// descriptor for the doorbell; [`Error::Forked`] in a forked child.
+    #[cfg_attr(not(test), expect(dead_code, reason = "splitting a communicator is to call it"))]
     pub(crate) fn child(&self, id: u64, members: &[u32]) -> Result<Control> {
         let parent = &self.0.shared;
         let process = std::process::id();
@@ -183,6 +184,7 @@ impl Control {
     }
 
     /// This communicator's number in the job: 0 for the world.
+    #[cfg_attr(not(test), expect(dead_code, reason = "splitting a communicator is to call it"))]
     pub(crate) fn id(&self) -> u64 {
         self.0.shared.id
     }

@@ -13,6 +13,7 @@ use crate::bootstrap::rendezvous::{self, Seat};
 use crate::bootstrap::serving::{ConnectionId, Event};
 use crate::error::{Failure, Member};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
@@ -283,15 +284,16 @@ fn case<'a>(
     rank: u32,
     roster: &Roster,
 ) -> Option<(&'a mut Case, u32)> {
-    let id = communicator.id;
-    if !cases.contains_key(&id) {
-        let Some(group) = Group::from_spans(&communicator.members, roster.size()) else {
-            tracing::debug!(rank, "spoke of a communicator of ranks that do not exist");
-            return None;
-        };
-        cases.insert(id, Case::new(id, group));
-    }
-    let case = cases.get_mut(&id)?;
+    let case = match cases.entry(communicator.id) {
+        Entry::Occupied(case) => case.into_mut(),
+        Entry::Vacant(free) => {
+            let Some(group) = Group::from_spans(&communicator.members, roster.size()) else {
+                tracing::debug!(rank, "spoke of a communicator of ranks that do not exist");
+                return None;
+            };
+            free.insert(Case::new(communicator.id, group))
+        }
+    };
     let rank = case.group().inside(rank)?;
     Some((case, rank))
 }

@@ -134,15 +134,35 @@ fn a_point_to_point_call_misses_whom_it_waits_for() {
         }
         ranks[0].progress().enter(4, all_reduce(100).pack());
         ranks[2].progress().enter(6, all_reduce(102).pack());
-        ranks[0].report_timeout(4, Duration::from_secs(3), &[2]);
-        let common = common_failure(&ranks.iter().collect::<Vec<_>>());
-        let missing = CallOf { rank: 2, sequence: 5, call: Some(all_reduce(102)) };
+        ranks[0].report_stall(4, &[2]);
+        let missing = [CallOf { rank: 2, sequence: 5, call: Some(all_reduce(102)) }];
+        until(Duration::from_secs(2), || !ranks[0].waiting_for().is_empty());
+        assert_eq!(ranks[0].waiting_for(), missing);
         let waited = Duration::from_secs(3);
-        // Ranks that are asked about collectives are compared as ever.
-        if !matches!(common, Failure::Mismatch { .. }) {
-            assert_eq!(common, Failure::Timeout { rank: 0, sequence: 4, waited, waiting_for: vec![missing] });
-        }
+        ranks[0].report_timeout(4, waited, &[2]);
+        let failure = failed(ranks);
+        assert_eq!(failure, Failure::Timeout { rank: 0, sequence: 4, waited, waiting_for: missing.into() });
     }
+}
+
+#[test]
+fn a_point_to_point_call_is_compared_with_no_collective() {
+    let mut ranks = job(4);
+    for rank in &ranks {
+        rank.progress().enter(1, all_reduce(u64::from(rank.me().rank / 3)).pack());
+    }
+    ranks[3].report_stall(1, &[2]);
+    ranks[0].report_stall(1, &[]);
+    until(Duration::from_secs(2), || !ranks[3].waiting_for().is_empty());
+    assert!(!ranks.iter().any(Control::failed));
+    // Whoever left is missed, whatever its number was.
+    let gone = ranks.remove(2).me();
+    ranks[2].report_timeout(1, Duration::from_secs(3), &[2]);
+    let failure = failed(&ranks);
+    assert!(
+        matches!(&failure, Failure::PeerLost { member, how, .. } if *member == gone && how.contains("left the job")),
+        "{failure}"
+    );
 }
 
 #[test]
@@ -166,8 +186,7 @@ fn a_lost_rank_fails_exactly_those_that_it_is_in() {
     linked(&c);
 
     // Made later: of the survivors, and with the dead.
-    let survivors = children(&[ranks[0].clone(), ranks[2].clone(), ranks[3].clone()], 4, &[2, 0, 1]);
-    assert!(survivors.iter().all(|child| child.0.shared.group.size() == 3));
+    linked(&children(&ranks, 4, &[3, 0, 2]));
     let with_it = ranks[0].child(5, &[0, 1]).unwrap();
     assert_eq!(as_lost(failed(&[with_it])).0, lost);
 
