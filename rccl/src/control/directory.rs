@@ -42,6 +42,11 @@ pub(crate) struct Left {
 }
 
 impl Directory {
+    /// Whether the rank has left the job.
+    pub(crate) fn closed(&self) -> bool {
+        self.closed
+    }
+
     /// Takes a communicator up; says what has broken it already.
     pub(crate) fn enter(&mut self, shared: &Arc<Shared>) -> Result<Option<Failure>, &'static str> {
         if self.closed {

@@ -112,15 +112,19 @@ impl Station {
             Found::Absent => Standing::Absent,
         }
     }
-    /// As [`Directory::find`], but waits until `deadline` for a communicator that is not there yet.
+    /// As [`Directory::find`], but waits until `deadline`, or until this rank leaves the job, for a communicator that is
+    /// not there yet.
     pub(crate) async fn await_communicator(&self, communicator: u64, deadline: Instant) -> Found {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.directory().find(communicator) {
-                Found::Absent => {}
-                found => return found,
+            let (found, closed) = {
+                let directory = self.directory();
+                (directory.find(communicator), directory.closed())
+            };
+            if closed || !matches!(found, Found::Absent) {
+                return found;
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
                 return Found::Absent;

@@ -99,6 +99,19 @@ fn a_mismatch_names_their_ranks() {
         "mismatch at op #1: rank 0 all_reduce f32 x10 sum; rank 2 all_reduce f32 x11 sum"
     );
     assert!(!ranks.iter().any(Control::failed));
+
+    // Whoever was odd may have returned and left.
+    let mut child = children(&ranks, 6, &[3, 1, 2]);
+    for (rank, count) in child.iter().zip([10, 11, 10]) {
+        rank.progress().enter(1, all_reduce(count).pack());
+    }
+    child[1].progress().leave(1);
+    drop(child.remove(1));
+    child[0].report_stall(1, &[]);
+    assert_eq!(
+        failed(&child).to_string(),
+        "mismatch at op #1: rank 0 all_reduce f32 x10 sum; rank 1 all_reduce f32 x11 sum"
+    );
 }
 
 #[test]
