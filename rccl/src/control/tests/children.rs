@@ -338,17 +338,25 @@ fn a_thousand_in_a_row() {
         let ranks = job_with(3, options);
         linked(&ranks);
         let mut next = 1;
-        let mut some = |count: u64| {
+        let mut some = |count: u64, patient: bool| {
             for _ in 0..count {
                 let child = children(&ranks, next, &[2, 0, 1]);
-                linked(&child);
+                if patient {
+                    linked(&child);
+                } else {
+                    // Dropped somewhere on the way to its links.
+                    child.iter().for_each(|rank| rank.request_links(&[0, 1, 2]));
+                    thread::sleep(Duration::from_micros(next % 40 * 10));
+                }
                 next += 1;
             }
         };
         // More than are remembered, so that memory has reached its size.
-        some(300);
+        some(150, true);
+        some(150, false);
         let before = settled(usize::MAX);
-        some(1000);
+        some(1000, true);
+        some(500, false);
         let after = settled(before.descriptors);
         println!("before {before:?}\nafter  {after:?}");
         assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
