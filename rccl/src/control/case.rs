@@ -11,7 +11,7 @@ use super::shared::WORLD;
 use crate::bootstrap::group::Group;
 use crate::bootstrap::message::{FromRoot, Report, Standing, State};
 use crate::error::{CallOf, Failure, Member};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -59,7 +59,7 @@ struct Questions {
 }
 
 /// What a rank waits in.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Wait {
     sequence: u32,
     /// The ranks that it waits for; empty: all.
@@ -207,26 +207,16 @@ impl Case {
         self.questions.broken = false;
         let stalled = std::mem::take(&mut self.questions.stalled);
         let timeout = self.questions.timeout.take();
-
-        // The numbers of calls say something about each other only where all ranks make them.
-        let given_up = timeout.as_ref().map(|(rank, wait, _)| (rank, wait));
-        let (one_sided, collective): (Vec<_>, Vec<_>) =
-            stalled.iter().chain(given_up).partition(|(_, wait)| !wait.awaited.is_empty());
-        if !collective.is_empty() {
-            let comparable = |rank: &u32| !one_sided.iter().any(|(one, _)| *one == rank);
-            let known: Vec<(u32, &State)> = (0..)
-                .zip(&self.parts)
-                .filter(|(rank, part)| (part.answered || part.left) && comparable(rank))
-                .map(|(rank, part)| (rank, &part.state))
-                .collect();
-            if let Some(mismatch) = compare::mismatch(&known) {
-                return self.fail(mismatch, roster);
-            }
+        // Ranks that wait in the same call get the same answer.
+        let mut waits: BTreeMap<Wait, Vec<u32>> = BTreeMap::new();
+        for (rank, wait) in
+            stalled.into_iter().chain(timeout.iter().map(|(rank, wait, _)| (*rank, wait.clone())))
+        {
+            waits.entry(wait).or_default().push(rank);
         }
-        let given_up = timeout.as_ref().map(|(rank, wait, _)| (rank, wait));
-        let missed =
-            stalled.iter().chain(given_up).find_map(|(&rank, wait)| self.left_in(rank, wait, roster));
-        if let Some(failure) = missed {
+
+        let mismatch = self.mismatch(&waits);
+        if let Some(failure) = mismatch.or_else(|| self.left_in(&waits, roster)) {
             return self.fail(failure, roster);
         }
         if let Some((rank, wait, waited)) = timeout {
@@ -234,38 +224,51 @@ impl Case {
             let failure = Failure::Timeout { rank, sequence: wait.sequence, waited, waiting_for };
             return self.fail(failure, roster);
         }
-        // Ranks that wait in the same call get the same answer.
-        let mut answers: HashMap<Wait, Vec<u32>> = HashMap::new();
-        for (rank, wait) in stalled {
-            answers.entry(wait).or_default().extend(self.group.outside(rank));
-        }
-        for (wait, ranks) in answers {
+        for (wait, ranks) in waits {
             let missing = self.missing(&wait).into_iter().map(|of| (self.member(of.rank, roster), of));
             let answer = FromRoot::Waiting {
                 communicator: self.id,
                 sequence: wait.sequence,
                 missing: missing.collect(),
             };
-            roster.tell_all(ranks, &answer);
+            roster.tell_all(ranks.into_iter().filter_map(|rank| self.group.outside(rank)), &answer);
         }
+    }
+
+    /// Compares what the ranks called, if somebody waits in a call that all are to make: only then do the numbers of
+    /// calls say something about each other.
+    fn mismatch(&self, waits: &BTreeMap<Wait, Vec<u32>>) -> Option<Failure> {
+        let mut comparable = vec![true; self.parts.len()];
+        for &rank in waits.iter().filter(|(wait, _)| !wait.awaited.is_empty()).flat_map(|(_, ranks)| ranks) {
+            comparable[rank as usize] = false;
+        }
+        waits.keys().any(|wait| wait.awaited.is_empty()).then_some(())?;
+        let known: Vec<(u32, &State)> = (0..)
+            .zip(&self.parts)
+            .filter(|(rank, part)| (part.answered || part.left) && comparable[*rank as usize])
+            .map(|(rank, part)| (rank, &part.state))
+            .collect();
+        compare::mismatch(&known)
+    }
+
+    /// The failure of a call that can never end because somebody has left.
+    fn left_in(&self, waits: &BTreeMap<Wait, Vec<u32>>, roster: &Roster) -> Option<Failure> {
+        waits.iter().find_map(|(Wait { sequence, awaited }, ranks)| {
+            let seen_by = *ranks.first()?;
+            if awaited.is_empty() {
+                return (0..self.group.size()).find_map(|peer| self.missed(peer, seen_by, *sequence, roster));
+            }
+            awaited.iter().find_map(|&peer| self.gone(peer, seen_by, *sequence, roster))
+        })
     }
 
     /// The ranks that keep a call waiting, with what each last did.
     fn missing(&self, wait: &Wait) -> Vec<CallOf> {
-        let states = (0..).zip(self.parts.iter().map(|part| &part.state));
         if wait.awaited.is_empty() {
-            return compare::missing(states, wait.sequence);
+            return compare::missing((0..).zip(self.parts.iter().map(|part| &part.state)), wait.sequence);
         }
-        compare::whereabouts(states.filter(|(rank, _)| wait.awaited.contains(rank)))
-    }
-
-    /// The failure of a call that can never end because somebody has left.
-    fn left_in(&self, rank: u32, wait: &Wait, roster: &Roster) -> Option<Failure> {
-        if wait.awaited.is_empty() {
-            return (0..self.group.size()).find_map(|peer| self.missed(peer, rank, wait.sequence, roster));
-        }
-        let mut awaited = wait.awaited.iter().filter(|&&peer| peer < self.group.size());
-        awaited.find_map(|&peer| self.gone(peer, rank, wait.sequence, roster))
+        let awaited = wait.awaited.iter().filter_map(|&rank| Some((rank, self.parts.get(rank as usize)?)));
+        compare::whereabouts(awaited.map(|(rank, part)| (rank, &part.state)))
     }
 
     /// As [`Case::gone`], unless `peer` has entered the call before.
@@ -276,15 +279,24 @@ impl Case {
 
     /// The failure that `peer` has left and is needed in a call, if it has.
     fn gone(&self, peer: u32, seen_by: u32, sequence: u32, roster: &Roster) -> Option<Failure> {
-        let part = &self.parts[peer as usize];
-        let member = self.member(peer, roster);
-        let seen_by = format!("rank {seen_by}");
+        let part = self.parts.get(peer as usize)?;
         if part.left {
-            return Some(left_after(self.id, member, part.state.completed, sequence, seen_by));
+            let last = part.state.completed;
+            return Some(left_after(
+                self.id,
+                self.member(peer, roster),
+                last,
+                sequence,
+                format!("rank {seen_by}"),
+            ));
         }
         // It cannot be asked any more how far it came in this communicator.
-        let left = roster.left(self.group.outside(peer)?);
-        left.then(|| Failure::PeerLost { member, how: "left the job".into(), sequence, seen_by })
+        roster.left(self.group.outside(peer)?).then(|| Failure::PeerLost {
+            member: self.member(peer, roster),
+            how: "left the job".into(),
+            sequence,
+            seen_by: format!("rank {seen_by}"),
+        })
     }
 
     /// Decides on links that broke and whose ends' processes live.
