@@ -16,6 +16,7 @@ use crate::request::Caller;
 use crate::work::Finish;
 use rccl_transport::memory::RegionTable;
 use std::ops::DerefMut;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -40,8 +41,11 @@ pub(crate) struct Shared {
     rank: u32,
     size: u32,
     label: String,
-    control: Control,
+    pub(crate) control: Control,
     regions: Arc<RegionTable>,
+    config: Config,
+    /// How often it was shrunk.
+    pub(crate) shrunk: AtomicU32,
     pub(crate) flow: Flow,
     pub(crate) born: fork::Generation,
 }
@@ -127,9 +131,30 @@ impl Communicator {
         }
         let regions = registered_memory();
         let control = Control::join(meeting, rank, size, JoinOptions::new(config, regions.clone()))?;
-        let engine = Engine::new(control.clone(), regions.clone(), label.clone(), config, rank)?;
+        Communicator::over(control, rank, size, config.clone(), label, regions)
+    }
+
+    fn over(
+        control: Control,
+        rank: u32,
+        size: u32,
+        config: Config,
+        label: String,
+        regions: Arc<RegionTable>,
+    ) -> Result<Communicator> {
+        let engine = Engine::new(control.clone(), regions.clone(), label.clone(), &config, rank)?;
         let (flow, born) = (Flow::new(engine), fork::Generation::now());
-        Ok(Communicator { shared: Arc::new(Shared { rank, size, label, control, regions, flow, born }) })
+        let shrunk = AtomicU32::new(0);
+        let shared = Shared { rank, size, label, control, regions, config, shrunk, flow, born };
+        Ok(Communicator { shared: Arc::new(shared) })
+    }
+
+    /// A communicator of these ranks of this one, in this order; this rank is one of them.
+    pub(crate) fn child(&self, id: u64, members: &[u32], label: String) -> Result<Communicator> {
+        let Shared { control, config, regions, .. } = &*self.shared;
+        let rank = members.iter().position(|&member| member == self.rank()).unwrap_or(0) as u32;
+        let control = control.child(id, members)?;
+        Communicator::over(control, rank, members.len() as u32, config.clone(), label, regions.clone())
     }
 
     /// This process's number, `0..size`.

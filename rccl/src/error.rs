@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// A process of the job, as errors name it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Member {
-    /// Its rank.
+    /// Its rank in the communicator that is spoken of.
     pub rank: u32,
     /// Its host's name.
     pub host: String,
@@ -69,7 +69,8 @@ pub enum Failure {
         member: Member,
         /// What happened to it, as a predicate: "exited without goodbye", "left the job".
         how: String,
-        /// Number of the call in which it was missed, 0 outside of calls.
+        /// Number of the call in which it was missed; 0 outside of calls, and in sub-communicators, whose ranks may be
+        /// in different ones.
         sequence: u32,
         /// Who noticed.
         seen_by: String,
@@ -83,7 +84,8 @@ pub enum Failure {
         sequence: u32,
         /// How long it waited.
         waited: Duration,
-        /// The ranks that have not entered the call, with what each last did.
+        /// The ranks that have not entered the call, with what each last did; of a point-to-point call, those that it
+        /// waits for.
         waiting_for: Vec<CallOf>,
     },
     /// A rank gave up on purpose.

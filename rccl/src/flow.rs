@@ -139,7 +139,10 @@ pub(crate) fn help(flows: &[&Flow], deadline: Option<Instant>, done: impl Fn() -
     let mut sleeper = Sleeper::default();
     let mut patience = Patience::new(flows.iter().any(|flow| flow.engine().engine.yields()));
     while !done() {
-        let moved = flows.iter().fold(false, |moved, flow| flow.advance() || moved);
+        let mut moved = false;
+        for flow in flows {
+            moved |= flow.advance();
+        }
         if moved {
             patience.reset();
             continue;

@@ -19,6 +19,7 @@ mod op;
 mod raw;
 mod request;
 mod scope;
+mod split;
 mod start;
 mod work;
 

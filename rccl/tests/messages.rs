@@ -3,7 +3,7 @@
 mod common;
 
 use common::{config, on_ranks};
-use rccl::{Error, Failure, ReduceOp, group};
+use rccl::{Communicator, Error, Failure, ReduceOp, UniqueId, group};
 use std::time::Duration;
 
 #[test]
@@ -124,35 +124,27 @@ fn collectives_and_messages_mix_in_a_group() {
 /// Ranks add the communicators in opposite orders.
 #[test]
 fn a_group_on_several_communicators_is_one_submission() {
-    let first = on_two_communicators(|a, b, odd, x, y| {
-        group(|calls| {
-            if odd {
-                calls.all_reduce(b, y, ReduceOp::Sum);
-                calls.all_reduce(a, x, ReduceOp::Sum);
-            } else {
-                calls.all_reduce(a, x, ReduceOp::Sum);
-                calls.all_reduce(b, y, ReduceOp::Sum);
-            }
-        })
-    });
-    assert!(first.iter().all(|&right| right));
-}
-
-fn on_two_communicators(
-    call: fn(&rccl::Communicator, &rccl::Communicator, bool, &mut [u64], &mut [u64]) -> rccl::Result<()>,
-) -> Vec<bool> {
     let config = config("", "");
-    let id = rccl::UniqueId::create(&config).unwrap();
+    let id = UniqueId::create(&config).unwrap();
     on_ranks(3, &config.clone(), move |a| {
-        let builder = rccl::Communicator::builder().unwrap().config(config.clone());
-        let b = builder.connect(&id, a.rank(), a.size()).unwrap();
-        (0..20).all(|i| {
+        let b = Communicator::builder().unwrap().config(config.clone());
+        let b = b.connect(&id, a.rank(), a.size()).unwrap();
+        for i in 0..20 {
             let count = [1, 1000, 200_000][i % 3];
-            let (mut x, mut y) = (vec![1; count], vec![2; count]);
-            call(&a, &b, a.rank() % 2 == 1, &mut x, &mut y).unwrap();
-            x.iter().all(|&x| x == 3) && y.iter().all(|&y| y == 6)
-        })
-    })
+            let (mut x, mut y) = (vec![1_u64; count], vec![2_u64; count]);
+            group(|calls| {
+                if a.rank() % 2 == 1 {
+                    calls.all_reduce(&b, &mut y, ReduceOp::Sum);
+                    calls.all_reduce(&a, &mut x, ReduceOp::Sum);
+                } else {
+                    calls.all_reduce(&a, &mut x, ReduceOp::Sum);
+                    calls.all_reduce(&b, &mut y, ReduceOp::Sum);
+                }
+            })
+            .unwrap();
+            assert!(x.iter().all(|&x| x == 3) && y.iter().all(|&y| y == 6), "call {i}");
+        }
+    });
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub struct Explained<'a> {
 }
 
 impl Program {
-    /// Prints as the program itself does, with the element ranges of a call of `count` elements.
+    /// Prints as the program itself does, with the element ranges of a call with `count` elements a block.
     pub fn explain(&self, count: u64) -> Explained<'_> {
         Explained { program: self, count }
     }
@@ -45,21 +45,25 @@ impl fmt::Display for Explained<'_> {
 fn write_program(f: &mut fmt::Formatter<'_>, program: &Program, count: Option<u64>) -> fmt::Result {
     let plural = |number: u32| if number == 1 { "" } else { "s" };
     write!(f, "rank {} of {}, {} part{}", program.rank, program.ranks, program.parts, plural(program.parts))?;
-    if program.scratch > 0 {
-        write!(f, ", {} scratch buffer{}", program.scratch, plural(program.scratch.into()))?;
+    if program.blocks > 1 {
+        write!(f, " in each of {} blocks", program.blocks)?;
+    }
+    let scratch = program.windows.len() as u32 - 2;
+    if scratch > 0 {
+        write!(f, ", {scratch} scratch buffer{}", plural(scratch))?;
     }
     if program.snapshot {
         f.write_str(", sends are snapshots")?;
     }
     if let Some(count) = count {
-        write!(f, ", {count} elements")?;
+        write!(f, ", {count} elements{}", if program.blocks > 1 { " a block" } else { "" })?;
     }
     writeln!(f)?;
     let width = program.ops.len().saturating_sub(1).to_string().len();
     let extents: Vec<String> = program
         .ops
         .iter()
-        .map(|op| match count.map(|count| op.extent.bind(count, program.grain(count))) {
+        .map(|op| match count.map(|count| program.elements(&op.extent, &count)) {
             Some(elements) => format!("{} {}..{}", op.extent, elements.start, elements.end),
             None => op.extent.to_string(),
         })
@@ -159,6 +163,16 @@ mod tests {
                     #5  [2/4]  recv 2 -> out\n\
                     #6  [3/4]  recv 3 -> out\n";
         assert_eq!(direct.to_string(), text);
+    }
+
+    #[test]
+    fn blocks_are_told_from_parts() {
+        let ring = program(Algorithm::Ring, &Collective::ReduceScatter, 0, &Layout::one_host(3), 1);
+        let text = "rank 0 of 3, 1 part in each of 3 blocks, 1 scratch buffer, 5 elements a block\n\
+                    #0  [2/3] 10..15  in -> send 1\n\
+                    #1  [1/3] 5..10   recv 2 + in -> scratch0, send 1\n\
+                    #2  [0/3] 0..5    recv 2 + in -> out; finish\n";
+        assert_eq!(ring.explain(5).to_string(), text);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! rank's [`Program`], a list of one small operation. No I/O, no clock, no unsafe code.
 //!
 //! - [`Op`] is that operation, and says what who runs it must keep to.
+//! - [`Collective`] says what the ranks compute, and [`vector`] how their buffers show the elements of a call.
 //! - [`algorithm`] compares the algorithms: steps, bytes, sources. [`program()`] and [`programs`] make programs.
 //! - [`validate`](mod@validate) proves programs right for every interleaving that links and engine allow, and says how.
 //! - [`explain`] prints them.
@@ -17,11 +18,15 @@
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
+pub mod collective;
 pub mod explain;
 pub mod program;
 pub mod validate;
+pub mod vector;
 
-pub use algorithm::{Algorithm, Collective, UnknownAlgorithm, program, programs};
+pub use algorithm::{Algorithm, UnknownAlgorithm, program, programs};
+pub use collective::Collective;
 pub use explain::Explained;
 pub use program::{Buffer, Dep, Extent, Few, Layout, Op, Program, Rank, grain};
 pub use validate::{Fault, Model, Validator, Violation, Wait, validate};
+pub use vector::{Sizes, Window};

@@ -17,7 +17,11 @@
 //! rank**, this rank's own operand standing in the place of its rank. Several sources make an n-way reduction one
 //! pass over memory, several targets make a fan-out.
 
+use std::ops::Range;
 use std::sync::Arc;
+
+use crate::collective::Collective;
+use crate::vector::{Sizes, Window};
 
 /// A process's number in its communicator, `0..ranks`.
 pub type Rank = u32;
@@ -68,12 +72,9 @@ impl<T> FromIterator<T> for Few<T> {
     }
 }
 
-/// A buffer of the call's table.
-///
-/// Every buffer of a program spans the whole call, `count` elements, so an element has the same index in each of
-/// them. Scratch buffers belong to the engine; there are [`Program::scratch`] of them.
+/// A buffer of the call's table: a [`Window`] on the call's vector. Scratch buffers belong to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Buffer(pub u8);
+pub struct Buffer(pub u16);
 
 impl Buffer {
     /// What the user passed to be read. Aliases [`Buffer::OUTPUT`] when the call is in place.
@@ -81,16 +82,19 @@ impl Buffer {
     /// Where the user wants the result.
     pub const OUTPUT: Buffer = Buffer(1);
     /// The `i`-th scratch buffer of the engine.
-    pub const fn scratch(i: u8) -> Buffer {
+    pub const fn scratch(i: u16) -> Buffer {
         Buffer(2 + i)
     }
 }
 
-/// A range of a call's elements as a fraction of its count: elements `[at(lo), at(hi))` with
-/// `at(i) = ⌊count · i / of⌋` rounded down to the program's grain, and `at(of) = count`.
+/// A range of a call's vector: parts `lo..hi` of `of` equal parts.
+///
+/// Where the vector has several blocks, `of` is a multiple of their number (or the extent is [`Extent::ALL`]), so that
+/// every block is cut into `of / blocks` parts of its own. Inside a block of `size` elements part `i` of `m` begins at
+/// `⌊size · i / m⌋`, rounded down to the block's [`grain`].
 ///
 /// Fractions nest: part `j` of `m` of part `i` of `n` is part `i·m + j` of `n·m`, with the very same bounds, which is
-/// why the rounding depends on the program ([`Program::grain`]) and never on `of`.
+/// why the rounding depends on the program and never on `of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Extent {
     /// First part.
@@ -102,7 +106,7 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// The whole call.
+    /// The whole vector.
     pub const ALL: Extent = Extent { lo: 0, hi: 1, of: 1 };
 
     /// Part `i` of `of` equal parts.
@@ -112,23 +116,6 @@ impl Extent {
     /// Parts `lo..hi` of `of` equal parts.
     pub const fn parts(lo: u32, hi: u32, of: u32) -> Extent {
         Extent { lo, hi, of }
-    }
-    /// The element range for a call of `count` elements.
-    #[inline]
-    pub fn bind(&self, count: u64, grain: u64) -> std::ops::Range<u64> {
-        bound(count, self.lo, self.of, grain)..bound(count, self.hi, self.of, grain)
-    }
-}
-
-#[inline]
-fn bound(count: u64, i: u32, of: u32, grain: u64) -> u64 {
-    if i == 0 {
-        0
-    } else if i == of {
-        count
-    } else {
-        let exact = (u128::from(count) * u128::from(i) / u128::from(of)) as u64;
-        exact & !(grain - 1)
     }
 }
 
@@ -171,8 +158,8 @@ pub struct Op {
     /// Which of several parallel edges between two ranks the messages use.
     pub channel: u8,
     /// The value holds every contribution now, and what an operator does last (the division of avg) is applied.
-    /// Set exactly once on every path from the inputs to an output of a reduction; never in a broadcast, which has no
-    /// operator.
+    /// Set exactly once on every path from the inputs to an output of a reduction; never where nothing
+    /// is reduced.
     pub finish: bool,
     /// What must come first.
     pub after: Few<Dep>,
@@ -253,10 +240,12 @@ pub struct Program {
     pub rank: Rank,
     /// Ranks in the communicator.
     pub ranks: u32,
-    /// The finest number of parts that any rank's program of this algorithm cuts the call into; the same on every rank.
+    /// How many blocks the call's vector has; the same on every rank.
+    pub blocks: u32,
+    /// The finest number of parts that any rank's program of this algorithm cuts a block into; the same on every rank.
     pub parts: u32,
-    /// How many scratch buffers of `count` elements the operations use.
-    pub scratch: u8,
+    /// What the buffers show of the vector: input, output, then scratch.
+    pub windows: Vec<Window>,
     /// The program is right only if a send takes its snapshot of the source before its receiver is waited for, so the
     /// engine must stage every message (true of in-place exchanges, which fail on memory that the peer reads late).
     pub snapshot: bool,
@@ -265,27 +254,83 @@ pub struct Program {
 }
 
 impl Program {
-    /// An empty program.
-    pub fn new(rank: Rank, ranks: u32, parts: u32) -> Program {
-        Program { rank, ranks, parts, scratch: 0, snapshot: false, ops: Vec::new() }
+    /// An empty program of `rank` for `collective`, with blocks that are cut into up to `parts` parts.
+    pub fn new(collective: &Collective, rank: Rank, ranks: u32, parts: u32) -> Program {
+        Program {
+            rank,
+            ranks,
+            blocks: collective.blocks(ranks),
+            parts,
+            windows: vec![collective.input(rank, ranks), collective.output(rank, ranks)],
+            snapshot: false,
+            ops: Vec::new(),
+        }
     }
     /// Appends an operation and returns its index.
     pub fn push(&mut self, op: Op) -> u32 {
         self.ops.push(op);
         (self.ops.len() - 1) as u32
     }
-    /// Bounds of [`Extent`] are rounded down to a multiple of this power of two, so that no two ranks write one cache
-    /// line when parts are large enough for that to matter.
+    /// Adds a scratch buffer that holds what `window` shows.
+    pub fn scratch(&mut self, window: Window) -> Buffer {
+        self.windows.push(window);
+        Buffer((self.windows.len() - 1) as u16)
+    }
+    /// What a buffer shows of the vector.
+    pub fn window(&self, buffer: Buffer) -> &Window {
+        &self.windows[buffer.0 as usize]
+    }
+    /// How many elements `extent` covers.
     #[inline]
-    pub fn grain(&self, count: u64) -> u64 {
-        grain(count, self.parts)
+    pub fn len_of(&self, extent: &Extent, sizes: &(impl Sizes + ?Sized)) -> u64 {
+        let (from, to) = (self.cut(extent.lo, extent.of, sizes), self.cut(extent.hi, extent.of, sizes));
+        if from.0 == to.0 { to.1 - from.1 } else { sizes.sum(from.0, to.0) + to.1 - from.1 }
+    }
+    /// Index of the first element of `extent` in a buffer whose window shows it.
+    #[inline]
+    pub fn start_in(&self, buffer: Buffer, extent: &Extent, sizes: &(impl Sizes + ?Sized)) -> u64 {
+        let (block, within) = self.cut(extent.lo, extent.of, sizes);
+        let window = self.window(buffer);
+        window.position(block).map_or(0, |position| sizes.before(window, position)) + within
+    }
+    /// How many elements a buffer holds.
+    pub fn len_in(&self, buffer: Buffer, sizes: &(impl Sizes + ?Sized)) -> u64 {
+        let window = self.window(buffer);
+        sizes.before(window, window.len())
+    }
+    /// The elements of `extent`, counted from the start of the vector.
+    pub fn elements(&self, extent: &Extent, sizes: &(impl Sizes + ?Sized)) -> Range<u64> {
+        let at = |i: u32| {
+            let (block, within) = self.cut(i, extent.of, sizes);
+            sizes.sum(0, block) + within
+        };
+        at(extent.lo)..at(extent.hi)
+    }
+
+    /// Where bound `i` of `of` lies: the block, and the element in it.
+    #[inline]
+    fn cut(&self, i: u32, of: u32, sizes: &(impl Sizes + ?Sized)) -> (u32, u64) {
+        if i == 0 {
+            return (0, 0);
+        } else if i == of {
+            return (self.blocks, 0);
+        }
+        let parts = of / self.blocks;
+        let (block, part) = (i / parts, i % parts);
+        if part == 0 {
+            return (block, 0);
+        }
+        let size = sizes.of(block);
+        let exact = (u128::from(size) * u128::from(part) / u128::from(parts)) as u64;
+        (block, exact & !(grain(size, self.parts) - 1))
     }
 }
 
-/// See [`Program::grain`].
+/// What bounds inside a block of `size` elements are rounded down to a multiple of, when it is cut into up to `parts`
+/// parts: a power of two, so that no two ranks write one cache line when parts are large enough for that to matter.
 #[inline]
-pub fn grain(count: u64, parts: u32) -> u64 {
-    if count >= u64::from(parts) * 256 { 64 } else { 1 }
+pub fn grain(size: u64, parts: u32) -> u64 {
+    if size >= u64::from(parts) * 256 { 64 } else { 1 }
 }
 
 /// Where the ranks live: `host[r]` is the index of rank `r`'s host, hosts numbered by their lowest rank.

@@ -8,7 +8,8 @@ use interpreter::{Call, run};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rccl_schedule::{
-    Algorithm, Buffer, Collective, Dep, Extent, Fault, Few, Layout, Model, Op, Program, programs, validate,
+    Algorithm, Buffer, Collective, Dep, Extent, Fault, Few, Layout, Model, Op, Program, Validator, Violation,
+    Window, programs, validate,
 };
 
 /// Good programs, what they compute, and the link model that they are for.
@@ -16,17 +17,16 @@ fn good(rng: &mut StdRng) -> (Vec<Program>, Collective, Model, bool, String) {
     let ranks = rng.random_range(2..=5);
     let layout = Layout { host: (0..ranks).map(|r| r % [1, 2, 3][rng_index(rng, 3)].min(ranks)).collect() };
     let layout = Layout { host: numbered(&layout.host) };
-    let collective = if rng.random_ratio(2, 3) {
-        Collective::AllReduce
-    } else {
-        Collective::Broadcast { root: rng.random_range(0..ranks) }
+    let collective = match rng.random_range(0..10) {
+        0 | 1 => Collective::AllReduce,
+        other => Collective::ALL[other - 2].with_root(rng.random_range(0..ranks)),
     };
     let algorithms = Algorithm::for_collective(&collective);
     let algorithm = algorithms[rng_index(rng, algorithms.len())];
     let programs = programs(algorithm, &collective, &layout, rng.random_range(1..=2));
     let buffered = programs[0].snapshot || rng.random_ratio(1, 3);
     let model = if buffered { Model::Snapshot { slots: rng.random_range(1..=3) } } else { Model::Shared };
-    let in_place = rng.random();
+    let in_place = collective.has_in_place_form() && rng.random();
     let name = format!("{algorithm}, {collective}, {ranks} ranks, {model:?}, in place {in_place}");
     (programs, collective, model, in_place, name)
 }
@@ -54,7 +54,7 @@ fn mutate(programs: &mut [Program], rng: &mut StdRng) -> String {
     let everywhere = rng.random_ratio(1, 4);
     let victim = rng_index(rng, programs.len());
     let at = rng_index(rng, programs[victim].ops.len());
-    let kind = rng.random_range(0..14);
+    let kind = rng.random_range(0..16);
     let seed: u64 = rng.random();
     for (rank, program) in programs.iter_mut().enumerate() {
         if (everywhere || rank == victim) && at < program.ops.len() {
@@ -69,7 +69,7 @@ fn mutate(programs: &mut [Program], rng: &mut StdRng) -> String {
 
 fn change(program: &mut Program, at: usize, kind: u32, rng: &mut StdRng) {
     let ranks = program.ranks;
-    let number = program.ops.len();
+    let (number, buffers) = (program.ops.len(), program.windows.len() as u16);
     let ops = &mut program.ops;
     match kind {
         // Drop the operation, and what is after it then is not.
@@ -131,8 +131,8 @@ fn change(program: &mut Program, at: usize, kind: u32, rng: &mut StdRng) {
         }
         7 => ops[at].finish = !ops[at].finish,
         // Other buffers.
-        8 => ops[at].reduce_with = Some(Buffer(rng.random_range(0..2 + program.scratch.max(1)))),
-        9 => ops[at].copy_to = Some(Buffer(rng.random_range(1..2 + program.scratch.max(1)))),
+        8 => ops[at].reduce_with = Some(Buffer(rng.random_range(0..buffers.max(3)))),
+        9 => ops[at].copy_to = Some(Buffer(rng.random_range(1..buffers.max(3)))),
         10 => {
             let op = &mut ops[at];
             if rng.random() { op.copy_to = None } else { op.reduce_with = None }
@@ -148,6 +148,28 @@ fn change(program: &mut Program, at: usize, kind: u32, rng: &mut StdRng) {
             let op = ops[at].clone();
             ops.push(op);
         }
+        // Another block, of one end or (changed on all ranks) of both.
+        13 => {
+            let e = &mut ops[at].extent;
+            let block = if e.of >= program.blocks { e.of / program.blocks } else { 0 };
+            let shift = rng.random_range(1..=program.blocks) * block;
+            if e.hi + shift <= e.of {
+                (e.lo, e.hi) = (e.lo + shift, e.hi + shift);
+            } else if let Some(lo) = e.lo.checked_sub(shift) {
+                (e.lo, e.hi) = (lo, e.hi - shift);
+            }
+        }
+        // A buffer that shows other blocks: one less, one more, others.
+        14 => {
+            let window = &mut program.windows[rng.random_range(0..buffers as usize)];
+            let blocks = (0..window.len()).map(|position| window.at(position));
+            *window = match rng.random_range(0..4) {
+                0 => Window::of(blocks.skip(1)),
+                1 => Window::of(blocks.chain([rng.random_range(0..program.blocks)])),
+                2 => Window::of(blocks.map(|block| (block + 1) % program.blocks)),
+                _ => Window::blocks(0, program.blocks),
+            };
+        }
         // A promise taken back, a channel changed, a wait prolonged.
         _ => match rng.random_range(0..3) {
             0 => program.snapshot = false,
@@ -159,8 +181,27 @@ fn change(program: &mut Program, at: usize, kind: u32, rng: &mut StdRng) {
 
 fn calls(programs: &[Program], collective: Collective, model: Model, in_place: bool) -> Vec<Call> {
     let slots = if let Model::Snapshot { slots } = model { Some(slots) } else { None };
-    let count = 2 * u64::from(programs[0].parts).max(2) + 1;
-    [1, 2, 64].map(|chunk| Call { collective, count, chunk, slots, in_place }).to_vec()
+    let blocks = programs[0].blocks;
+    let size = 2 * u64::from(programs[0].parts).max(2) + 1;
+    let alike = if blocks == 1 { vec![size] } else { vec![2; blocks as usize] };
+    let any =
+        (0..u64::from(blocks)).map(|block| if blocks == 1 { size } else { (block * 5 + 3) % 4 }).collect();
+    [(1, &alike), (2, &any), (64, &alike)]
+        .map(|(chunk, sizes)| Call { collective, sizes: sizes.clone(), chunk, slots, in_place })
+        .to_vec()
+}
+
+/// Values and races once, progress for each of the calls.
+fn prove(
+    programs: &[Program],
+    collective: &Collective,
+    calls: &[Call],
+    model: Model,
+    in_place: bool,
+) -> Result<(), Violation> {
+    let proof = Validator::new(programs)?;
+    proof.values(collective, model, in_place)?;
+    calls.iter().try_for_each(|call| proof.progress(&call.sizes[..], call.chunk, model))
 }
 
 #[test]
@@ -177,9 +218,7 @@ fn a_thousand_mutants_are_rejected_or_right() {
             change = mutate(&mut programs, &mut rng);
         }
         let calls = calls(&programs, collective, model, in_place);
-        let verdict = calls
-            .iter()
-            .try_for_each(|call| validate(&programs, &collective, call.count, call.chunk, model, in_place));
+        let verdict = prove(&programs, &collective, &calls, model, in_place);
         match verdict {
             Err(violation) => {
                 rejected += 1;
@@ -191,7 +230,7 @@ fn a_thousand_mutants_are_rejected_or_right() {
             Ok(()) => {
                 accepted += 1;
                 for (i, call) in (0..).zip(calls.iter().cycle().take(24)) {
-                    if let Err(what) = run(&programs, *call, seed * 1000 + i) {
+                    if let Err(what) = run(&programs, call, seed * 1000 + i) {
                         let listing: String = programs.iter().map(Program::to_string).collect();
                         panic!(
                             "mutant {seed} ({name}; {change}) was accepted, but {what} in run {i}, {call:?}\n{listing}"
@@ -210,12 +249,13 @@ fn a_thousand_mutants_are_rejected_or_right() {
 
 #[test]
 fn good_programs_survive_adversarial_executions() {
-    for seed in 0..150 {
+    for seed in 0..300 {
         let mut rng = StdRng::seed_from_u64(seed);
         let (programs, collective, model, in_place, name) = good(&mut rng);
-        for (i, call) in (0..).zip(calls(&programs, collective, model, in_place)) {
-            validate(&programs, &collective, call.count, call.chunk, model, in_place)
-                .unwrap_or_else(|violation| panic!("{name}: {violation}"));
+        let calls = calls(&programs, collective, model, in_place);
+        prove(&programs, &collective, &calls, model, in_place)
+            .unwrap_or_else(|violation| panic!("{name}: {violation}"));
+        for (i, call) in (0..).zip(&calls) {
             run(&programs, call, seed * 10 + i).unwrap_or_else(|what| panic!("{name}: {what}"));
         }
     }
@@ -225,7 +265,7 @@ fn good_programs_survive_adversarial_executions() {
 fn doubling_in_place(waits: bool) -> Vec<Program> {
     (0..4)
         .map(|rank| {
-            let mut program = Program::new(rank, 4, 1);
+            let mut program = Program::new(&Collective::AllReduce, rank, 4, 1);
             for step in 0..2 {
                 let partner = rank ^ (1 << step);
                 let mut send = Op::over(Extent::ALL).reduce_with(Buffer::OUTPUT).send(partner);
@@ -257,12 +297,13 @@ fn recursive_doubling_in_place_is_right_on_snapshots_only() {
     assert!(matches!(check(false, Model::Snapshot { slots: 8 }).unwrap_err().fault, Fault::Race { .. }));
 
     // And executions show both.
-    let call = Call { collective: Collective::AllReduce, count: 9, chunk: 2, slots: Some(1), in_place: true };
+    let call =
+        Call { collective: Collective::AllReduce, sizes: vec![9], chunk: 2, slots: Some(1), in_place: true };
+    let mapped = Call { slots: None, ..call.clone() };
     let outcomes = |waits, call| (0..50).map(move |seed| run(&doubling_in_place(waits), call, seed));
-    assert!(outcomes(true, call).all(|outcome| outcome.is_ok()));
-    let mapped = Call { slots: None, ..call };
-    assert!(outcomes(false, mapped).any(|outcome| outcome.is_err_and(|what| what.contains("wrong"))));
-    assert!(outcomes(true, mapped).all(|outcome| outcome.is_err_and(|what| what.contains("stuck"))));
+    assert!(outcomes(true, &call).all(|outcome| outcome.is_ok()));
+    assert!(outcomes(false, &mapped).any(|outcome| outcome.is_err_and(|what| what.contains("wrong"))));
+    assert!(outcomes(true, &mapped).all(|outcome| outcome.is_err_and(|what| what.contains("stuck"))));
 }
 
 #[test]
@@ -282,6 +323,38 @@ fn a_ring_that_keeps_no_partial_sums_gets_stuck_once_slices_have_more_chunks_tha
         stuck.to_string(),
         "rank 0 op #0: is stuck at chunk 2, waiting for rank 1 to take what comes up to its op #1"
     );
+}
+
+#[test]
+fn a_hierarchical_reduce_scatter_that_keeps_no_sums_gets_stuck() {
+    let hosts = Layout { host: [0, 0, 1, 1].into() };
+    let mut programs = programs(Algorithm::Hierarchical, &Collective::ReduceScatter, &hosts, 1);
+    let ops = programs.iter_mut().flat_map(|program| &mut program.ops);
+    ops.filter(|op| !op.finish).for_each(|op| op.copy_to = None);
+    for model in [Model::Snapshot { slots: 2 }, Model::Shared] {
+        let stuck = validate(&programs, &Collective::ReduceScatter, 20, 1, model, false).unwrap_err();
+        assert!(matches!(stuck.fault, Fault::Stuck { .. }), "{stuck}");
+    }
+}
+
+#[test]
+fn programs_of_another_collective_or_placement_are_rejected() {
+    let layout = Layout::one_host(4);
+    let fault = |programs: &[Program], collective, in_place| {
+        validate(programs, &collective, 9, 2, Model::Shared, in_place).unwrap_err().fault
+    };
+    let gather = programs(Algorithm::Ring, &Collective::AllGather, &layout, 1);
+    for other in
+        [Collective::ReduceScatter, Collective::Gather { root: 0 }, Collective::Broadcast { root: 0 }]
+    {
+        assert!(matches!(fault(&gather, other, false), Fault::Malformed(_)), "all_gather is no {other}");
+    }
+    let transposed = programs(Algorithm::Direct, &Collective::AllToAll, &layout, 1);
+    assert_eq!(fault(&transposed, Collective::AllToAll, true), Fault::NoInPlaceForm);
+    // The same elements, but not where the user has them.
+    let mut wider = gather.clone();
+    wider[2].windows[0] = Window::blocks(1, 2);
+    assert!(matches!(fault(&wider, Collective::AllGather, false), Fault::Malformed(_)));
 }
 
 #[test]

@@ -1,16 +1,29 @@
-//! The validator accepts every algorithm at every size, in place and not, under every link model.
+//! The validator accepts every algorithm of every collective at every size, in place and not, under every link model.
 //!
 //! Values and freedom from races are proven once for all counts and chunkings; progress is run for each of these. Up to
 //! 64 ranks everything is combined. Above, and still more so for 1,000 ranks, counts and chunkings are fewer unless
-//! `RCCL_SWEEP=full` is set; every algorithm, link model and placement is proven at every size in any case.
+//! `RCCL_SWEEP=full` is set; every algorithm, link model and placement is proven at every size in any case, but for
+//! all_to_all among 1,000 ranks, with its million blocks, which is left to the full sweep.
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use rccl_schedule::{Algorithm, Collective, Layout, Model, Program, Validator, programs};
 
 const SLOTS: Model = Model::Snapshot { slots: 3 };
 const BIG: [u32; 7] = [96, 100, 127, 128, 255, 256, 1000];
 
+fn full() -> bool {
+    std::env::var("RCCL_SWEEP").is_ok_and(|sweep| sweep == "full")
+}
+
+/// The numbers of ranks.
 fn sizes() -> impl Iterator<Item = u32> {
     (1..=64).chain(BIG)
+}
+
+/// Those that a collective is proven for by default.
+fn counts_for(collective: Collective) -> impl Iterator<Item = u32> {
+    sizes().filter(move |&n| n <= 256 || collective != Collective::AllToAll || full())
 }
 
 fn layout(ranks: u32, host: impl Fn(u32) -> u32) -> Layout {
@@ -24,7 +37,7 @@ fn prove(algorithm: Algorithm, collective: Collective, layout: &Layout, channels
         panic!("{algorithm}, {collective}, {n} ranks, {channels} channels, {what:?}: {violation}")
     };
     let validator = Validator::new(&programs).unwrap_or_else(|violation| fail(&"wiring", &violation));
-    let full = std::env::var("RCCL_SWEEP").is_ok_and(|sweep| sweep == "full");
+    let full = full();
 
     let mut models = vec![Model::Snapshot { slots: 1 }, SLOTS];
     if !programs[0].snapshot {
@@ -32,53 +45,70 @@ fn prove(algorithm: Algorithm, collective: Collective, layout: &Layout, channels
         models.push(Model::Shared);
     }
     for &model in models.iter().filter(|&&model| model != SLOTS) {
-        // At 1,000 ranks, each placement with one model.
-        let placements = [(false, model != Model::Shared), (true, model == Model::Shared)];
-        for (in_place, _) in
-            placements.into_iter().filter(|&(_, chosen)| chosen || full || n < 1000 || models.len() == 2)
-        {
+        for in_place in [false, true] {
+            // At 1,000 ranks, each placement with one model.
+            let chosen = in_place == (model == Model::Shared) || models.len() == 2;
+            if in_place && !collective.has_in_place_form() || n == 1000 && !chosen && !full {
+                continue;
+            }
             if let Err(violation) = validator.values(&collective, model, in_place) {
                 fail(&(model, in_place), &violation);
             }
         }
     }
 
-    let prime = [n, 2 * n, 257]
-        .into_iter()
-        .max()
-        .map_or(257, |least| (least..).find(|&p| is_prime(p)).unwrap_or(257));
-    let (counts, chunks): (Vec<u64>, Vec<u64>) = match n {
-        _ if full || n <= 64 => (vec![0, 1, n - 1, n, n + 1, prime], vec![1, 7, 64, u64::MAX]),
-        1000 => (vec![n + 1], vec![7]),
-        _ => (vec![n - 1, prime], vec![1, 7]),
-    };
-    // Where every message is a single chunk, progress is the same for all counts and chunkings: once is enough.
+    let calls = calls(&collective, &programs[0]);
+    // Where every message is a single chunk, progress is the same for all sizes and chunkings: once is enough.
     let mut with_single_chunks = false;
-    for &count in &counts {
-        let longest = longest_extent(&programs, count);
-        for &chunk in &chunks {
+    for (sizes, chunks) in &calls {
+        let longest = longest_extent(&programs, sizes);
+        for &chunk in chunks {
             if longest <= chunk && std::mem::replace(&mut with_single_chunks, true) {
                 continue;
             }
             // More slots than one are tried where there are chunks enough to fill them.
-            for &model in
-                models.iter().filter(|&&model| full || model != SLOTS || (count == prime && n <= 64))
-            {
-                if let Err(violation) = validator.progress(count, chunk, model) {
-                    fail(&(model, count, chunk), &violation);
+            let enough = longest / chunk > 8 && n <= 64;
+            for &model in models.iter().filter(|&&model| full || model != SLOTS || enough) {
+                if let Err(violation) = validator.progress(&sizes[..], chunk, model) {
+                    fail(&(model, chunk, sizes), &violation);
                 }
             }
         }
     }
 }
 
-fn longest_extent(programs: &[Program], count: u64) -> u64 {
-    let lengths = programs.iter().flat_map(|program| {
-        program.ops.iter().map(|op| {
-            let elements = op.extent.bind(count, program.grain(count));
-            elements.end - elements.start
-        })
-    });
+/// Sizes of blocks, and chunkings of each, for which progress is shown.
+fn calls(collective: &Collective, program: &Program) -> Vec<(Vec<u64>, Vec<u64>)> {
+    let (n, blocks) = (u64::from(program.ranks), program.blocks as usize);
+    let alike = |size: u64| vec![size; blocks];
+    let everything = full() || n <= 64;
+    if blocks == 1 {
+        let least = n.max(128) * 2;
+        let prime = (least..).find(|&p| is_prime(p)).unwrap_or(least);
+        let (counts, chunks) = match n {
+            _ if everything => {
+                // Chunks of one element among 1,000 ranks would take as long as all the rest.
+                let chunks = if n < 1000 { vec![1, 7, 64, u64::MAX] } else { vec![7, 64, u64::MAX] };
+                (vec![0, 1, n - 1, n, n + 1, prime], chunks)
+            }
+            1000 => (vec![n + 1], vec![7]),
+            _ => (vec![n - 1, prime], vec![1, 7]),
+        };
+        return counts.into_iter().map(|count| (alike(count), chunks.clone())).collect();
+    }
+    // Here the calls are cut into pieces by their blocks already.
+    let mut rng = StdRng::seed_from_u64(n);
+    let uneven = (0..blocks).map(|_| rng.random_range(0..4) * rng.random_range(0..4)).collect();
+    match collective {
+        _ if everything && blocks < 100_000 => vec![(alike(11), vec![1, 4, 11]), (uneven, vec![1, 4])],
+        _ if n == 1000 || *collective == Collective::AllToAll => vec![(uneven, vec![5])],
+        _ => vec![(alike(11), vec![4]), (uneven, vec![5])],
+    }
+}
+
+fn longest_extent(programs: &[Program], sizes: &[u64]) -> u64 {
+    let lengths =
+        programs.iter().flat_map(|program| program.ops.iter().map(|op| program.len_of(&op.extent, sizes)));
     lengths.max().unwrap_or(0)
 }
 
@@ -86,123 +116,178 @@ fn is_prime(p: u64) -> bool {
     (2..).take_while(|d| d * d <= p).all(|d| !p.is_multiple_of(d))
 }
 
-fn prove_all_reduce(algorithm: Algorithm, channels: u8) {
-    for n in sizes() {
-        prove(algorithm, Collective::AllReduce, &Layout::one_host(n), channels);
+fn interleaved(n: u32) -> Layout {
+    layout(n, |r| r % 3.min(n))
+}
+
+fn prove_on_one_host(algorithm: Algorithm, collective: Collective) {
+    for n in counts_for(collective) {
+        prove(algorithm, collective, &Layout::one_host(n), 1);
     }
 }
 
 #[test]
-fn ring() {
-    prove_all_reduce(Algorithm::Ring, 1);
+fn all_reduce_ring() {
+    prove_on_one_host(Algorithm::Ring, Collective::AllReduce);
 }
 
 #[test]
-fn ring_across_channels_and_interleaved_hosts() {
+fn all_reduce_ring_across_channels_and_interleaved_hosts() {
     for n in sizes().filter(|&n| n <= 256) {
-        prove(Algorithm::Ring, Collective::AllReduce, &layout(n, |r| r % 3.min(n)), 1 + (n % 4) as u8);
+        prove(Algorithm::Ring, Collective::AllReduce, &interleaved(n), 1 + (n % 4) as u8);
     }
 }
 
 #[test]
-fn tree() {
-    prove_all_reduce(Algorithm::Tree, 1);
-    prove_all_reduce(Algorithm::Tree, 2);
-}
-
-#[test]
-fn recursive_doubling() {
-    prove_all_reduce(Algorithm::RecursiveDoubling, 1);
-}
-
-#[test]
-fn halving_doubling() {
-    prove_all_reduce(Algorithm::HalvingDoubling, 1);
-}
-
-#[test]
-fn direct() {
-    prove_all_reduce(Algorithm::Direct, 1);
-}
-
-#[test]
-fn exchange() {
-    prove_all_reduce(Algorithm::Exchange, 1);
-}
-
-#[test]
-fn hierarchical_on_one_host_and_on_as_many_as_ranks() {
-    for n in sizes().filter(|&n| n <= 256) {
-        prove(Algorithm::Hierarchical, Collective::AllReduce, &Layout::one_host(n), 1);
-        prove(Algorithm::Hierarchical, Collective::AllReduce, &layout(n, |r| r), 1);
-    }
-}
-
-#[test]
-fn hierarchical_in_pairs_and_dealt_out() {
+fn all_reduce_tree() {
     for n in sizes() {
-        let pairs = layout(n, |r| r / 2);
-        let dealt = layout(n, |r| r % 4.min(n));
-        prove(Algorithm::Hierarchical, Collective::AllReduce, if n == 1000 { &dealt } else { &pairs }, 1);
-        if n != 1000 {
-            prove(Algorithm::Hierarchical, Collective::AllReduce, &dealt, 1);
+        prove(Algorithm::Tree, Collective::AllReduce, &Layout::one_host(n), 1);
+        prove(Algorithm::Tree, Collective::AllReduce, &Layout::one_host(n), 2);
+    }
+}
+
+#[test]
+fn all_reduce_doubling() {
+    prove_on_one_host(Algorithm::RecursiveDoubling, Collective::AllReduce);
+}
+
+#[test]
+fn all_reduce_halving() {
+    prove_on_one_host(Algorithm::HalvingDoubling, Collective::AllReduce);
+}
+
+#[test]
+fn all_reduce_direct() {
+    prove_on_one_host(Algorithm::Direct, Collective::AllReduce);
+}
+
+#[test]
+fn all_reduce_exchange() {
+    prove_on_one_host(Algorithm::Exchange, Collective::AllReduce);
+}
+
+/// Proves a hierarchical algorithm on hosts of many shapes, above 256 ranks on four hosts only.
+fn prove_hierarchical(collective: Collective) {
+    let prove = |layout: &Layout| prove(Algorithm::Hierarchical, collective, layout, 1);
+    for n in counts_for(collective) {
+        prove(&layout(n, |r| r % 4.min(n)));
+        if n > 256 {
+            continue;
         }
-    }
-}
-
-#[test]
-fn hierarchical_on_unequal_hosts() {
-    for n in sizes() {
-        // One rank, two, and five or whatever is left.
-        let leaders = layout(n, |r| u32::from(r >= 1) + u32::from(r >= 3));
-        prove(Algorithm::Hierarchical, Collective::AllReduce, &leaders, 1);
+        prove(&layout(n, |r| r / 2));
+        // What is left of them then is other algorithms.
+        if n <= 32 || full() {
+            prove(&Layout::one_host(n));
+            prove(&layout(n, |r| r));
+        }
+        // One rank, two, and the rest.
+        prove(&layout(n, |r| u32::from(r >= 1) + u32::from(r >= 3)));
         // Two, three and the rest, dealt out.
-        if n > 6 {
-            let dealt = layout(n, |r| {
-                if r < 6 {
-                    r % 3
-                } else if r == 6 {
-                    1
-                } else {
-                    2
-                }
-            });
-            prove(Algorithm::Hierarchical, Collective::AllReduce, &dealt, 1);
+        if n > 6 && (n <= 64 || full()) {
+            prove(&layout(n, |r| if r < 6 { r % 3 } else { 2 - u32::from(r == 6) }));
         }
     }
 }
 
-fn prove_broadcast(algorithm: Algorithm) {
+#[test]
+fn all_reduce_hierarchical() {
+    prove_hierarchical(Collective::AllReduce);
+}
+
+#[test]
+fn reduce_scatter_hierarchical() {
+    prove_hierarchical(Collective::ReduceScatter);
+}
+
+#[test]
+fn all_gather_hierarchical() {
+    prove_hierarchical(Collective::AllGather);
+}
+
+#[test]
+fn all_to_all_hierarchical() {
+    prove_hierarchical(Collective::AllToAll);
+}
+
+/// All algorithms of a collective with a root, for all roots where ranks are few.
+fn prove_rooted(collective: Collective) {
     for n in sizes() {
-        let mut roots = vec![0, 1 % n, n / 2, n - 1];
-        roots.sort_unstable();
+        let mut roots = match n {
+            _ if n <= 8 => (0..n).collect(),
+            _ if n <= 64 => vec![0, 1, n / 2, n - 1],
+            _ => vec![n / 2],
+        };
         roots.dedup();
-        if n > 128 {
-            roots = vec![n / 2];
+        for &algorithm in Algorithm::for_collective(&collective) {
+            for &root in &roots {
+                prove(algorithm, collective.with_root(root), &Layout::one_host(n), 1 + (n % 2) as u8);
+            }
+            if n <= 256 {
+                prove(algorithm, collective.with_root(n - 1), &interleaved(n), 2);
+            }
         }
-        for root in roots {
-            prove(algorithm, Collective::Broadcast { root }, &Layout::one_host(n), 1 + (n % 2) as u8);
-        }
-        prove(algorithm, Collective::Broadcast { root: n - 1 }, &layout(n, |r| r % 3.min(n)), 2);
     }
 }
 
 #[test]
-fn chain() {
-    prove_broadcast(Algorithm::Chain);
+fn reduce() {
+    prove_rooted(Collective::Reduce { root: 0 });
 }
 
 #[test]
-fn binomial() {
-    prove_broadcast(Algorithm::Binomial);
+fn broadcast() {
+    prove_rooted(Collective::Broadcast { root: 0 });
 }
 
 #[test]
-fn pipelined_tree() {
-    prove_broadcast(Algorithm::PipelinedTree);
+fn scatter() {
+    prove_rooted(Collective::Scatter { root: 0 });
 }
 
 #[test]
-fn scatter_allgather() {
-    prove_broadcast(Algorithm::ScatterAllGather);
+fn gather() {
+    prove_rooted(Collective::Gather { root: 0 });
+}
+
+#[test]
+fn reduce_scatter_direct() {
+    prove_on_one_host(Algorithm::Direct, Collective::ReduceScatter);
+}
+
+#[test]
+fn reduce_scatter_bruck() {
+    prove_on_one_host(Algorithm::Bruck, Collective::ReduceScatter);
+}
+
+#[test]
+fn all_gather_direct() {
+    prove_on_one_host(Algorithm::Direct, Collective::AllGather);
+}
+
+#[test]
+fn all_gather_bruck() {
+    prove_on_one_host(Algorithm::Bruck, Collective::AllGather);
+}
+
+#[test]
+fn reduce_scatter_and_all_gather_ring() {
+    for collective in [Collective::ReduceScatter, Collective::AllGather] {
+        prove_on_one_host(Algorithm::Ring, collective);
+        sizes().filter(|&n| n <= 256).for_each(|n| prove(Algorithm::Ring, collective, &interleaved(n), 1));
+    }
+}
+
+#[test]
+fn all_to_all_direct() {
+    prove_on_one_host(Algorithm::Direct, Collective::AllToAll);
+}
+
+#[test]
+fn all_to_all_bruck() {
+    prove_on_one_host(Algorithm::Bruck, Collective::AllToAll);
+}
+
+#[test]
+fn all_to_all_pairwise() {
+    prove_on_one_host(Algorithm::Pairwise, Collective::AllToAll);
 }

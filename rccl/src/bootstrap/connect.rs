@@ -196,7 +196,7 @@ async fn attempt(address: SocketAddr, secret: &Secret, rank: u32) -> Result<TcpS
     let mut stream = TcpStream::connect(address).await?;
     crate::fork::close_in_children(&stream);
     stream.set_nodelay(true)?;
-    let caller = Caller { purpose: Purpose::Control, lane: 0, rank, target: u32::MAX };
+    let caller = Caller { purpose: Purpose::Control, lane: 0, rank, target: u32::MAX, communicator: 0 };
     handshake::introduce(&mut stream, secret, caller).await?;
     Ok(stream)
 }

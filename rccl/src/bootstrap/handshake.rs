@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! caller                                             listener
-//!   hello      "RCCL" wire purpose lane rank target job nonce   ->
+//!   hello      "RCCL" wire purpose lane rank target job nonce communicator   ->
 //!              <-   challenge  "RCCL" wire verdict job nonce
 //!   proof      HMAC(key, "caller" hello challenge)              ->
 //!              <-   answer     verdict HMAC(key, "listener" hello challenge)
@@ -16,7 +16,7 @@
 //!  12  target u32                               16  nonce [32]
 //!  16  job u64
 //!  24  nonce [32]
-//!  56  0 u64
+//!  56  communicator u64: whose link it is to be; 0 for the world, and where there is no question
 //! ```
 //!
 //! Both nonces are fresh, so nothing that was recorded can be played again; the labels keep one side's proof from
@@ -31,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Version of everything that processes say to each other, raised with any change. Processes of different versions
 /// refuse each other with an error that names both.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"RCCL";
 const HELLO: usize = 64;
@@ -79,10 +79,12 @@ pub(crate) struct Caller {
     pub purpose: Purpose,
     /// Which of several connections for the same purpose.
     pub lane: u8,
-    /// The caller's rank.
+    /// The caller's rank in the job.
     pub rank: u32,
-    /// The rank that it wants to speak to.
+    /// The rank of the job that it wants to speak to.
     pub target: u32,
+    /// The communicator whose link the connection is to be, 0 where it is for none.
+    pub communicator: u64,
 }
 
 /// Why the other end did not become a partner.
@@ -120,6 +122,7 @@ pub(crate) async fn introduce<S: AsyncRead + AsyncWrite + Unpin>(
     hello[12..16].copy_from_slice(&caller.target.to_le_bytes());
     hello[16..24].copy_from_slice(&secret.job.to_le_bytes());
     hello[24..56].copy_from_slice(&rand::random::<[u8; 32]>());
+    hello[56..64].copy_from_slice(&caller.communicator.to_le_bytes());
     stream.write_all(&hello).await?;
 
     let mut challenge = [0; CHALLENGE];
@@ -192,6 +195,7 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         lane: hello[7],
         rank: u32::from_le_bytes([hello[8], hello[9], hello[10], hello[11]]),
         target: u32::from_le_bytes([hello[12], hello[13], hello[14], hello[15]]),
+        communicator: u64::from_le_bytes(std::array::from_fn(|i| hello[56 + i])),
     })
 }
 
@@ -217,7 +221,8 @@ fn mac(secret: &Secret, side: &str, hello: &[u8; HELLO], challenge: &[u8; CHALLE
 mod tests {
     use super::*;
 
-    const CALLER: Caller = Caller { purpose: Purpose::Tcp, lane: 2, rank: 3, target: 9 };
+    const CALLER: Caller =
+        Caller { purpose: Purpose::Tcp, lane: 2, rank: 3, target: 9, communicator: 1 << 40 };
 
     fn meet(caller: &Secret, listener: &Secret) -> (Result<(), Refusal>, Result<Caller, Refusal>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -264,6 +269,6 @@ mod tests {
             admit(&mut two, &secret).await.unwrap_err()
         });
         assert!(matches!(refusal, Refusal::Version { theirs: 99 }), "{refusal}");
-        assert_eq!(refusal.to_string(), "it speaks wire version 99 and this process version 1");
+        assert_eq!(refusal.to_string(), "it speaks wire version 99 and this process version 2");
     }
 }

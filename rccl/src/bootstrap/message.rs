@@ -1,5 +1,6 @@
 //! What the ranks and the root say to each other over the control connections.
 
+use super::group::{Group, Span};
 use crate::call::Call;
 use crate::error::{CallOf, Failure, Member};
 use serde::{Deserialize, Serialize};
@@ -13,14 +14,14 @@ pub(crate) enum ToRoot {
     Join(Joining),
     /// Asks for the details of a peer.
     Ask { rank: u32 },
-    /// The rank's call has made no progress for a while.
-    Stalled { sequence: u32 },
+    /// The rank's call has made no progress for a while; it waits for these ranks, or, if none is named, for all.
+    Stalled { communicator: Named, sequence: u32, awaited: Vec<u32> },
     /// Answer to [`FromRoot::Query`].
-    State { round: u32, state: State },
+    State { communicator: u64, round: u32, standing: Standing },
     /// Something failed.
-    Report(Report),
-    /// The rank leaves; it will not enter another call.
-    Goodbye { state: State },
+    Report { communicator: Named, report: Report },
+    /// The rank has left the world, after this; if it is also the last that it says, all other communicators too.
+    Goodbye { state: State, last: bool },
     /// Answer to [`FromRoot::Ping`].
     Pong,
 }
@@ -34,17 +35,19 @@ pub(crate) enum FromRoot {
     Welcome { root: Member, runs: Vec<super::layout::Run> },
     /// A peer's details.
     Details { rank: u32, details: Box<Details> },
-    /// Where are you? Answered with [`ToRoot::State`].
-    Query { round: u32 },
+    /// Where are you in this communicator? Answered with [`ToRoot::State`].
+    Query { communicator: u64, round: u32 },
     /// Who has not entered the call that the rank is stalled in.
-    Waiting { sequence: u32, missing: Vec<(Member, CallOf)> },
+    Waiting { communicator: u64, sequence: u32, missing: Vec<(Member, CallOf)> },
     /// The first failure of the communicator.
-    Failed(Failure),
+    Failed { communicator: u64, failure: Failure },
+    /// A rank of the job was lost: with it fail all communicators that it is in. The world's failure is said apart.
+    Lost { member: Member, how: String },
     /// Are you alive? Answered with [`ToRoot::Pong`].
     Ping,
-    /// The root's process has said goodbye, and answers a goodbye; when it closes the connection, nothing is wrong.
+    /// The root's process has left all communicators, and answers a goodbye; when it closes the connection, nothing is wrong.
     Leaving {
-        /// The last call that its rank entered.
+        /// The last call of the world that its rank entered.
         entered: u32,
     },
 }
@@ -114,11 +117,56 @@ impl State {
     }
 }
 
+/// A communicator, to a root that may never have heard of it. Ranks in messages about a communicator are its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub id: u64,
+    /// Its ranks in the job, as [`Group::spans`] codes them.
+    pub members: Vec<Span>,
+}
+
+impl Named {
+    pub(crate) fn new(id: u64, group: &Group) -> Named {
+        Named { id, members: group.spans() }
+    }
+}
+
+/// What a rank has to do with a communicator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Standing {
+    /// Nothing, as far as it remembers: it has not made it yet, or left it long ago.
+    Absent,
+    /// It is in it.
+    In(State),
+    /// It was in it, and left after this.
+    Left(State),
+}
+
 /// A failure as the rank sees it that meets it; the root decides what the first cause is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    Mismatch { sequence: u32, calls: Vec<CallOf> },
-    Timeout { sequence: u32, waited: Duration },
-    LinkLost { peer: u32, transport: String, sequence: u32, cause: String },
-    Aborted { why: String },
+    Mismatch {
+        sequence: u32,
+        calls: Vec<CallOf>,
+    },
+    Timeout {
+        sequence: u32,
+        waited: Duration,
+        awaited: Vec<u32>,
+    },
+    LinkLost {
+        peer: u32,
+        transport: String,
+        sequence: u32,
+        cause: String,
+    },
+    /// A rank that this one needs has left the communicator, after completing call number `last`.
+    Left {
+        peer: u32,
+        last: u32,
+        sequence: u32,
+    },
+    Aborted {
+        why: String,
+    },
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod frame;
+pub(crate) mod group;
 pub(crate) mod handshake;
 pub(crate) mod host;
 pub(crate) mod interface;

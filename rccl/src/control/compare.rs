@@ -54,9 +54,13 @@ pub(crate) fn mismatch(states: &[(u32, &State)]) -> Option<Failure> {
 
 /// The ranks that have not entered call number `sequence`, with the last call that each completed.
 pub(crate) fn missing<'a>(states: impl Iterator<Item = (u32, &'a State)>, sequence: u32) -> Vec<CallOf> {
+    whereabouts(states.filter(|(_, state)| before(state.entered, sequence)))
+}
+
+/// The last call that each of these ranks completed, and the one that it is in.
+pub(crate) fn whereabouts<'a>(states: impl Iterator<Item = (u32, &'a State)>) -> Vec<CallOf> {
     const LISTED: usize = 64;
     states
-        .filter(|(_, state)| before(state.entered, sequence))
         .take(LISTED)
         .map(|(rank, state)| CallOf {
             rank,

@@ -4,7 +4,8 @@
 //!   engine (any thread)        control thread of the process               root's control thread
 //!  +--------------------+     +-----------------------------+  one TCP    +---------------------+
 //!  | Control            |<--->| session: one per rank       |<----------->| root: one per       |
-//!  |  progress  failed  |     |  links, liveness, reports   | connection  |  communicator       |
+//!  |  progress  failed  |     |  of the job; links,         | connection  |  job                |
+//!  |                    |     |  liveness, reports          |             |                     |
 //!  +--------------------+     +-----------------------------+  per rank   +---------------------+
 //!                                        ^ links and regions: path sockets, TCP sockets
 //!                                        v directly between ranks
@@ -13,18 +14,29 @@
 //! It is off the hot path: the engine writes its place into [`Progress`] and reads one flag. Only the root decides
 //! what the first failure is, so all ranks report the same one; when the root itself dies, every rank finds that out
 //! for itself.
+//!
+//! A job begins with one communicator, the world. Others are made of its ranks by [`Control::child`], without a word to
+//! anybody, and share its session: threads, connection to the root, listeners, mapped memory. Each has progress, links,
+//! a doorbell and a failure of its own. The root hears of a communicator when something is wrong in it.
 
+mod case;
 mod compare;
+mod directory;
+mod join;
 pub(crate) mod links;
 pub(crate) mod progress;
 pub(crate) mod root;
+mod roster;
 mod session;
 mod shared;
+mod stall;
+mod station;
 pub(crate) mod thread;
 
 #[cfg(test)]
 mod tests;
 
+use crate::bootstrap::group::Group;
 use crate::bootstrap::message::{Report, Silence};
 use crate::bootstrap::{Listening, Meeting};
 use crate::call::Call;
@@ -77,7 +89,8 @@ impl JoinOptions {
     }
 }
 
-/// One rank's handle on the control plane. Clones are handles on the same; the last one to be dropped says goodbye.
+/// One rank's handle on the control plane of one communicator. Clones are handles on the same; when the last one is
+/// dropped, the rank leaves the communicator.
 #[derive(Clone)]
 pub(crate) struct Control(Arc<Handle>);
 
@@ -108,15 +121,15 @@ impl Control {
         let cancel = options.cancel.clone();
         let (result, answer) = sync_channel(1);
         let joining =
-            thread::control_thread()?.spawn(session::begin(meeting.clone(), rank, size, options, result));
+            thread::control_thread()?.spawn(join::begin(meeting.clone(), rank, size, options, result));
         loop {
             match answer.recv_timeout(Duration::from_millis(50)) {
                 Ok(Ok(shared)) => {
-                    shared.register();
+                    shared.station.register();
                     return Ok(Control(Arc::new(Handle { shared, process: std::process::id() })));
                 }
-                Ok(Err(session::Failed::Join(cause))) => return Err(wrong(cause)),
-                Ok(Err(session::Failed::Other(error))) => return Err(error),
+                Ok(Err(join::Failed::Join(cause))) => return Err(wrong(cause)),
+                Ok(Err(join::Failed::Other(error))) => return Err(error),
                 Err(RecvTimeoutError::Timeout) if cancel.load(Ordering::Relaxed) => {
                     joining.abort();
                     return Err(wrong(("joining was cancelled".into(), "nothing is to be done".into())));
@@ -131,28 +144,71 @@ impl Control {
         }
     }
 
-    /// This rank.
+    /// A communicator of some ranks of this one: `members[i]` is the rank here of its rank `i`.
+    ///
+    /// Nothing is said to anybody: every member makes it for itself with the same `id` and `members`, which no other
+    /// communicator of the job has ever had as its id (and which is not 0: that is the world). It shares this one's
+    /// session, and lives on when this one is dropped or has failed. A member that does not make it is missed like one
+    /// that does not enter a call. If a member was lost before, it is broken from the start.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when a member does not exist or is there twice, when this rank is none of them, for an
+    /// id that is in use, and after [`Control::goodbye`] of all communicators; [`Error::System`] when there is no
+    /// descriptor for the doorbell; [`Error::Forked`] in a forked child.
+    pub(crate) fn child(&self, id: u64, members: &[u32]) -> Result<Control> {
+        let parent = &self.0.shared;
+        let process = std::process::id();
+        if self.0.process != process {
+            return Err(Error::Forked { parent: self.0.process, child: process });
+        }
+        let wrong = |what: String, hint: &str| Error::InvalidArgument {
+            call: "making a sub-communicator",
+            what,
+            hint: hint.into(),
+        };
+        let size = parent.group.size();
+        let outside: Option<Vec<u32>> = members.iter().map(|&rank| parent.group.outside(rank)).collect();
+        let group =
+            outside.and_then(Group::new).filter(|group| group.inside(parent.station.me.rank).is_some());
+        let group = group.ok_or_else(|| {
+            let members = session::shorten(&format!("{members:?}"));
+            let what = format!("members {members} of {size} ranks, given by rank {}", parent.me.rank);
+            wrong(what, "name ranks from 0 to size - 1, each once, this one among them")
+        })?;
+        let shared = Arc::new(Shared::new(id, Arc::new(group), parent.station.clone())?);
+        parent.station.enter(&shared).map_err(|why| {
+            wrong(format!("id {id:016x}: {why}"), "make it before the job is left, with an id of its own")
+        })?;
+        Ok(Control(Arc::new(Handle { shared, process })))
+    }
+
+    /// This communicator's number in the job: 0 for the world.
+    pub(crate) fn id(&self) -> u64 {
+        self.0.shared.id
+    }
+    /// This rank, as the communicator numbers it.
     pub(crate) fn me(&self) -> Member {
         self.0.shared.me.clone()
     }
-    /// The host index of every rank.
+    /// The host index of every rank of the communicator.
     pub(crate) fn hosts(&self) -> Arc<[u32]> {
         self.0.shared.hosts.clone()
     }
 
     /// Asks for links to these peers; they appear in [`Control::take_links`] and the doorbell rings. Asking again
-    /// changes nothing. The peers must ask too: the lower rank of a pair connects.
+    /// changes nothing. The peers must ask too: the one of a pair that is lower in the world connects.
     pub(crate) fn request_links(&self, peers: &[u32]) {
-        self.0.shared.command(Command::Link(peers.to_vec()));
+        let shared = &self.0.shared;
+        shared.station.command(Command::Link(shared.id, peers.to_vec()));
     }
     /// The links that were made since the last time.
     pub(crate) fn take_links(&self) -> Vec<Made> {
-        std::mem::take(&mut self.0.shared.made())
+        self.0.shared.take_made()
     }
     /// Has the peers' registered memory that links have asked for mapped. Call it when a call makes no progress; it
     /// costs an uncontended lock when nothing is asked for. The doorbell rings when memory was mapped.
     pub(crate) fn fetch_regions(&self) {
-        self.0.shared.fetch_regions();
+        self.0.shared.station.fetch_regions();
     }
     /// Rings when a link was made, memory was mapped, or the communicator failed; also what shared-memory peers ring.
     pub(crate) fn doorbell(&self) -> &Arc<Doorbell> {
@@ -160,7 +216,7 @@ impl Control {
     }
     /// How links are made; the same on all ranks.
     pub(crate) fn link_settings(&self) -> &LinkSettings {
-        &self.0.shared.links
+        &self.0.shared.station.links
     }
 
     /// Whether the communicator has failed: one relaxed load.
@@ -184,9 +240,14 @@ impl Control {
 
     /// Call number `sequence` has made no progress for a while. Finds mismatches that no link sees, and who is late.
     /// Cheap to repeat.
-    pub(crate) fn report_stall(&self, sequence: u32) {
-        if self.0.shared.stalled.swap(sequence, Ordering::Relaxed) != sequence {
-            self.0.shared.command(Command::Stall(sequence));
+    ///
+    /// A point-to-point call names in `awaited` the ranks that it waits for: these are then the missing ones, and this
+    /// rank's calls are not compared with others of the same number. A collective names none.
+    pub(crate) fn report_stall(&self, sequence: u32, awaited: &[u32]) {
+        let shared = &self.0.shared;
+        if shared.stalled.swap(sequence, Ordering::Relaxed) != sequence {
+            let awaited = awaited.to_vec();
+            shared.station.command(Command::Stall { communicator: shared.id, sequence, awaited });
         }
     }
     /// This rank makes call `mine`, and `peer` sent data of another: number `their_sequence`, packed call `theirs`.
@@ -209,17 +270,19 @@ impl Control {
         let failure = Failure::Mismatch { sequence, calls: calls.clone() };
         self.report(Report::Mismatch { sequence, calls }, failure);
     }
-    /// Call number `sequence` has waited as long as it may.
-    pub(crate) fn report_timeout(&self, sequence: u32, waited: Duration) {
+    /// Call number `sequence` has waited as long as it may; `awaited` as for [`Control::report_stall`].
+    pub(crate) fn report_timeout(&self, sequence: u32, waited: Duration, awaited: &[u32]) {
         let waiting_for = self.waiting_for();
         let failure = Failure::Timeout { rank: self.0.shared.me.rank, sequence, waited, waiting_for };
-        self.report(Report::Timeout { sequence, waited }, failure);
+        self.report(Report::Timeout { sequence, waited, awaited: awaited.to_vec() }, failure);
     }
     /// The link to `peer` broke. If the peer's process has ended, that becomes the failure.
     pub(crate) fn report_link_lost(&self, peer: u32, kind: Kind, sequence: u32, cause: &str) {
-        self.0.shared.command(session::link_lost(&self.0.shared, peer, kind.word(), sequence, cause));
+        let shared = &self.0.shared;
+        shared.station.command(session::link_lost(shared, peer, kind.word(), sequence, cause));
     }
-    /// Breaks the communicator on all ranks; this one sees it at once. Safe from any thread, never blocks.
+    /// Breaks the communicator on all ranks; this one sees it at once. Safe from any thread, never blocks. Others that
+    /// share some of its ranks, those made from it too, are left alone.
     pub(crate) fn abort(&self, why: &str) {
         let why = session::shorten(why);
         let failure = Failure::Aborted { member: self.me(), why: why.clone() };
@@ -228,10 +291,12 @@ impl Control {
     }
 
     fn report(&self, report: Report, otherwise: Failure) {
-        self.0.shared.command(Command::Report(report, otherwise));
+        self.0.shared.report(report, otherwise);
     }
 
-    /// Says goodbye: this rank enters no further call. Waits at most a second; also done by dropping.
+    /// Leaves the communicator: this rank enters no further call. Its links and doorbell are given back as soon as the
+    /// engine drops what it holds. With the last communicator of the job the session ends; only this is waited for, at
+    /// most a second. Also done by dropping.
     pub(crate) fn goodbye(&self) {
         self.0.goodbye();
     }
@@ -239,7 +304,7 @@ impl Control {
     /// Ends the session without a goodbye, as if the process were killed.
     #[cfg(test)]
     pub(crate) fn vanish(&self) {
-        self.0.shared.command(Command::Vanish);
+        self.0.shared.station.command(Command::Vanish);
     }
 }
 
@@ -249,9 +314,14 @@ impl Handle {
             // A fork's child: the session and its sockets are the parent's.
             return;
         }
+        let Shared { id, station, .. } = &*self.shared;
+        let Some(left) = station.leave(*id, self.shared.progress.state()) else { return };
+        self.shared.close();
         let (said, heard) = sync_channel(1);
-        self.shared.command(Command::Goodbye(said));
-        let _ = heard.recv_timeout(Duration::from_secs(1));
+        station.command(Command::Leave { communicator: *id, last: left.last.then_some(said) });
+        if left.last {
+            let _ = heard.recv_timeout(Duration::from_secs(1));
+        }
     }
 }
 
@@ -260,7 +330,7 @@ impl Drop for Handle {
         if std::thread::panicking() && self.process == std::process::id() {
             let why = String::from("its thread panicked");
             let failure = Failure::Aborted { member: self.shared.me.clone(), why: why.clone() };
-            self.shared.command(Command::Report(Report::Aborted { why }, failure));
+            self.shared.report(Report::Aborted { why }, failure);
         }
         self.goodbye();
     }
@@ -268,5 +338,5 @@ impl Drop for Handle {
 
 /// The number of the call that a rank of this process is in, for the root of the same job here; `None`: no rank here.
 fn inside(job: u64) -> Option<u32> {
-    shared::registered(job).map(|shared| shared.progress.inside())
+    station::registered(job).map(|world| world.progress.inside())
 }

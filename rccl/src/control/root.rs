@@ -1,108 +1,52 @@
-//! The root's side of the control plane: who lives, what was the first failure, who is where.
+//! The root's side of the control plane: who lives, and everything that is said about its communicators.
 //!
-//! Everything passes through one task, so the first cause is decided once and every rank is told the same.
+//! Everything passes through one task, so the first cause of each communicator's failure is decided once and every rank
+//! is told the same.
 
-use super::compare;
-use super::progress::before;
-use crate::bootstrap::frame::{self, Frame};
+use super::case::Case;
+use super::roster::Roster;
+use super::shared::WORLD;
+use crate::bootstrap::group::Group;
 use crate::bootstrap::host::Identity;
-use crate::bootstrap::message::{FromRoot, Report, Silence, State, ToRoot};
+use crate::bootstrap::message::{FromRoot, Named, Silence, State, ToRoot};
 use crate::bootstrap::rendezvous::{self, Seat};
 use crate::bootstrap::serving::{ConnectionId, Event};
-use crate::error::{CallOf, Failure, Member};
+use crate::error::{Failure, Member};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
 /// A rank that has said nothing for this long is asked for a sign of life.
 const PING: Duration = Duration::from_millis(1250);
-/// How long the ranks have to say where they are.
-const ROUND: Duration = Duration::from_millis(500);
-/// The shortest time from the end of one round of questions to the next.
-const BETWEEN_ROUNDS: Duration = Duration::from_millis(100);
-/// A link that broke is usually the first sign of a process that died: its connection here ends within this time.
-const SUSPICION: Duration = Duration::from_millis(300);
 
-/// One communicator, from its last arrival to its last goodbye.
+/// One job, from its last arrival to its last goodbye. Ranks are the world's here.
 pub(crate) struct Root {
     job: u64,
     host: Identity,
     silence: Silence,
-    ranks: Vec<Rank>,
+    roster: Roster,
     by_connection: HashMap<ConnectionId, u32>,
-    failed: bool,
-    questions: Questions,
-    suspicions: Vec<Suspicion>,
+    /// The world, and the communicators in which something is wrong.
+    cases: HashMap<u64, Case>,
     next_tick: Instant,
     ticked: Instant,
     /// All ranks of this process have said goodbye.
     leaving: bool,
 }
 
-struct Rank {
-    seat: Seat,
-    heard: Instant,
-    warned: bool,
-    /// What it last said about its place in the program.
-    state: State,
-    /// It has said goodbye.
-    left: bool,
-    /// Its connection has ended.
-    gone: bool,
-}
-
-/// Who wants to know where the others are, and the round of questions under way.
-#[derive(Default)]
-struct Questions {
-    number: u32,
-    /// When the round ends, whoever has not answered by then.
-    end: Option<Instant>,
-    answered: Vec<bool>,
-    outstanding: usize,
-    /// No round begins before this.
-    not_before: Option<Instant>,
-    /// Ranks in a call without progress, and the call's number.
-    stalled: HashMap<u32, u32>,
-    /// The first rank that gave up: rank, call, how long it waited.
-    timeout: Option<(u32, u32, Duration)>,
-}
-
-impl Questions {
-    fn wanted(&self) -> bool {
-        !self.stalled.is_empty() || self.timeout.is_some()
-    }
-}
-
-/// A link that broke, until it is clear whether a process did.
-struct Suspicion {
-    until: Instant,
-    peer: u32,
-    failure: Failure,
-}
-
 impl Root {
     pub(crate) fn new(seats: Vec<Seat>, job: u64, host: Identity, silence: Silence) -> Root {
         let now = Instant::now();
+        let world = Case::new(WORLD, Group::whole(seats.len() as u32));
         Root {
             job,
             host,
             silence,
             by_connection: seats.iter().zip(0..).map(|(seat, rank)| (seat.connection, rank)).collect(),
-            ranks: seats
-                .into_iter()
-                .map(|seat| Rank {
-                    seat,
-                    heard: now,
-                    warned: false,
-                    state: State::default(),
-                    left: false,
-                    gone: false,
-                })
-                .collect(),
-            failed: false,
-            questions: Questions::default(),
-            suspicions: Vec::new(),
+            roster: Roster::new(seats),
+            cases: HashMap::from([(WORLD, world)]),
             next_tick: now + silence.pulse().min(PING),
             ticked: now,
             leaving: false,
@@ -114,16 +58,18 @@ impl Root {
         let root = self.local().first().map_or_else(
             // The id was made by a process that holds no rank.
             || Member { rank: u32::MAX, host: self.host.name.clone(), pid: std::process::id() },
-            |&rank| self.member(rank),
+            |&rank| self.roster.member(rank),
         );
-        match rendezvous::welcome(self.ranks.iter().map(|rank| &rank.seat), root) {
-            Ok(welcome) => self.broadcast(&welcome),
+        match rendezvous::welcome(self.roster.0.iter().map(|entry| &entry.seat), root) {
+            Ok(welcome) => self.roster.broadcast(&welcome),
             Err(error) => {
                 let cause = format!("the layout of the job cannot be told: {error}");
-                return self.broadcast(&rendezvous::refusal(cause, "place the ranks in a regular order"));
+                return self
+                    .roster
+                    .broadcast(&rendezvous::refusal(cause, "place the ranks in a regular order"));
             }
         }
-        while self.ranks.iter().any(|rank| !rank.gone) {
+        while self.roster.0.iter().any(|entry| !entry.gone) {
             let due = self.due();
             tokio::select! {
                 event = events.recv() => match event {
@@ -140,13 +86,13 @@ impl Root {
         match event {
             Event::Arrived { joining, outbox, .. } => {
                 let late = joining.details.member(joining.rank);
-                let (cause, hint) = match self.ranks.get(joining.rank as usize) {
-                    Some(rank) => (
+                let (cause, hint) = match self.roster.0.get(joining.rank as usize) {
+                    Some(entry) => (
                         format!(
                             "two processes with rank {}: {} pid {}, which has joined, and {} pid {}",
                             late.rank,
-                            rank.seat.details.host.name,
-                            rank.seat.details.pid,
+                            entry.seat.details.host.name,
+                            entry.seat.details.pid,
                             late.host,
                             late.pid
                         ),
@@ -155,7 +101,7 @@ impl Root {
                     None => (
                         format!(
                             "the job is complete with {} ranks; {late} is one too many",
-                            self.ranks.len()
+                            self.roster.size()
                         ),
                         "start as many processes as the job has ranks",
                     ),
@@ -177,185 +123,104 @@ impl Root {
     }
 
     fn hear(&mut self, rank: u32, message: ToRoot) {
-        let entry = &mut self.ranks[rank as usize];
+        let entry = &mut self.roster.0[rank as usize];
         entry.heard = Instant::now();
         if std::mem::take(&mut entry.warned) {
-            tracing::warn!("{} is back", self.member(rank));
+            tracing::warn!("{} is back", self.roster.member(rank));
         }
         match message {
             ToRoot::Join(_) | ToRoot::Pong => {}
             ToRoot::Ask { rank: peer } => {
-                if let Some(peer_entry) = self.ranks.get(peer as usize) {
-                    let details = Box::new(peer_entry.seat.details.clone());
-                    self.tell(rank, &FromRoot::Details { rank: peer, details });
+                if let Some(entry) = self.roster.0.get(peer as usize) {
+                    let details = Box::new(entry.seat.details.clone());
+                    self.roster.tell(rank, &FromRoot::Details { rank: peer, details });
                 }
             }
-            ToRoot::Stalled { sequence } => {
-                self.questions.stalled.insert(rank, sequence);
+            ToRoot::Stalled { communicator, sequence, awaited } => {
+                if let Some((case, rank)) = case(&mut self.cases, &communicator, rank, &self.roster) {
+                    case.stalled(rank, sequence, awaited);
+                }
             }
-            ToRoot::State { round, state } => {
-                self.ranks[rank as usize].state = state;
-                let questions = &mut self.questions;
-                if questions.end.is_some()
-                    && questions.number == round
-                    && !std::mem::replace(&mut questions.answered[rank as usize], true)
+            ToRoot::State { communicator, round, standing } => {
+                if let Some(case) = self.cases.get_mut(&communicator)
+                    && let Some(rank) = case.group().inside(rank)
                 {
-                    questions.outstanding -= 1;
+                    case.answered(rank, round, standing);
                 }
             }
-            ToRoot::Report(report) => self.reported(rank, report),
-            ToRoot::Goodbye { state } => self.goodbye(rank, state),
+            ToRoot::Report { communicator, report } => {
+                if let Some((case, rank)) = case(&mut self.cases, &communicator, rank, &self.roster) {
+                    case.reported(rank, report, &self.roster);
+                }
+            }
+            ToRoot::Goodbye { state, last } => self.goodbye(rank, state, last),
         }
     }
 
-    fn reported(&mut self, rank: u32, report: Report) {
-        match report {
-            Report::Mismatch { sequence, calls } => self.fail(Failure::Mismatch { sequence, calls }),
-            Report::Timeout { sequence, waited } => {
-                self.questions.timeout.get_or_insert((rank, sequence, waited));
-            }
-            Report::Aborted { why } => self.fail(Failure::Aborted { member: self.member(rank), why }),
-            Report::LinkLost { peer, transport, sequence, cause } => {
-                let Some(entry) = self.ranks.get(peer as usize) else { return };
-                if entry.left && before(entry.state.entered, sequence) {
-                    return self.fail(self.left_the_job(peer, sequence, rank));
-                }
-                let failure = Failure::LinkLost { rank, peer, transport, sequence, cause };
-                self.suspicions.push(Suspicion { until: Instant::now() + SUSPICION, peer, failure });
-            }
+    fn goodbye(&mut self, rank: u32, state: State, last: bool) {
+        let entered = state.entered;
+        self.world().left(rank, state);
+        if !last {
+            return;
         }
-    }
-
-    fn goodbye(&mut self, rank: u32, state: State) {
-        let entry = &mut self.ranks[rank as usize];
-        entry.left = true;
-        entry.state = state;
-        let entered = entry.state.entered;
+        self.roster.0[rank as usize].left = true;
         let local = self.local();
-        if !self.leaving && local.contains(&rank) && local.iter().all(|&rank| self.ranks[rank as usize].left)
-        {
+        if !self.leaving && local.contains(&rank) && local.iter().all(|&rank| self.roster.left(rank)) {
             // This process may end now. The others learn it before the one that waits for the answer.
             self.leaving = true;
-            for other in (0..self.ranks.len() as u32).filter(|&other| other != rank) {
-                self.tell(other, &FromRoot::Leaving { entered });
-            }
+            let others = (0..self.roster.size()).filter(|&other| other != rank);
+            self.roster.tell_all(others, &FromRoot::Leaving { entered });
         }
-        self.tell(rank, &FromRoot::Leaving { entered });
+        self.roster.tell(rank, &FromRoot::Leaving { entered });
     }
 
     fn gone(&mut self, rank: u32, how: String) {
-        let entry = &mut self.ranks[rank as usize];
+        let entry = &mut self.roster.0[rank as usize];
         entry.gone = true;
         // Closes the writing half too.
         entry.seat.outbox = None;
-        if !entry.left
-            && entry.seat.details.host.key == self.host.key
+        if entry.left {
+            return;
+        }
+        if entry.seat.details.host.key == self.host.key
             && let Some(path) = &entry.seat.details.path
         {
             super::links::forget(path);
         }
-        if entry.left || self.failed {
+        self.lost(rank, how);
+    }
+
+    /// A rank that has not left will never be heard of again: with it fail all communicators that it is in.
+    fn lost(&mut self, rank: u32, how: String) {
+        if std::mem::replace(&mut self.roster.0[rank as usize].lost, true) {
             return;
         }
+        let member = self.roster.member(rank);
         // The call in which it is missed is the one that the rank of this process is in, if there is one.
         let sequence = super::inside(self.job).unwrap_or(0);
-        let failure = Failure::PeerLost { member: self.member(rank), how, sequence, seen_by: self.name() };
-        self.fail(failure);
+        let seen_by = self.name();
+        let failure = Failure::PeerLost { member: member.clone(), how: how.clone(), sequence, seen_by };
+        for (&id, case) in &mut self.cases {
+            if id != WORLD && case.group().inside(rank).is_some() {
+                case.close();
+            } else if id == WORLD && !case.has_left(rank) {
+                case.fail(failure.clone(), &self.roster);
+            }
+        }
+        // Which others it is in its peers know.
+        self.roster.tell_all(0..self.roster.size(), &FromRoot::Lost { member, how });
     }
 
     /// When something has to be done even if nobody says anything.
     fn due(&self) -> Instant {
-        let mut due = self.next_tick;
-        if !self.failed {
-            if let Some(end) = self.questions.end {
-                due = due.min(end);
-            } else if self.questions.wanted() {
-                due = due.min(self.questions.not_before.unwrap_or_else(Instant::now));
-            }
-            due = self.suspicions.iter().map(|suspicion| suspicion.until).fold(due, Instant::min);
-        }
-        due
+        self.cases.values().filter_map(Case::due).fold(self.next_tick, Instant::min)
     }
 
     fn act(&mut self, now: Instant) {
         if now >= self.next_tick {
             self.tick(now);
         }
-        if self.failed {
-            return;
-        }
-        if let Some(end) = self.questions.end {
-            if now >= end || self.questions.outstanding == 0 {
-                self.conclude(now);
-            }
-        } else if self.questions.wanted() && self.questions.not_before.is_none_or(|time| now >= time) {
-            self.ask(now);
-        }
-        if let Some(position) = self.suspicions.iter().position(|suspicion| now >= suspicion.until) {
-            let suspicion = self.suspicions.swap_remove(position);
-            let peer = &self.ranks[suspicion.peer as usize];
-            tracing::debug!(peer = suspicion.peer, left = peer.left, "a link broke and its peer lives");
-            self.fail(suspicion.failure);
-        }
-    }
-
-    /// Asks everybody where he is.
-    fn ask(&mut self, now: Instant) {
-        let questions = &mut self.questions;
-        questions.number = questions.number.wrapping_add(1);
-        questions.end = Some(now + ROUND);
-        questions.answered = vec![false; self.ranks.len()];
-        questions.outstanding = self.ranks.iter().filter(|rank| !rank.left && !rank.gone).count();
-        let question = FromRoot::Query { round: questions.number };
-        if let Ok(question) = frame::encode(&question) {
-            self.broadcast(&question);
-        }
-    }
-
-    /// Compares what was answered.
-    fn conclude(&mut self, now: Instant) {
-        self.questions.end = None;
-        self.questions.not_before = Some(now + BETWEEN_ROUNDS);
-        let stalled = std::mem::take(&mut self.questions.stalled);
-        let timeout = self.questions.timeout.take();
-
-        let known: Vec<(u32, &State)> = (0..)
-            .zip(&self.ranks)
-            .filter(|(rank, entry)| self.questions.answered[*rank as usize] || entry.left)
-            .map(|(rank, entry)| (rank, &entry.state))
-            .collect();
-        if let Some(mismatch) = compare::mismatch(&known) {
-            return self.fail(mismatch);
-        }
-        let waiting = stalled
-            .iter()
-            .map(|(&rank, &sequence)| (rank, sequence))
-            .chain(timeout.map(|(rank, sequence, _)| (rank, sequence)));
-        for (rank, sequence) in waiting {
-            let left =
-                self.ranks.iter().position(|entry| entry.left && before(entry.state.entered, sequence));
-            if let Some(left) = left {
-                return self.fail(self.left_the_job(left as u32, sequence, rank));
-            }
-        }
-        let missing = |sequence: u32| -> Vec<CallOf> {
-            compare::missing((0..).zip(self.ranks.iter().map(|entry| &entry.state)), sequence)
-        };
-        if let Some((rank, sequence, waited)) = timeout {
-            let waiting_for = missing(sequence);
-            return self.fail(Failure::Timeout { rank, sequence, waited, waiting_for });
-        }
-        // Ranks that wait in the same call get the same answer.
-        let mut answers: HashMap<u32, Vec<u32>> = HashMap::new();
-        for (rank, sequence) in stalled {
-            answers.entry(sequence).or_default().push(rank);
-        }
-        for (sequence, ranks) in answers {
-            let members = missing(sequence).into_iter().map(|of| (self.member(of.rank), of)).collect();
-            if let Ok(answer) = frame::encode(&FromRoot::Waiting { sequence, missing: members }) {
-                ranks.into_iter().for_each(|rank| self.send(rank, &answer));
-            }
-        }
+        self.cases.values_mut().for_each(|case| case.act(now, &self.roster));
     }
 
     /// Looks for ranks that say nothing.
@@ -364,89 +229,71 @@ impl Root {
         let stopped = now.saturating_duration_since(self.ticked).saturating_sub(self.pulse() * 2);
         self.ticked = now;
         self.next_tick = now + self.pulse();
-        let Ok(ping) = frame::encode(&FromRoot::Ping) else { return };
-        for rank in 0..self.ranks.len() as u32 {
-            let entry = &mut self.ranks[rank as usize];
-            if entry.left || entry.gone {
+        self.cases.retain(|&id, case| id == WORLD || !case.idle(now));
+        for rank in 0..self.roster.size() {
+            if !self.roster.here(rank) {
                 continue;
             }
+            let entry = &mut self.roster.0[rank as usize];
             entry.heard += stopped;
             let silent = now.saturating_duration_since(entry.heard);
-            // Written even to those that were heard of: they watch the root in the same way.
-            self.send(rank, &ping);
-            if silent >= self.silence.fatal && !self.failed {
+            let warn = silent >= self.silence.warn && !std::mem::replace(&mut entry.warned, true);
+            if silent >= self.silence.fatal {
                 let how = format!(
                     "has been silent for {:.0} s (stopped, swapping, in a debugger, or cut off)",
                     silent.as_secs_f64()
                 );
-                let sequence = super::inside(self.job).unwrap_or(0);
-                let failure =
-                    Failure::PeerLost { member: self.member(rank), how, sequence, seen_by: self.name() };
-                self.fail(failure);
-            } else if silent >= self.silence.warn
-                && !std::mem::replace(&mut self.ranks[rank as usize].warned, true)
-            {
+                self.lost(rank, how);
+            } else if warn {
                 tracing::warn!(
                     "{} has been silent for {:.1} s (stopped, swapping, in a debugger, or cut off); given up after {:.0} s",
-                    self.member(rank),
+                    self.roster.member(rank),
                     silent.as_secs_f64(),
                     self.silence.fatal.as_secs_f64()
                 );
             }
         }
+        // Said even to those that were heard of: they watch the root in the same way.
+        let here = (0..self.roster.size()).filter(|&rank| self.roster.here(rank));
+        self.roster.tell_all(here, &FromRoot::Ping);
     }
 
     fn pulse(&self) -> Duration {
         self.silence.pulse().min(PING)
     }
 
-    /// The first failure: everybody is told, and nothing that is reported later counts.
-    fn fail(&mut self, failure: Failure) {
-        if self.failed {
-            return;
-        }
-        self.failed = true;
-        tracing::debug!(%failure, "the communicator failed");
-        if let Ok(failure) = frame::encode(&FromRoot::Failed(failure)) {
-            self.broadcast(&failure);
-        }
+    fn world(&mut self) -> &mut Case {
+        let size = self.roster.size();
+        self.cases.entry(WORLD).or_insert_with(|| Case::new(WORLD, Group::whole(size)))
     }
-
-    fn left_the_job(&self, peer: u32, sequence: u32, seen_by: u32) -> Failure {
-        let last = self.ranks[peer as usize].state.completed;
-        Failure::PeerLost {
-            member: self.member(peer),
-            how: format!("left the job after op #{last}"),
-            sequence,
-            seen_by: format!("rank {seen_by}"),
-        }
-    }
-
     /// The ranks of this process.
     fn local(&self) -> Vec<u32> {
-        let here = |rank: &Rank| {
-            rank.seat.details.host.key == self.host.key && rank.seat.details.pid == std::process::id()
-        };
-        (0..).zip(&self.ranks).filter(|(_, rank)| here(rank)).map(|(rank, _)| rank).collect()
+        let here =
+            |seat: &Seat| seat.details.host.key == self.host.key && seat.details.pid == std::process::id();
+        (0..).zip(&self.roster.0).filter(|(_, entry)| here(&entry.seat)).map(|(rank, _)| rank).collect()
     }
     fn name(&self) -> String {
         self.local().first().map_or("the root".into(), |rank| format!("rank {rank} (root)"))
     }
-    fn member(&self, rank: u32) -> Member {
-        self.ranks[rank as usize].seat.details.member(rank)
-    }
+}
 
-    fn tell(&self, rank: u32, message: &FromRoot) {
-        if let Ok(frame) = frame::encode(message) {
-            self.send(rank, &frame);
+/// The case of the communicator that rank `rank` of the job speaks of, and the rank's number in it.
+fn case<'a>(
+    cases: &'a mut HashMap<u64, Case>,
+    communicator: &Named,
+    rank: u32,
+    roster: &Roster,
+) -> Option<(&'a mut Case, u32)> {
+    let case = match cases.entry(communicator.id) {
+        Entry::Occupied(case) => case.into_mut(),
+        Entry::Vacant(free) => {
+            let Some(group) = Group::from_spans(&communicator.members, roster.size()) else {
+                tracing::debug!(rank, "spoke of a communicator of ranks that do not exist");
+                return None;
+            };
+            free.insert(Case::new(communicator.id, group))
         }
-    }
-    fn broadcast(&self, frame: &Frame) {
-        (0..self.ranks.len() as u32).for_each(|rank| self.send(rank, frame));
-    }
-    fn send(&self, rank: u32, frame: &Frame) {
-        if let Some(outbox) = &self.ranks[rank as usize].seat.outbox {
-            let _ = outbox.send(frame.clone());
-        }
-    }
+    };
+    let rank = case.group().inside(rank)?;
+    Some((case, rank))
 }

@@ -1,83 +1,79 @@
 //! What the engine and the control thread share for one rank of one communicator.
 
-use super::links::{LinkSettings, Made};
+use super::links::{Halves, Made};
 use super::progress::Progress;
 use super::session::Command;
-use crate::bootstrap::message::Details;
-use crate::error::{CallOf, Failure, Member};
-use rccl_transport::memory::{PeerRegions, RegionTable};
+use super::station::Station;
+use crate::bootstrap::group::Group;
+use crate::bootstrap::message::Report;
+use crate::error::{CallOf, Error, Failure, Member, Result};
 use rccl_transport::shm::Doorbell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use tokio::sync::mpsc::UnboundedSender;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::sync::Notify;
 
-/// State of one rank; see [`super::Control`] for what the fields mean to the engine.
+/// The id of the communicator that the job begins with.
+pub(crate) const WORLD: u64 = 0;
+
+/// State of one rank; see [`super::Control`] for what the fields mean to the engine. Ranks are the communicator's.
 pub(crate) struct Shared {
-    pub job: u64,
+    pub id: u64,
+    /// Its ranks in the job.
+    pub group: Arc<Group>,
     pub me: Member,
     pub hosts: Arc<[u32]>,
-    pub details: Details,
-    pub root: Member,
-    pub links: LinkSettings,
-    pub regions: Arc<RegionTable>,
+    pub station: Arc<Station>,
     pub bell: Arc<Doorbell>,
     pub progress: Progress,
     pub failed: AtomicBool,
     /// Number of the last call that was reported as stalled.
     pub stalled: AtomicU32,
-    /// A fallback was logged.
-    pub fell_back: AtomicBool,
+    /// TCP links that lower ranks are making.
+    pub halves: Halves,
     failure: OnceLock<Arc<Failure>>,
     made: Mutex<Vec<Made>>,
     waiting: Mutex<Vec<(Member, CallOf)>>,
-    peers: Mutex<HashMap<u32, Details>>,
-    /// The memory of peers that share some with this rank.
-    peer_regions: Mutex<Vec<(u32, Arc<PeerRegions>)>>,
-    commands: UnboundedSender<Command>,
-}
-
-/// What is known when a rank has joined.
-pub(crate) struct Start {
-    pub job: u64,
-    pub me: Member,
-    pub hosts: Arc<[u32]>,
-    pub details: Details,
-    pub root: Member,
-    pub links: LinkSettings,
-    pub regions: Arc<RegionTable>,
-    pub bell: Arc<Doorbell>,
-    pub commands: UnboundedSender<Command>,
+    closed: AtomicBool,
+    closing: Notify,
 }
 
 impl Shared {
-    pub(crate) fn new(start: Start) -> Shared {
-        let Start { job, me, hosts, details, root, links, regions, bell, commands } = start;
-        Shared {
-            job,
-            me,
-            hosts,
-            details,
-            root,
-            links,
-            regions,
-            bell,
+    /// # Errors
+    /// [`Error::System`] when there is no descriptor for a doorbell.
+    ///
+    /// # Panics
+    /// If the rank of `station` is not one of `group`.
+    pub(crate) fn new(id: u64, group: Arc<Group>, station: Arc<Station>) -> Result<Shared> {
+        let rank = group.inside(station.me.rank).expect("a rank makes only communicators that it is in");
+        let bell = Doorbell::new().map_err(|source| Error::System {
+            during: "making an eventfd".into(),
+            source: Arc::new(source),
+            hint: "raise the limit of open files (`ulimit -n`)".into(),
+        })?;
+        // Hosts are numbered in the order in which the ranks meet them.
+        let mut numbers = HashMap::new();
+        let hosts = group.members().iter().map(|&member| {
+            let next = numbers.len() as u32;
+            *numbers.entry(station.hosts[member as usize]).or_insert(next)
+        });
+        Ok(Shared {
+            id,
+            me: Member { rank, ..station.me.clone() },
+            hosts: hosts.collect(),
+            group,
+            station,
+            bell: Arc::new(bell),
             progress: Progress::default(),
             failed: AtomicBool::new(false),
             stalled: AtomicU32::new(0),
-            fell_back: AtomicBool::new(false),
+            halves: Halves::default(),
             failure: OnceLock::new(),
             made: Mutex::default(),
             waiting: Mutex::default(),
-            peers: Mutex::default(),
-            peer_regions: Mutex::default(),
-            commands,
-        }
-    }
-
-    /// Tells the session to do something; after its end nothing happens.
-    pub(crate) fn command(&self, command: Command) {
-        let _ = self.commands.send(command);
+            closed: AtomicBool::new(false),
+            closing: Notify::new(),
+        })
     }
 
     /// Sets the failure unless there is one, and wakes the engine.
@@ -95,55 +91,65 @@ impl Shared {
             tracing::debug!(%error, "the doorbell cannot be rung");
         }
     }
+    /// Tells the root; `otherwise` holds if it does not decide.
+    pub(crate) fn report(&self, report: Report, otherwise: Failure) {
+        self.station.command(self.reporting(report, otherwise));
+    }
+    /// As [`Shared::report`], as a command.
+    pub(crate) fn reporting(&self, report: Report, otherwise: Failure) -> Command {
+        Command::Report { communicator: self.id, group: self.group.clone(), report, otherwise }
+    }
 
-    pub(crate) fn made(&self) -> MutexGuard<'_, Vec<Made>> {
+    /// The links that were made since the last time.
+    pub(crate) fn take_made(&self) -> Vec<Made> {
+        std::mem::take(&mut self.made())
+    }
+    fn made(&self) -> MutexGuard<'_, Vec<Made>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Hands a link to the engine.
     pub(crate) fn deliver(&self, made: Made) {
         tracing::debug!(
+            communicator = self.id,
             rank = self.me.rank,
             peer = made.peer,
             kind = made.kind.word(),
             reason = made.reason,
             "linked"
         );
-        self.made().push(made);
+        let mut links = self.made();
+        if !self.closed.load(Ordering::Relaxed) {
+            links.push(made);
+        }
+        drop(links);
         self.wake();
     }
     pub(crate) fn waiting(&self) -> MutexGuard<'_, Vec<(Member, CallOf)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<u32, Details>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 
-    /// Watches for requests of this peer's memory.
-    pub(crate) fn watch_regions(&self, peer: u32, regions: Arc<PeerRegions>) {
-        self.peer_regions.lock().unwrap_or_else(PoisonError::into_inner).push((peer, regions));
+    /// The rank has left: ends what makes links, and drops those that nobody took.
+    pub(crate) fn close(&self) {
+        let unused = {
+            let mut links = self.made();
+            self.closed.store(true, Ordering::Release);
+            std::mem::take(&mut *links)
+        };
+        drop(unused);
+        self.halves.clear();
+        self.closing.notify_waiters();
     }
-    /// Passes the requests of all links on to the session.
-    pub(crate) fn fetch_regions(&self) {
-        for (peer, regions) in &*self.peer_regions.lock().unwrap_or_else(PoisonError::into_inner) {
-            let numbers = regions.take_requests();
-            if !numbers.is_empty() {
-                self.command(Command::Regions(*peer, regions.clone(), numbers));
-            }
+    /// Does `work` unless the rank leaves meanwhile.
+    pub(crate) async fn while_open<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let closing = self.closing.notified();
+        tokio::pin!(closing);
+        closing.as_mut().enable();
+        if self.closed.load(Ordering::Acquire) {
+            return None;
+        }
+        tokio::select! {
+            done = work => Some(done),
+            () = closing => None,
         }
     }
-
-    /// Makes this rank known to the root in the same process, if that is here.
-    pub(crate) fn register(self: &Arc<Shared>) {
-        let mut ranks = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
-        ranks.retain(|rank| rank.strong_count() > 0);
-        ranks.push(Arc::downgrade(self));
-    }
-}
-
-static REGISTERED: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
-
-/// The lowest rank of this job in this process that has not ended.
-pub(crate) fn registered(job: u64) -> Option<Arc<Shared>> {
-    let ranks = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
-    ranks.iter().filter_map(Weak::upgrade).filter(|rank| rank.job == job).min_by_key(|rank| rank.me.rank)
 }

@@ -63,7 +63,7 @@ impl Engine {
         self.now.tag = Tag { sequence: self.sequence, call: words };
         self.set_up(number, &call, &sizes, input, output)?;
         let task = Task::Collective { call, sizes, input, output, scale: None };
-        self.start(Active { call, task, number, stage: Stage::Linking, watch: Watch::new() });
+        self.start(Active { call, task, number, stage: Stage::Linking, watch: Watch::new(false) });
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl Engine {
             task: Task::Fused(pieces),
             number,
             stage: Stage::Linking,
-            watch: Watch::new(),
+            watch: Watch::new(false),
         };
         self.start(active);
         Ok(())
@@ -163,7 +163,7 @@ impl Engine {
             task: Task::Messages(list),
             number,
             stage: Stage::Linking,
-            watch: Watch::new(),
+            watch: Watch::new(true),
         });
         Ok(())
     }
@@ -272,7 +272,8 @@ impl Engine {
         let mut patience = Patience::new(self.yields);
         while matches!(active.stage, Stage::Linking) && !self.take_links(active) {
             let (Next::Sleep(waited) | Next::Look(waited)) = patience.idle() else { continue };
-            let ended = active.watch.look(&self.control, self.sequence, waited, self.timeout);
+            let missing = || self.missing(active.number);
+            let ended = active.watch.look(&self.control, self.sequence, waited, self.timeout, missing);
             if ended.is_some() {
                 return ended;
             }

@@ -35,11 +35,13 @@ pub(crate) struct Watch {
     idle_since: Option<Instant>,
     /// After how long without progress the other ranks are asked next.
     stalled: Duration,
+    /// Only some ranks take part, so that it says little what the others do.
+    messages: bool,
 }
 
 impl Watch {
-    pub fn new() -> Watch {
-        Watch { started: None, idle_since: None, stalled: STALL }
+    pub fn new(messages: bool) -> Watch {
+        Watch { started: None, idle_since: None, stalled: STALL, messages }
     }
 
     /// Something moved.
@@ -47,34 +49,44 @@ impl Watch {
         self.idle_since = None;
     }
 
-    /// Looks at the control plane and the clock, after `waited` without progress.
+    /// Looks at the control plane and the clock, after `waited` without progress. `peers` says whom the task waits for.
     pub fn look(
         &mut self,
         control: &Control,
         sequence: u32,
         waited: Duration,
         timeout: Duration,
+        peers: impl Fn() -> Vec<Rank>,
     ) -> Option<Outcome> {
+        let messages = self.messages;
+        let awaited = || if messages { peers() } else { Vec::new() };
         if control.failed() {
             return Some(Outcome::Failed);
         }
         control.fetch_regions();
         if waited >= self.stalled {
+            control.report_stall(sequence, &awaited());
             self.stalled = waited * 2;
-            control.report_stall(sequence);
         }
-        let elapsed = self.started.get_or_insert_with(Instant::now).elapsed();
+        let started = *self.started.get_or_insert_with(Instant::now);
+        let elapsed = started.elapsed();
         if elapsed >= timeout {
-            control.report_timeout(sequence, elapsed);
+            control.report_timeout(sequence, elapsed, &awaited());
             return Some(Outcome::TimedOut);
         }
         None
     }
 
     /// As [`Watch::look`], for who does not count idle rounds.
-    pub fn look_idle(&mut self, control: &Control, sequence: u32, timeout: Duration) -> Option<Outcome> {
+    pub fn look_idle(
+        &mut self,
+        control: &Control,
+        sequence: u32,
+        timeout: Duration,
+        peers: impl Fn() -> Vec<Rank>,
+    ) -> Option<Outcome> {
         let waited = self.idle_since.get_or_insert_with(Instant::now).elapsed();
-        self.look(control, sequence, waited, timeout)
+        self.look(control, sequence, waited, timeout, peers)
     }
 }
 
@@ -133,7 +145,7 @@ pub(crate) fn drive(
             Next::Sleep(waited) => (waited, true),
         };
         let Waiting { control, sleeper, timeout, sequence, peers, .. } = &mut waiting;
-        if let Some(outcome) = watch.look(control, *sequence, waited, *timeout) {
+        if let Some(outcome) = watch.look(control, *sequence, waited, *timeout, || run.awaited()) {
             return outcome;
         }
         if sleep {

@@ -228,7 +228,11 @@ impl Engine {
                 self.active = Some(active);
                 return Polled::Moved;
             }
-            Ok((false, false)) => active.watch.look_idle(&self.control, self.sequence, self.timeout),
+            Ok((false, false)) => {
+                let linking = matches!(active.stage, Stage::Linking);
+                let awaited = || if linking { run.plan.peers.clone() } else { run.awaited() };
+                active.watch.look_idle(&self.control, self.sequence, self.timeout, awaited)
+            }
             Err(stop) => Some(Outcome::Stopped(stop)),
         };
         match outcome {

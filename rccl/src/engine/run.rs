@@ -284,6 +284,15 @@ impl Run<'_> {
         Some(ends[first.recvs.start].peer)
     }
 
+    /// The peers that have yet to do something for this task, ascending.
+    pub fn awaited(&self) -> Vec<Rank> {
+        let open = |peer: &Rank| {
+            let mut ends = self.plan.ends.iter().zip(&self.state.ends);
+            ends.any(|(end, state)| end.peer == *peer && !state.closed)
+        };
+        self.plan.peers.iter().copied().filter(open).collect()
+    }
+
     /// Whether nothing is left in the links that a peer waits for.
     pub fn drained(&self) -> bool {
         self.plan

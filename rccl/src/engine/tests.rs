@@ -113,12 +113,12 @@ fn drive(
             now.tag = Tag { sequence: 1, call: [1, count] };
             now.element = 8;
             now.streaming = count > 20_000;
-            now.dear_polls = count % 2 == 1;
+            now.dear_polls = !count.is_multiple_of(2);
             let mut run =
                 Run { plan: &plan, state: &mut state, links: &mut links, pool: &mut pool, now: &mut now };
             run.bind(0, &sizes, &eager);
             let mut round = Round::default();
-            let straight = plan.one_round && count % 3 != 0;
+            let straight = plan.one_round && !count.is_multiple_of(3);
             let started = Instant::now();
             loop {
                 let stepped =
@@ -180,7 +180,7 @@ fn runs(algorithm: Algorithm, collective: &Collective, n: u32) {
     let all_blocks = u64::from(collective.blocks(n));
     for count in [0, 1, 5, 100, 1000, 50_000] {
         // The exchange is for eager messages; as many elements as make a difference are enough for many blocks.
-        if algorithm == Algorithm::Exchange && count > 1000 || count > 1000 && count * all_blocks > 400_000 {
+        if count > 1000 && (algorithm == Algorithm::Exchange || count * all_blocks > 400_000) {
             continue;
         }
         for memory in [Memory::Mapped, Memory::Private] {

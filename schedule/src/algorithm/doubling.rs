@@ -8,11 +8,13 @@
 //! The partner may read what it was sent late, straight from this rank's memory, so a step never writes where the step
 //! before it reads: two scratch buffers alternate, and a step waits for the release of the send that it overwrites.
 
+use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Op, Program, Rank};
+use crate::vector::Window;
 
 pub(super) fn all_reduce(rank: Rank, n: u32) -> Program {
     let fold = Fold::of(n);
-    let mut program = Program::new(rank, n, 1);
+    let mut program = Program::new(&Collective::AllReduce, rank, n, 1);
     let Some(place) = fold.place(rank) else {
         program.push(Op::over(Extent::ALL).reduce_with(Buffer::INPUT).send(rank + 1));
         program.push(Op::over(Extent::ALL).recv(rank + 1).copy_to(Buffer::OUTPUT));
@@ -66,7 +68,9 @@ pub(super) fn all_reduce(rank: Rank, n: u32) -> Program {
         }
         (sum, made_by) = (target, Some(reduce));
     }
-    program.scratch = turn.min(2);
+    for _ in 0..turn.min(2) {
+        program.scratch(Window::block(0));
+    }
     program
 }
 

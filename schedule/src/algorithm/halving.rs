@@ -9,11 +9,12 @@
 //! that its receiver made from it, so all of it happens in the output buffer, without scratch.
 
 use super::doubling::Fold;
+use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Op, Program, Rank};
 
 pub(super) fn all_reduce(rank: Rank, n: u32) -> Program {
     let fold = Fold::of(n);
-    let mut program = Program::new(rank, n, 1 << fold.steps);
+    let mut program = Program::new(&Collective::AllReduce, rank, n, 1 << fold.steps);
     match fold.place(rank) {
         None => folded(&mut program, &fold, rank + 1),
         Some(place) => with_place(&mut program, &fold, place),

@@ -1,26 +1,49 @@
 //! The algorithms: pure functions from (rank, collective, layout, channels) to that rank's [`Program`].
 //!
-//! `n` is the number of ranks, `B` the bytes of the call, `L` the smallest number of ranks on a host, `H` the number
-//! of hosts. *Steps* counts the messages that follow one another before the last rank is done (each of them cut into
-//! chunks that overlap); *sent* is what the busiest rank sends, where a fan-out counts once per target.
+//! `n` is the number of ranks, `B` the bytes of the larger of a rank's two buffers (the root's, where there is one), `L`
+//! the smallest number of ranks on a host, `H` the number of hosts. *Steps* counts the messages that follow one another
+//! before the last rank is done (each of them cut into chunks that overlap); *traffic* is what the busiest rank sends, or
+//! receives where that is more, and a fan-out counts once per target; *scratch* is memory of the engine.
 //!
-//! | algorithm | collective | steps | sent by the busiest rank | scratch | source |
+//! | collective | algorithm | steps | traffic | scratch | source |
 //! |---|---|---|---|---|---|
-//! | [ring](Algorithm::Ring) | all_reduce | 2(n-1) | 2B(n-1)/n | 0 | Patarasuk, Yuan 2009 |
-//! | [tree](Algorithm::Tree) | all_reduce | 2⌈log₂ n⌉+2 | about 2B | 0 | Sanders, Speck, Träff 2009 |
-//! | [doubling](Algorithm::RecursiveDoubling) | all_reduce | ⌈log₂ n⌉+1 | B⌈log₂ n⌉ | 2B | Thakur, Rabenseifner, Gropp 2005 |
-//! | [halving](Algorithm::HalvingDoubling) | all_reduce | 2⌈log₂ n⌉+2 | 2B(n-1)/n, folded 3B | 0 | Rabenseifner 2004; Thakur et al. 2005 |
-//! | [direct](Algorithm::Direct) | all_reduce | 2 | 2B(n-1)/n | 0 | reduce_scatter and all_gather in one step each |
-//! | [exchange](Algorithm::Exchange) | all_reduce | 1 | B(n-1) | 0 | all to all, for latency |
-//! | [hierarchical](Algorithm::Hierarchical) | all_reduce | 2H | in a host 2B(L-1)/L, between hosts 2B(H-1)/(HL) | 0 | ring across hosts of direct in the host |
-//! | [chain](Algorithm::Chain) | broadcast | n-1 | B | 0 | pipelined chain |
-//! | [binomial](Algorithm::Binomial) | broadcast | ⌈log₂ n⌉ | B⌈log₂ n⌉ | 0 | Thakur et al. 2005 |
-//! | [pipelined_tree](Algorithm::PipelinedTree) | broadcast | ⌈log₂ n⌉+1 | B | 0 | Sanders, Speck, Träff 2009 |
-//! | [scatter_allgather](Algorithm::ScatterAllGather) | broadcast | 2 | B | 0 | van de Geijn's, with one-step phases |
+//! | all_reduce | [ring](Algorithm::Ring) | 2(n-1) | 2B(n-1)/n | 0 | Patarasuk, Yuan 2009 |
+//! | | [tree](Algorithm::Tree) | 2⌈log₂ n⌉+2 | about 2B | 0 | Sanders, Speck, Träff 2009 |
+//! | | [doubling](Algorithm::RecursiveDoubling) | ⌈log₂ n⌉+1 | B⌈log₂ n⌉ | 2B | Thakur, Rabenseifner, Gropp 2005 |
+//! | | [halving](Algorithm::HalvingDoubling) | 2⌈log₂ n⌉+2 | 2B(n-1)/n, folded 3B | 0 | Rabenseifner 2004; Thakur et al. 2005 |
+//! | | [direct](Algorithm::Direct) | 2 | 2B(n-1)/n | 0 | reduce_scatter and all_gather in one step each |
+//! | | [exchange](Algorithm::Exchange) | 1 | B(n-1) | 0 | all to all, for latency |
+//! | | [hierarchical](Algorithm::Hierarchical) | 2H | in a host 2B(L-1)/L, between hosts 2B(H-1)/(HL) | 0 | ring across hosts of direct in the host |
+//! | reduce | [direct](Algorithm::Direct) | 1 | B(n-1) | 0 | the root reduces everything in one pass |
+//! | | [binomial](Algorithm::Binomial) | ⌈log₂ n⌉ | B⌈log₂ n⌉ | 0 | Thakur et al. 2005 |
+//! | | [chain](Algorithm::Chain) | n-1 | B | 0 | pipelined chain |
+//! | | [pipelined_tree](Algorithm::PipelinedTree) | ⌈log₂ n⌉+1 | about B | 0 | Sanders, Speck, Träff 2009 |
+//! | | [reduce_gather](Algorithm::ReduceGather) | 2 | 2B(n-1)/n | 0 | Rabenseifner 2004, with one-step phases |
+//! | broadcast | [chain](Algorithm::Chain) | n-1 | B | 0 | pipelined chain |
+//! | | [binomial](Algorithm::Binomial) | ⌈log₂ n⌉ | B⌈log₂ n⌉ | 0 | Thakur et al. 2005 |
+//! | | [pipelined_tree](Algorithm::PipelinedTree) | ⌈log₂ n⌉+1 | B | 0 | Sanders, Speck, Träff 2009 |
+//! | | [scatter_allgather](Algorithm::ScatterAllGather) | 2 | B | 0 | van de Geijn's, with one-step phases |
+//! | reduce_scatter | [ring](Algorithm::Ring) | n-1 | B(n-1)/n | B | Patarasuk, Yuan 2009 |
+//! | | [bruck](Algorithm::Bruck) | ⌈log₂ n⌉ | B(n-1)/n | B | Bruck's all_gather run backwards |
+//! | | [direct](Algorithm::Direct) | 1 | B(n-1)/n | 0 | every rank reduces its block in one pass |
+//! | | [hierarchical](Algorithm::Hierarchical) | 2 | in a host B(L-1)/L, between hosts B(H-1)/(HL) | B(H-1)/(HL) | direct between hosts of direct in the host |
+//! | all_gather | [ring](Algorithm::Ring) | n-1 | B(n-1)/n | 0 | Patarasuk, Yuan 2009 |
+//! | | [bruck](Algorithm::Bruck) | ⌈log₂ n⌉ | B(n-1)/n | 0 | Bruck et al. 1997 |
+//! | | [direct](Algorithm::Direct) | 1 | B(n-1)/n | 0 | every block straight to everybody |
+//! | | [hierarchical](Algorithm::Hierarchical) | 2 | in a host B(L-1)/L, between hosts B(H-1)/(HL) | 0 | direct between hosts of direct in the host |
+//! | scatter, gather | [direct](Algorithm::Direct) | 1 | B(n-1)/n | 0 | all blocks at once |
+//! | | [binomial](Algorithm::Binomial) | ⌈log₂ n⌉ | B(n-1)/n | up to B/2, root 0 | Thakur et al. 2005 |
+//! | | [pairwise](Algorithm::Pairwise) | n-1 | B(n-1)/n | 0 | one block after the other |
+//! | all_to_all | [direct](Algorithm::Direct) | 1 | B(n-1)/n | 0 | all blocks at once |
+//! | | [bruck](Algorithm::Bruck) | ⌈log₂ n⌉ | about B⌈log₂ n⌉/2 | about B⌈log₂ n⌉/2 | Bruck et al. 1997 |
+//! | | [pairwise](Algorithm::Pairwise) | n-1 | B(n-1)/n | 0 | Thakur et al. 2005 |
+//! | | [hierarchical](Algorithm::Hierarchical) | 2 | in a host B(L-1)/L, between hosts B(H-1)/H, in H-1 messages | B(H-1)/H | direct between hosts, dealt out in the host |
 //!
-//! Bits are the same on all ranks in every algorithm: all but doubling and exchange compute each element of the
-//! result once and pass it on; doubling and exchange compute it in several places, always from the same operands in
-//! the same order.
+//! The figures of hierarchical algorithms are for hosts of `L` ranks each.
+//!
+//! Where several ranks get an element, it has the same bits on all of them: all algorithms but doubling and exchange
+//! compute each element of the result once and pass it on; doubling and exchange compute it in several places, always
+//! from the same operands in the same order.
 //!
 //! No algorithm but exchange needs its sends to be snapshots: each is right in place and out of place, on links that
 //! buffer and on mapped memory that the peer reads late and writes early. Where nothing but causality keeps a late
@@ -28,6 +51,7 @@
 //! no `after`; the validator proves these chains.
 
 mod binomial;
+mod bruck;
 mod chain;
 mod direct;
 mod doubling;
@@ -35,7 +59,9 @@ mod exchange;
 mod halving;
 mod hierarchical;
 mod order;
+mod pairwise;
 mod pipelined_tree;
+mod reduce_gather;
 mod ring;
 mod scatter_allgather;
 mod tree;
@@ -43,45 +69,14 @@ mod tree;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
-
-/// What the ranks compute together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Collective {
-    /// Every rank's output is the reduction of all ranks' inputs.
-    AllReduce,
-    /// Every rank's output is the root's input; the other inputs are not looked at.
-    Broadcast {
-        /// The rank whose input is shared.
-        root: Rank,
-    },
-}
-
-impl Collective {
-    /// The name, as the command line spells it.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Collective::AllReduce => "all_reduce",
-            Collective::Broadcast { .. } => "broadcast",
-        }
-    }
-}
-
-impl fmt::Display for Collective {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Collective::AllReduce => f.write_str("all_reduce"),
-            Collective::Broadcast { root } => write!(f, "broadcast from rank {root}"),
-        }
-    }
-}
 
 /// How the ranks do it; the [module](self) compares them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// all_reduce: slices travel once around the ring to be reduced and once to be shared.
+    /// Slices travel once around the ring to be reduced, once to be shared, or both.
     Ring,
     /// all_reduce: up and down two binary trees, each with half of the elements.
     Tree,
@@ -89,41 +84,74 @@ pub enum Algorithm {
     RecursiveDoubling,
     /// all_reduce: halves, quarters, … to partners at distance 1, 2, 4, …, and back.
     HalvingDoubling,
-    /// all_reduce: each rank reduces one slice from everybody and hands it to everybody.
+    /// Every element goes straight from who has it to who wants it.
     Direct,
     /// all_reduce: everybody sends everything to everybody.
     Exchange,
-    /// all_reduce: direct in a host, a ring per slice across hosts.
+    /// Direct in a host, and what crosses between hosts does so once for each host: a ring per slice in all_reduce, else
+    /// straight to one rank there.
     Hierarchical,
-    /// broadcast: from neighbour to neighbour.
+    /// broadcast, reduce: from neighbour to neighbour.
     Chain,
-    /// broadcast: the number of ranks that have it doubles in each step.
+    /// What has it, or is reduced, doubles in each step.
     Binomial,
-    /// broadcast: down two binary trees, each with half of the elements.
+    /// broadcast, reduce: down or up two binary trees, each with half of the elements.
     PipelinedTree,
     /// broadcast: the root deals slices, the others share them.
     ScatterAllGather,
+    /// reduce: each rank reduces one slice from everybody and hands it to the root.
+    ReduceGather,
+    /// Blocks to and from ranks at distance 1, 2, 4, …, for any number of ranks.
+    Bruck,
+    /// Direct, one peer after the other.
+    Pairwise,
 }
 
-const ALL_REDUCE: &[Algorithm] = &[
-    Algorithm::Ring,
-    Algorithm::Tree,
-    Algorithm::RecursiveDoubling,
-    Algorithm::HalvingDoubling,
-    Algorithm::Direct,
-    Algorithm::Exchange,
-    Algorithm::Hierarchical,
-];
-
-const BROADCAST: &[Algorithm] =
-    &[Algorithm::Chain, Algorithm::Binomial, Algorithm::PipelinedTree, Algorithm::ScatterAllGather];
-
 impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Algorithm; 14] = [
+        Algorithm::Ring,
+        Algorithm::Tree,
+        Algorithm::RecursiveDoubling,
+        Algorithm::HalvingDoubling,
+        Algorithm::Direct,
+        Algorithm::Exchange,
+        Algorithm::Hierarchical,
+        Algorithm::Chain,
+        Algorithm::Binomial,
+        Algorithm::PipelinedTree,
+        Algorithm::ScatterAllGather,
+        Algorithm::ReduceGather,
+        Algorithm::Bruck,
+        Algorithm::Pairwise,
+    ];
+
     /// The algorithms that compute `collective`.
     pub fn for_collective(collective: &Collective) -> &'static [Algorithm] {
+        use Algorithm::*;
         match collective {
-            Collective::AllReduce => ALL_REDUCE,
-            Collective::Broadcast { .. } => BROADCAST,
+            Collective::AllReduce => {
+                &[Ring, Tree, RecursiveDoubling, HalvingDoubling, Direct, Exchange, Hierarchical]
+            }
+            Collective::Reduce { .. } => &[Direct, Binomial, Chain, PipelinedTree, ReduceGather],
+            Collective::ReduceScatter | Collective::AllGather => &[Ring, Bruck, Direct, Hierarchical],
+            Collective::Broadcast { .. } => &[Chain, Binomial, PipelinedTree, ScatterAllGather],
+            Collective::Scatter { .. } | Collective::Gather { .. } => &[Direct, Binomial, Pairwise],
+            Collective::AllToAll => &[Direct, Bruck, Pairwise, Hierarchical],
+        }
+    }
+
+    /// Whether a rank's program of `collective` touches no blocks but those that its own input or output shows.
+    ///
+    /// A rank that does not know how many elements the other blocks have can run no other: one of a gather whose counts
+    /// vary, say, where all but the root know their own count only. It is true of every algorithm of a collective whose
+    /// input or output shows all blocks on every rank.
+    pub fn touches_own_blocks_only(&self, collective: &Collective) -> bool {
+        match collective {
+            Collective::Scatter { .. } | Collective::Gather { .. } | Collective::AllToAll => {
+                matches!(self, Algorithm::Direct | Algorithm::Pairwise)
+            }
+            _ => true,
         }
     }
 
@@ -141,6 +169,9 @@ impl Algorithm {
             Algorithm::Binomial => "binomial",
             Algorithm::PipelinedTree => "pipelined_tree",
             Algorithm::ScatterAllGather => "scatter_allgather",
+            Algorithm::ReduceGather => "reduce_gather",
+            Algorithm::Bruck => "bruck",
+            Algorithm::Pairwise => "pairwise",
         }
     }
 
@@ -166,10 +197,8 @@ impl fmt::Display for Algorithm {
 impl FromStr for Algorithm {
     type Err = UnknownAlgorithm;
     fn from_str(word: &str) -> Result<Algorithm, UnknownAlgorithm> {
-        ALL_REDUCE
-            .iter()
-            .chain(BROADCAST)
-            .copied()
+        Algorithm::ALL
+            .into_iter()
             .find(|a| a.word() == word)
             .ok_or_else(|| UnknownAlgorithm { word: word.into(), collective: None })
     }
@@ -194,7 +223,7 @@ impl fmt::Display for UnknownAlgorithm {
         write!(f, "is called {:?}; there are ", self.word)?;
         match &self.collective {
             Some(collective) => f.write_str(&words(Algorithm::for_collective(collective))),
-            None => write!(f, "{} for all_reduce, {} for broadcast", words(ALL_REDUCE), words(BROADCAST)),
+            None => f.write_str(&words(&Algorithm::ALL)),
         }
     }
 }
@@ -203,8 +232,8 @@ impl std::error::Error for UnknownAlgorithm {}
 
 /// What `rank` does when the ranks of `layout` run `collective` by `algorithm`.
 ///
-/// `channels` (0 counts as 1) is how many parallel edges two ranks have. The ring deals the elements to all of them;
-/// the two double trees put one tree on each of two; the others use channel 0 only.
+/// `channels` (0 counts as 1) is how many parallel edges two ranks have. The ring all_reduce deals the elements to all
+/// of them; pairs of trees are put on two, one on each; the others use channel 0 only.
 ///
 /// # Panics
 /// If `rank` or the root is not a rank of `layout`, or if `algorithm` is none of
@@ -222,9 +251,12 @@ pub fn program(
         Algorithm::for_collective(collective).contains(&algorithm),
         "{algorithm} does not compute {collective}"
     );
+    assert!(collective.root().is_none_or(|root| root < ranks), "{collective} of {ranks} ranks");
+    if ranks == 1 {
+        return alone(collective);
+    }
     let channels = channels.max(1);
     match *collective {
-        Collective::AllReduce if ranks == 1 => alone(true),
         Collective::AllReduce => match algorithm {
             Algorithm::Ring => ring::all_reduce(rank, layout, channels),
             Algorithm::Tree => tree::all_reduce(rank, layout, channels),
@@ -235,17 +267,54 @@ pub fn program(
             Algorithm::Hierarchical => hierarchical::all_reduce(rank, layout),
             _ => unreachable!("checked above"),
         },
-        Collective::Broadcast { root } => {
-            assert!(root < ranks, "root {root} is not one of {ranks} ranks");
-            match algorithm {
-                _ if ranks == 1 => alone(false),
-                Algorithm::Chain => chain::broadcast(rank, root, layout),
-                Algorithm::Binomial => binomial::broadcast(rank, root, layout),
-                Algorithm::PipelinedTree => pipelined_tree::broadcast(rank, root, layout, channels),
-                Algorithm::ScatterAllGather => scatter_allgather::broadcast(rank, root, ranks),
-                _ => unreachable!("checked above"),
-            }
-        }
+        Collective::Reduce { root } => match algorithm {
+            Algorithm::Direct => direct::reduce(rank, root, ranks),
+            Algorithm::Binomial => binomial::reduce(rank, root, layout),
+            Algorithm::Chain => chain::reduce(rank, root, layout),
+            Algorithm::PipelinedTree => pipelined_tree::reduce(rank, root, layout, channels),
+            Algorithm::ReduceGather => reduce_gather::reduce(rank, root, ranks),
+            _ => unreachable!("checked above"),
+        },
+        Collective::ReduceScatter => match algorithm {
+            Algorithm::Ring => ring::reduce_scatter(rank, layout),
+            Algorithm::Bruck => bruck::reduce_scatter(rank, ranks),
+            Algorithm::Direct => direct::reduce_scatter(rank, ranks),
+            Algorithm::Hierarchical => hierarchical::reduce_scatter(rank, layout),
+            _ => unreachable!("checked above"),
+        },
+        Collective::Broadcast { root } => match algorithm {
+            Algorithm::Chain => chain::broadcast(rank, root, layout),
+            Algorithm::Binomial => binomial::broadcast(rank, root, layout),
+            Algorithm::PipelinedTree => pipelined_tree::broadcast(rank, root, layout, channels),
+            Algorithm::ScatterAllGather => scatter_allgather::broadcast(rank, root, ranks),
+            _ => unreachable!("checked above"),
+        },
+        Collective::Scatter { root } => match algorithm {
+            Algorithm::Direct => direct::scatter(rank, root, ranks),
+            Algorithm::Binomial => binomial::scatter(rank, root, ranks),
+            Algorithm::Pairwise => pairwise::scatter(rank, root, ranks),
+            _ => unreachable!("checked above"),
+        },
+        Collective::Gather { root } => match algorithm {
+            Algorithm::Direct => direct::gather(rank, root, ranks),
+            Algorithm::Binomial => binomial::gather(rank, root, ranks),
+            Algorithm::Pairwise => pairwise::gather(rank, root, ranks),
+            _ => unreachable!("checked above"),
+        },
+        Collective::AllGather => match algorithm {
+            Algorithm::Ring => ring::all_gather(rank, layout),
+            Algorithm::Bruck => bruck::all_gather(rank, ranks),
+            Algorithm::Direct => direct::all_gather(rank, ranks),
+            Algorithm::Hierarchical => hierarchical::all_gather(rank, layout),
+            _ => unreachable!("checked above"),
+        },
+        Collective::AllToAll => match algorithm {
+            Algorithm::Direct => direct::all_to_all(rank, ranks),
+            Algorithm::Bruck => bruck::all_to_all(rank, ranks),
+            Algorithm::Pairwise => pairwise::all_to_all(rank, ranks),
+            Algorithm::Hierarchical => hierarchical::all_to_all(rank, layout),
+            _ => unreachable!("checked above"),
+        },
     }
 }
 
@@ -259,15 +328,28 @@ pub fn programs(
     (0..layout.ranks()).map(|rank| program(algorithm, collective, rank, layout, channels)).collect()
 }
 
-/// The only rank keeps its input; a reduction still has an end to apply.
-fn alone(reduces: bool) -> Program {
-    let mut program = Program::new(0, 1, 1);
+/// Of a single rank: it keeps its input; a reduction still has an end to apply.
+fn alone(collective: &Collective) -> Program {
+    let mut program = Program::new(collective, 0, 1, 1);
     let op = keep_input();
-    program.push(if reduces { op.finish() } else { op });
+    program.push(if collective.reduces() { op.finish() } else { op });
     program
 }
 
 /// Input to output, which the engine passes over when the call is in place.
 fn keep_input() -> Op {
-    Op::over(Extent::ALL).reduce_with(Buffer::INPUT).copy_to(Buffer::OUTPUT)
+    keep_own(Extent::ALL)
+}
+
+/// Likewise, of some blocks only.
+fn keep_own(extent: Extent) -> Op {
+    Op::over(extent).reduce_with(Buffer::INPUT).copy_to(Buffer::OUTPUT)
+}
+
+/// `len` blocks from `first` upwards of `n`, going on with block 0 behind the last one, as one or two runs of neighbours.
+fn runs(first: u32, len: u32, n: u32) -> impl Iterator<Item = Extent> {
+    let end = (first + len).min(n);
+    let behind = first + len - end;
+    let run = move |from, to| (from < to).then(|| Extent::parts(from, to, n));
+    run(first, end).into_iter().chain(run(0, behind))
 }

@@ -1,34 +1,65 @@
-//! Two-tree broadcast (Sanders, Speck, Träff 2009).
+//! Two-tree broadcast and reduce (Sanders, Speck, Träff 2009).
 //!
 //! The ranks other than the root form the two trees of the tree all_reduce. The root sends one half of the elements
 //! into each, and chunks stream down. An inner node of one tree is a leaf of the other, so every rank but the root
-//! sends at most about as much as it receives, and the depth is logarithmic.
+//! sends at most about as much as it receives, and the depth is logarithmic. A reduce streams up the same trees, as the
+//! first half of the all_reduce does.
 
 use super::keep_input;
 use super::order::Order;
 use super::tree::Node;
+use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
 
 pub(super) fn broadcast(rank: Rank, root: Rank, layout: &Layout, channels: u8) -> Program {
-    let n = layout.ranks();
-    let order = Order::from_root(layout, root);
-    let vertex_rank = |vertex: u32| order.ranks[vertex as usize + 1];
-
-    let mut program = Program::new(rank, n, 2);
+    let mut program = Program::new(&Collective::Broadcast { root }, rank, layout.ranks(), 2);
     for tree in 0..2 {
-        let op = Op::over(Extent::part(tree, 2)).on(tree as u8 % channels);
-        if rank == root {
-            let top = (0..n - 1).find(|&v| Node::of(tree, v, n - 1).parent.is_none());
-            program.push(op.reduce_with(Buffer::INPUT).send_all(top.map(vertex_rank)));
-        } else {
-            let node = Node::of(tree, order.place(rank) - 1, n - 1);
-            let parent = node.parent.map_or(root, vertex_rank);
-            let children = node.children.iter().map(|&v| vertex_rank(v));
-            program.push(op.recv(parent).copy_to(Buffer::OUTPUT).send_all(children));
-        }
+        let Neighbours { parent, children } = neighbours(tree, rank, root, layout);
+        let op = Op::over(Extent::part(tree, 2)).on(tree as u8 % channels).send_all(children);
+        program.push(match parent {
+            None => op.reduce_with(Buffer::INPUT),
+            Some(parent) => op.recv(parent).copy_to(Buffer::OUTPUT),
+        });
     }
     if rank == root {
         program.push(keep_input());
     }
     program
+}
+
+pub(super) fn reduce(rank: Rank, root: Rank, layout: &Layout, channels: u8) -> Program {
+    let mut program = Program::new(&Collective::Reduce { root }, rank, layout.ranks(), 2);
+    for tree in 0..2 {
+        let Neighbours { parent, mut children } = neighbours(tree, rank, root, layout);
+        children.sort_unstable();
+        let op = Op::over(Extent::part(tree, 2)).on(tree as u8 % channels);
+        let op = op.recv_all(children).reduce_with(Buffer::INPUT);
+        program.push(match parent {
+            None => op.copy_to(Buffer::OUTPUT).finish(),
+            Some(parent) => op.send(parent),
+        });
+    }
+    program
+}
+
+/// The ranks next to a rank in a tree that hangs on the root.
+struct Neighbours {
+    /// `None` for the root.
+    parent: Option<Rank>,
+    children: Vec<Rank>,
+}
+
+fn neighbours(tree: u32, rank: Rank, root: Rank, layout: &Layout) -> Neighbours {
+    let order = Order::from_root(layout, root);
+    let vertices = layout.ranks() - 1;
+    let vertex_rank = |vertex: u32| order.ranks[vertex as usize + 1];
+    if rank == root {
+        let top = (0..vertices).find(|&vertex| Node::of(tree, vertex, vertices).parent.is_none());
+        return Neighbours { parent: None, children: top.into_iter().map(vertex_rank).collect() };
+    }
+    let node = Node::of(tree, order.place(rank) - 1, vertices);
+    Neighbours {
+        parent: Some(node.parent.map_or(root, vertex_rank)),
+        children: node.children.iter().map(|&vertex| vertex_rank(vertex)).collect(),
+    }
 }

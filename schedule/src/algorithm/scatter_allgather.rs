@@ -5,6 +5,7 @@
 //! The root sends every element once, and all ranks' links carry the rest.
 
 use super::keep_input;
+use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Op, Program, Rank};
 
 pub(super) fn broadcast(rank: Rank, root: Rank, n: u32) -> Program {
@@ -15,7 +16,7 @@ pub(super) fn broadcast(rank: Rank, root: Rank, n: u32) -> Program {
     // The rank that owns slice i is the i-th after the root.
     let owner = |slice: u32| (root + 1 + slice % slices) % n;
 
-    let mut program = Program::new(rank, n, slices);
+    let mut program = Program::new(&Collective::Broadcast { root }, rank, n, slices);
     if rank == root {
         for slice in 0..slices {
             program.push(Op::over(Extent::part(slice, slices)).reduce_with(Buffer::INPUT).send(owner(slice)));
@@ -37,7 +38,7 @@ pub(super) fn broadcast(rank: Rank, root: Rank, n: u32) -> Program {
 /// With one receiver there is nothing to share, but two messages: where memory is mapped, one side copies the first half
 /// while the other copies the second.
 fn halves(rank: Rank, root: Rank) -> Program {
-    let mut program = Program::new(rank, 2, 2);
+    let mut program = Program::new(&Collective::Broadcast { root }, rank, 2, 2);
     for half in 0..2 {
         let op = Op::over(Extent::part(half, 2));
         program.push(if rank == root {

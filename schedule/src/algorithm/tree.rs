@@ -7,6 +7,7 @@
 //! chunk, so that chunks stream through the tree; a node reduces both children and its own operand in one pass.
 
 use super::order::Order;
+use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Few, Layout, Op, Program, Rank};
 
 pub(super) fn all_reduce(rank: Rank, layout: &Layout, channels: u8) -> Program {
@@ -14,7 +15,7 @@ pub(super) fn all_reduce(rank: Rank, layout: &Layout, channels: u8) -> Program {
     let order = Order::by_host(layout);
     let place = order.place(rank);
 
-    let mut program = Program::new(rank, n, 2);
+    let mut program = Program::new(&Collective::AllReduce, rank, n, 2);
     // All of one tree before the other: an edge that both trees use then has the same order of messages at both ends.
     for tree in 0..2 {
         let node = Node::of(tree, place, n);

@@ -3,21 +3,23 @@
 //! [`validate`] takes the programs of all ranks and shows, or says with rank, operation and element why not:
 //!
 //! 1. **Wiring** (`wiring`): every message that is sent is received, over the same elements; operations are well
-//!    formed.
+//!    formed, and buffers hold the blocks that these touch.
 //! 2. **Values** (`values`): every element of every output holds exactly the contributions that it must, each once,
 //!    finished once, by the same expression on every rank, operands in the same order: the bits agree.
 //! 3. **Freedom from races** (`races`): any two accesses of one element of one rank's memory, at least one of them a
-//!    write, are ordered by what must happen first. In place, input and output are one memory.
+//!    write, are ordered by what must happen first. In place, input and output are one memory: an element that both show
+//!    is there once.
 //! 4. **Progress** (`progress`): the programs never get stuck, with the call cut into chunks and as little buffered as
 //!    the link model allows.
 //!
 //! # Why one execution stands for all
 //!
-//! All buffers span the whole call, so an element only ever meets the element of the same index. Between two
-//! neighbouring bounds of any extent (a *segment*) all elements are treated alike, and because the rounding of
-//! [`Extent`](crate::Extent) is monotone, every element of a call of any count lies in the segment that its fraction
-//! says. So steps 2 and 3 look at one element for each segment, and what they prove holds **for every count and every
-//! chunking**; only step 4 depends on `count` and `chunk`.
+//! An element has one index in the call's [vector](crate::vector), and every buffer is a window on that, so an element
+//! only ever meets the element of the same index, wherever it lies in memory. Between two neighbouring bounds of any
+//! extent or block (a *segment*) all elements are treated alike, and because the rounding of [`Extent`](crate::Extent)
+//! is monotone in every block, every element of a call lies in the segment that its fraction of its block says. So steps
+//! 2 and 3 look at one element for each segment, and what they prove holds **for blocks of any sizes and every
+//! chunking**; only step 4 depends on sizes and `chunk`.
 //!
 //! For one element, an operation X has five events:
 //!
@@ -63,6 +65,8 @@
 //! stuck either. An engine that does less, one that takes a chunk only when it can also send it although the value is
 //! kept, does get stuck in rings and in direct all_reduce: there every rank sends before it takes.
 
+mod expressions;
+mod holders;
 mod progress;
 mod races;
 mod segments;
@@ -70,8 +74,9 @@ mod values;
 mod violation;
 mod wiring;
 
-use crate::algorithm::Collective;
+use crate::collective::Collective;
 use crate::program::Program;
+use crate::vector::Sizes;
 use progress::Progress;
 use segments::Segments;
 use wiring::Wiring;
@@ -111,8 +116,8 @@ impl Model {
 
 /// Proves that `programs` (of rank 0, 1, …, of one call) compute `collective`: see the [module](self).
 ///
-/// `count` is the call's elements, of which a chunk holds up to `chunk` (0 counts as 1); they matter for progress only.
-/// `in_place` makes input and output one memory.
+/// Every block has `count` elements, and a chunk up to `chunk` (0 counts as 1); both matter for progress only.
+/// `in_place` makes input and output one memory, as [`Collective::has_in_place_form`] says.
 ///
 /// # Errors
 /// The first [`Violation`] found, with the rank, the operation and the element that it is about. A program may be
@@ -126,9 +131,9 @@ pub fn validate(
     in_place: bool,
 ) -> Result<(), Violation> {
     let proof = Validator::new(programs)?;
-    let locate = |violation: Violation| violation.locate(count, crate::grain(count, programs[0].parts));
+    let locate = |violation: Violation| violation.locate(&programs[0], count);
     proof.values(collective, model, in_place).map_err(locate)?;
-    proof.progress(count, chunk, model)
+    proof.progress(&count, chunk, model)
 }
 
 /// [`validate`] in its three parts, for who asks about one set of programs often: values and races once for all counts
@@ -152,16 +157,16 @@ impl<'a> Validator<'a> {
     /// Proves values and freedom from races, for every count and chunking.
     ///
     /// # Errors
-    /// A [`Violation`] whose element, if it has one, is still a fraction of the call: [`Violation::locate`] it.
+    /// A [`Violation`] whose element, if it has one, is still a fraction of the vector: [`Violation::locate`] it.
     pub fn values(&self, collective: &Collective, model: Model, in_place: bool) -> Result<(), Violation> {
         values::check(&self.wiring, &self.segments, collective, model, in_place)
     }
 
-    /// Proves progress for a call of `count` elements in chunks of up to `chunk`.
+    /// Proves progress for a call with blocks of these sizes in chunks of up to `chunk` (0 counts as 1).
     ///
     /// # Errors
     /// A [`Violation`] that names an operation that waits for ever, and for what.
-    pub fn progress(&self, count: u64, chunk: u64, model: Model) -> Result<(), Violation> {
-        Progress::new(&self.wiring, count, chunk, model).run()
+    pub fn progress(&self, sizes: &(impl Sizes + ?Sized), chunk: u64, model: Model) -> Result<(), Violation> {
+        Progress::new(&self.wiring, sizes, chunk, model).run()
     }
 }

@@ -6,6 +6,7 @@ use super::Model;
 use super::violation::{Fault, Violation, Wait};
 use super::wiring::{NONE, Wiring};
 use crate::program::Op;
+use crate::vector::Sizes;
 
 /// How far an operation is.
 #[derive(Clone, Copy, Default)]
@@ -48,11 +49,16 @@ fn keeps(op: &Op) -> bool {
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn new(wiring: &'a Wiring<'a>, count: u64, chunk: u64, model: Model) -> Progress<'a> {
-        let grain = wiring.programs.first().map_or(1, |program| program.grain(count));
+    pub(super) fn new(
+        wiring: &'a Wiring<'a>,
+        sizes: &(impl Sizes + ?Sized),
+        chunk: u64,
+        model: Model,
+    ) -> Progress<'a> {
         let state = |op: &&Op| {
-            let elements = op.extent.bind(count, grain);
-            let chunks = (elements.end - elements.start).div_ceil(chunk.max(1)).max(1) as u32;
+            // Every rank's program cuts the vector in the same way.
+            let elements = wiring.programs[0].len_of(&op.extent, sizes);
+            let chunks = elements.div_ceil(chunk.max(1)).max(1) as u32;
             State { chunks, behind: op.send.len() as u32, queued: true, ..State::default() }
         };
         Progress {

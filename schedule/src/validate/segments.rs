@@ -16,8 +16,8 @@ impl Segments {
         // Every bound as an integer: a multiple of 1/unit.
         let mut unit: u64 = 1;
         let mut scales: Vec<(u32, u64)> = Vec::new();
-        for op in &wiring.ops {
-            let of = op.extent.of;
+        let blocks = wiring.programs.first().map_or(1, |program| program.blocks);
+        for of in wiring.ops.iter().map(|op| op.extent.of).chain([blocks]) {
             if !scales.iter().any(|&(known, _)| known == of) {
                 let finer = unit.checked_mul(u64::from(of) / gcd(unit, u64::from(of)));
                 unit = finer.filter(|&unit| unit < 1 << 40).ok_or_else(|| {
@@ -34,13 +34,16 @@ impl Segments {
         }
         let scale = |of: u32| scales.iter().find(|&&(known, _)| known == of).map_or(1, |&(_, scale)| scale);
 
-        let mut bounds: Vec<(u64, (u32, u32))> = vec![(0, (0, 1)), (unit, (1, 1))];
+        let block = |i: u32| (u64::from(i) * scale(blocks), (i, blocks));
+        let mut bounds: Vec<(u64, (u32, u32))> = (0..blocks + 1).map(block).collect();
+        let mut enough = 1 << 20;
         for op in &wiring.ops {
             let (e, scale) = (op.extent, scale(op.extent.of));
             bounds.extend([e.lo, e.hi].map(|i| (u64::from(i) * scale, (i, e.of))));
-            // Neighbouring operations often cover parts of one size: keep the list near its final length.
-            if bounds.len() > 1 << 20 {
+            // Many operations cover the same parts: keep the list near its final length.
+            if bounds.len() > enough {
                 sort(&mut bounds);
+                enough = enough.max(2 * bounds.len());
             }
         }
         sort(&mut bounds);
@@ -85,6 +88,12 @@ impl Segments {
     /// The operations that cover a segment, rank by rank in program order.
     pub(super) fn ops(&self, segment: usize) -> &[u32] {
         &self.ops[self.ops_of[segment] as usize..self.ops_of[segment + 1] as usize]
+    }
+
+    /// The block of the vector that a segment lies in.
+    pub(super) fn block(&self, segment: usize, blocks: u32) -> u32 {
+        let (i, of) = self.bounds[segment];
+        (u64::from(i) * u64::from(blocks) / u64::from(of)) as u32
     }
 
     /// The bounds of a segment.

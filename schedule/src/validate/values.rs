@@ -1,14 +1,14 @@
 //! Symbolic execution of one element for each segment.
 
-use std::collections::HashMap;
-
 use super::Model;
+use super::expressions::{Expressions, UNWRITTEN};
+use super::holders::Holders;
 use super::races::Races;
 use super::segments::Segments;
 use super::violation::{Fault, Violation};
 use super::wiring::Wiring;
-use crate::algorithm::Collective;
-use crate::program::{Buffer, Op, Rank};
+use crate::collective::Collective;
+use crate::program::{Buffer, Op, Program, Rank};
 
 /// Proves values and freedom from races for all segments.
 pub(super) fn check(
@@ -18,17 +18,42 @@ pub(super) fn check(
     model: Model,
     in_place: bool,
 ) -> Result<(), Violation> {
-    if let Some(program) = wiring.programs.iter().find(|program| program.snapshot && !model.buffers()) {
-        return Err(Violation::of_program(program.rank, Fault::NeedsSnapshot));
+    for program in wiring.programs {
+        belongs_to_call(program, collective, model, in_place)
+            .map_err(|fault| Violation::of_program(program.rank, fault))?;
     }
     let mut element = Element::new(wiring, model, in_place);
     for segment in 0..segments.len() {
-        element.check(segments.ops(segment), collective).map_err(|mut violation| {
+        let block = segments.block(segment, wiring.programs[0].blocks);
+        element.check(segments.ops(segment), collective, block).map_err(|mut violation| {
             violation.part = Some(segments.part(segment));
             violation
         })?;
     }
     Ok(())
+}
+
+/// Whether a program is one for this collective, link and placement at all.
+fn belongs_to_call(
+    program: &Program,
+    collective: &Collective,
+    model: Model,
+    in_place: bool,
+) -> Result<(), Fault> {
+    let (rank, ranks) = (program.rank, program.ranks);
+    if program.snapshot && !model.buffers() {
+        Err(Fault::NeedsSnapshot)
+    } else if in_place && !collective.has_in_place_form() {
+        Err(Fault::NoInPlaceForm)
+    } else if program.blocks != collective.blocks(ranks) {
+        Err(Fault::Malformed("its vector has another number of blocks than the collective's"))
+    } else if *program.window(Buffer::INPUT) != collective.input(rank, ranks)
+        || *program.window(Buffer::OUTPUT) != collective.output(rank, ranks)
+    {
+        Err(Fault::Malformed("its input or output shows other blocks than the collective's"))
+    } else {
+        Ok(())
+    }
 }
 
 /// The moments of an operation at one element; the [module above](super) defines them.
@@ -46,19 +71,15 @@ pub(super) fn event(op: u32, event: Event) -> u32 {
     op * 5 + event as u32
 }
 
-/// What a memory holds, or an operation's value is: a number in the table of expressions.
-pub(super) type Expr = u32;
-
-/// Nothing was written here.
-const UNWRITTEN: Expr = u32::MAX;
-
 /// One element on all ranks; its tables are kept from segment to segment.
 pub(super) struct Element<'a> {
     pub wiring: &'a Wiring<'a>,
     pub buffers: bool,
     in_place: bool,
-    /// Where each rank's buffers begin in `memory`.
+    /// Where each rank's buffers begin in the memory of all ranks; one entry more than ranks.
     memory_of: Vec<u32>,
+    inputs: Holders,
+    outputs: Holders,
     /// The operations, by their number over all ranks.
     pub ops: Vec<u32>,
     /// The number of each operation within `ops`, or `NOT_HERE`.
@@ -77,13 +98,15 @@ impl<'a> Element<'a> {
     fn new(wiring: &'a Wiring<'a>, model: Model, in_place: bool) -> Element<'a> {
         let mut memory_of = vec![0];
         for program in wiring.programs {
-            memory_of.push(memory_of[memory_of.len() - 1] + 2 + u32::from(program.scratch));
+            memory_of.push(memory_of[memory_of.len() - 1] + program.windows.len() as u32);
         }
         Element {
             wiring,
             buffers: model.buffers(),
             in_place,
             memory_of,
+            inputs: Holders::of(wiring.programs, Buffer::INPUT),
+            outputs: Holders::of(wiring.programs, Buffer::OUTPUT),
             ops: Vec::new(),
             number: vec![NOT_HERE; wiring.ops.len()],
             next: Vec::new(),
@@ -94,14 +117,14 @@ impl<'a> Element<'a> {
         }
     }
 
-    fn check(&mut self, ops: &[u32], collective: &Collective) -> Result<(), Violation> {
+    fn check(&mut self, ops: &[u32], collective: &Collective, block: u32) -> Result<(), Violation> {
         self.ops.clear();
         self.ops.extend_from_slice(ops);
         for (number, &op) in (0..).zip(ops) {
             self.number[op as usize] = number;
         }
         let result = self.sort().and_then(|()| {
-            self.execute(collective)?;
+            self.execute(collective, block)?;
             let mut races = std::mem::take(&mut self.races);
             let result = races.check(self);
             self.races = races;
@@ -124,13 +147,17 @@ impl<'a> Element<'a> {
 
     /// Where `buffer` of an operation's rank lies in the memory of all ranks.
     pub(super) fn memory(&self, number: u32, buffer: Buffer) -> u32 {
+        self.memory_of_rank(self.rank(number), buffer)
+    }
+
+    fn memory_of_rank(&self, rank: Rank, buffer: Buffer) -> u32 {
         let buffer = if self.in_place && buffer == Buffer::INPUT { Buffer::OUTPUT } else { buffer };
-        self.memory_of[self.rank(number) as usize] + u32::from(buffer.0)
+        self.memory_of[rank as usize] + u32::from(buffer.0)
     }
 
     /// The buffer at a place in the memory of an operation's rank.
     pub(super) fn buffer(&self, number: u32, memory: u32) -> Buffer {
-        Buffer((memory - self.memory_of[self.rank(number) as usize]) as u8)
+        Buffer((memory - self.memory_of[self.rank(number) as usize]) as u16)
     }
 
     /// Copies a memory onto itself, which the engine passes over.
@@ -230,15 +257,13 @@ impl<'a> Element<'a> {
     }
 
     /// Runs the operations in that order, and looks at the outputs.
-    fn execute(&self, collective: &Collective) -> Result<(), Violation> {
+    fn execute(&self, collective: &Collective, block: u32) -> Result<(), Violation> {
         let wiring = self.wiring;
         let ranks = wiring.programs.len() as u32;
         let mut expressions = Expressions::new(ranks);
         let mut memory = vec![UNWRITTEN; self.memory_of[ranks as usize] as usize];
-        // The operation that wrote each output last, to be named if the output is wrong.
-        let mut written_by: Vec<Option<u32>> = vec![None; ranks as usize];
-        for rank in 0..ranks {
-            memory[self.memory_of[rank as usize] as usize + usize::from(self.in_place)] = rank;
+        for &rank in self.inputs.of_block(block) {
+            memory[self.memory_of_rank(rank, Buffer::INPUT) as usize] = rank;
         }
         let mut values = vec![UNWRITTEN; self.ops.len()];
         let mut operands = Vec::new();
@@ -264,17 +289,28 @@ impl<'a> Element<'a> {
             }
             if let (true, Some(buffer)) = (of == event(number, Event::Stored), op.copy_to) {
                 memory[self.memory(number, buffer) as usize] = values[number as usize];
-                if buffer == Buffer::OUTPUT {
-                    written_by[self.rank(number) as usize] = Some(self.ops[number as usize]);
-                }
             }
         }
-        let outputs: Vec<Expr> =
-            (0..ranks).map(|r| memory[self.memory_of[r as usize] as usize + 1]).collect();
-        expressions.judge(&outputs, collective).map_err(|(rank, fault)| match written_by[rank as usize] {
-            Some(op) => wiring.violation(op, fault),
-            None => Violation::of_program(rank, fault),
+        let outputs = self.outputs.of_block(block);
+        let outputs =
+            outputs.iter().map(|&rank| (rank, memory[self.memory_of_rank(rank, Buffer::OUTPUT) as usize]));
+        expressions.judge(outputs, collective.source(block, ranks)).map_err(|(rank, fault)| {
+            match self.last_write(rank) {
+                Some(op) => wiring.violation(op, fault),
+                None => Violation::of_program(rank, fault),
+            }
         })
+    }
+
+    /// The operation that wrote a rank's output last, to be named if the output is wrong.
+    fn last_write(&self, rank: Rank) -> Option<u32> {
+        let writes = |&&of: &&u32| {
+            let number = of / 5;
+            of == event(number, Event::Stored)
+                && self.rank(number) == rank
+                && self.op(number).copy_to == Some(Buffer::OUTPUT)
+        };
+        self.order.iter().rev().find(writes).map(|of| self.ops[*of as usize / 5])
     }
 }
 
@@ -282,114 +318,4 @@ impl<'a> Element<'a> {
 /// changes nothing for most operators.
 pub(super) fn lies_there(op: &Op) -> bool {
     op.recv.is_empty()
-}
-
-/// Expression trees, equal ones with equal numbers; the operand of rank r has number r.
-struct Expressions {
-    ranks: u32,
-    nodes: Vec<Node>,
-    known: HashMap<Node, Expr>,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Node {
-    Reduced(Box<[Expr]>),
-    Finished(Expr),
-}
-
-impl Expressions {
-    fn new(ranks: u32) -> Expressions {
-        Expressions { ranks, nodes: Vec::new(), known: HashMap::new() }
-    }
-
-    fn add(&mut self, node: Node) -> Expr {
-        let next = self.ranks + self.nodes.len() as u32;
-        *self.known.entry(node).or_insert_with_key(|node| {
-            self.nodes.push(node.clone());
-            next
-        })
-    }
-
-    fn reduce(&mut self, mut operands: impl ExactSizeIterator<Item = Expr>) -> Expr {
-        match operands.len() {
-            1 => operands.next().unwrap_or(UNWRITTEN),
-            _ => self.add(Node::Reduced(operands.collect())),
-        }
-    }
-
-    fn finish(&mut self, expr: Expr) -> Expr {
-        self.add(Node::Finished(expr))
-    }
-
-    /// The first output that is wrong, and how.
-    fn judge(&self, outputs: &[Expr], collective: &Collective) -> Result<(), (Rank, Fault)> {
-        let mut right: Option<(Rank, Expr)> = None;
-        for (rank, &output) in (0..).zip(outputs) {
-            match right {
-                Some((_, expr)) if expr == output => continue,
-                _ => self.judge_one(output, collective).map_err(|fault| (rank, fault))?,
-            }
-            if let Some((other, _)) = right {
-                return Err((rank, Fault::Bits { other }));
-            }
-            right = Some((rank, output));
-        }
-        Ok(())
-    }
-
-    fn judge_one(&self, output: Expr, collective: &Collective) -> Result<(), Fault> {
-        if output == UNWRITTEN {
-            return Err(Fault::Unwritten(Buffer::OUTPUT));
-        }
-        let wanted = |rank: Rank| match collective {
-            Collective::Broadcast { root } => rank == *root,
-            _ => true,
-        };
-        let reduces = !matches!(collective, Collective::Broadcast { .. });
-        let mut times = vec![0u32; self.ranks as usize];
-        let mut finishes = 0;
-        let mut rest = vec![output];
-        while let Some(expr) = rest.pop() {
-            match expr.checked_sub(self.ranks).map(|node| &self.nodes[node as usize]) {
-                // A mutant may double its operands in each step: what is wrong is known long before the end.
-                None => {
-                    times[expr as usize] += 1;
-                    if times[expr as usize] > 1 && !rest.is_empty() {
-                        break;
-                    }
-                }
-                Some(Node::Reduced(operands)) => rest.extend_from_slice(operands),
-                Some(Node::Finished(expr)) => {
-                    finishes += 1;
-                    rest.push(*expr);
-                }
-            }
-        }
-        let ranks = |wrong: &dyn Fn(Rank, u32) -> bool| {
-            (0..)
-                .zip(&times)
-                .filter(|&(rank, &times)| wrong(rank, times))
-                .map(|(rank, _)| rank)
-                .collect::<Vec<Rank>>()
-        };
-        let surplus = ranks(&|rank, times| times > u32::from(wanted(rank)));
-        let missing =
-            if rest.is_empty() { ranks(&|rank, times| wanted(rank) && times == 0) } else { Vec::new() };
-        let finished_at_the_end = output
-            .checked_sub(self.ranks)
-            .is_some_and(|node| matches!(self.nodes[node as usize], Node::Finished(_)));
-        if !missing.is_empty() || !surplus.is_empty() {
-            Err(Fault::Contributions { missing, surplus })
-        } else if !reduces && finishes > 0 {
-            Err(Fault::Finish("the output was finished, though a broadcast has no operator"))
-        } else if reduces && finishes == 0 {
-            Err(Fault::Finish("the output was never finished"))
-        } else if reduces && finishes > 1 {
-            Err(Fault::Finish("the output was finished more than once"))
-        } else if reduces && !finished_at_the_end {
-            Err(Fault::Finish("the output was finished before it was complete"))
-        } else {
-            Ok(())
-        }
-    }
 }

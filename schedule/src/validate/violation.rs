@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::program::{Buffer, Rank};
+use crate::program::{Buffer, Extent, Program, Rank};
 
 /// What is wrong with the programs, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +11,8 @@ pub struct Violation {
     pub rank: Rank,
     /// The operation of that program; `None` if it is about the program as a whole.
     pub op: Option<u32>,
-    /// The first element of the call that it is about; `None` if it is not about elements, or not of this count.
+    /// The first element that it is about, counted from the start of the call's vector; `None` if it is not about
+    /// elements, or none of a call of this count.
     pub element: Option<u64>,
     /// The elements that it is about, as bounds `(i, of)` that round as an extent's do.
     pub part: Option<[(u32, u32); 2]>,
@@ -43,6 +44,8 @@ pub enum Fault {
     },
     /// The programs rely on snapshots, and the link takes none.
     NeedsSnapshot,
+    /// The collective has no form in place.
+    NoInPlaceForm,
     /// A buffer is read where nothing was written.
     Unwritten(Buffer),
     /// Nothing orders this access and that of another operation of this rank, one of which is a write.
@@ -97,10 +100,10 @@ impl Violation {
         Violation { rank, op: None, element: None, part: None, fault }
     }
 
-    /// Says which element this is about in a call of `count` elements with this [`grain`](crate::grain).
-    pub fn locate(mut self, count: u64, grain: u64) -> Violation {
+    /// Says which element this is about in a call with `count` elements a block that runs programs like this one.
+    pub fn locate(mut self, program: &Program, count: u64) -> Violation {
         if let Some(part) = self.part {
-            let [lo, hi] = part.map(|(i, of)| crate::Extent::parts(i, of, of).bind(count, grain).start);
+            let [lo, hi] = part.map(|(i, of)| program.elements(&Extent::parts(i, of, of), &count).start);
             self.element = (lo < hi).then_some(lo);
         }
         self
@@ -138,6 +141,7 @@ impl fmt::Display for Fault {
             Fault::NeedsSnapshot => {
                 f.write_str("the programs need sends that are snapshots, and the link takes none")
             }
+            Fault::NoInPlaceForm => f.write_str("the collective has no form in place"),
             Fault::Unwritten(buffer) => write!(f, "{buffer} is read, but nothing was written there"),
             Fault::Race { other, buffer } => {
                 write!(

@@ -187,13 +187,16 @@ fn well_formed(program: &Program, rank: Rank, all: &[Program]) -> Result<(), Vio
     if program.rank != rank || program.ranks as usize != all.len() {
         return whole("the program is not that of this rank among so many");
     }
-    if (program.parts, program.snapshot) != (all[0].parts, all[0].snapshot) {
+    if (program.blocks, program.parts, program.snapshot) != (all[0].blocks, all[0].parts, all[0].snapshot) {
         return whole(
-            "parts or snapshot differ from rank 0's program, so ranks would cut the call differently",
+            "blocks, parts or snapshot differ from rank 0's program, so ranks would cut the call differently",
         );
     }
-    if program.parts == 0 || program.scratch > 253 || all.len() >= 1 << 28 {
-        return whole("no parts, too many scratch buffers, or too many ranks");
+    if program.blocks == 0 || program.parts == 0 || program.windows.len() > 65_535 || all.len() >= 1 << 28 {
+        return whole("no blocks or parts, too many buffers, or too many ranks");
+    }
+    if program.windows.len() < 2 || !program.windows.iter().all(|window| window.is_of(program.blocks)) {
+        return whole("input or output is missing, or a window's blocks do not ascend or do not exist");
     }
     for (number, op) in (0..).zip(&program.ops) {
         if let Some(what) = malformed(program, number, op) {
@@ -215,7 +218,9 @@ fn malformed(program: &Program, number: u32, op: &Op) -> Option<&'static str> {
     };
     if lo >= hi || hi > of {
         Some("the extent is empty or reaches beyond the call")
-    } else if of > program.parts {
+    } else if of != 1 && !of.is_multiple_of(program.blocks) {
+        Some("the extent does not cut every block into the same number of parts")
+    } else if of / program.blocks > program.parts {
         Some("the extent is finer than the program's parts")
     } else if peers.any(|&peer| peer == program.rank || peer >= program.ranks) {
         Some("a peer is this rank itself or does not exist")
@@ -229,8 +234,10 @@ fn malformed(program: &Program, number: u32, op: &Op) -> Option<&'static str> {
         Some("its value goes nowhere")
     } else if op.copy_to == Some(Buffer::INPUT) {
         Some("it writes the input, which belongs to the user")
-    } else if op.reduce_with.iter().chain(&op.copy_to).any(|buffer| buffer.0 >= 2 + program.scratch) {
-        Some("it uses a scratch buffer beyond those of the program")
+    } else if op.reduce_with.iter().chain(&op.copy_to).any(|b| b.0 as usize >= program.windows.len()) {
+        Some("it uses a buffer beyond those of the program")
+    } else if op.reduce_with.iter().chain(&op.copy_to).any(|&buffer| !shows(program, buffer, &op.extent)) {
+        Some("a buffer does not hold the blocks that it covers, one behind the other")
     } else if op.after.iter().any(|dep| dep.op >= number) {
         Some("it is after an operation that is not an earlier one")
     } else if op.after.iter().any(|dep| !dep.whole && !same(&program.ops[dep.op as usize].extent, &op.extent))
@@ -239,6 +246,13 @@ fn malformed(program: &Program, number: u32, op: &Op) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Whether a buffer holds all blocks that `extent` touches one behind the other.
+fn shows(program: &Program, buffer: Buffer, extent: &Extent) -> bool {
+    let (blocks, of) = (u64::from(program.blocks), u64::from(extent.of));
+    let (from, to) = (u64::from(extent.lo) * blocks / of, (u64::from(extent.hi) * blocks).div_ceil(of));
+    program.window(buffer).shows(from as u32, to as u32)
 }
 
 fn repeated_neighbours(peers: &[Rank]) -> bool {

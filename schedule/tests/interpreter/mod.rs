@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rccl_schedule::{Buffer, Collective, Op, Program, Rank};
+use rccl_schedule::{Buffer, Collective, Op, Program, Rank, Window};
 
 /// What an element holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -20,12 +20,12 @@ struct Value {
 }
 
 /// How a call is run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Call {
     /// What the programs should compute.
     pub collective: Collective,
-    /// Elements.
-    pub count: u64,
+    /// Elements of each block.
+    pub sizes: Vec<u64>,
     /// Elements of a chunk, at most.
     pub chunk: u64,
     /// Slots per edge; `None`: nothing is buffered, and memory is mapped.
@@ -53,7 +53,7 @@ type Step = (Rank, u32);
 type Moment = (Step, u64, Event);
 
 /// Whether one random execution of the call gives the right result, and if not, what is wrong.
-pub fn run(programs: &[Program], call: Call, seed: u64) -> Result<(), String> {
+pub fn run(programs: &[Program], call: &Call, seed: u64) -> Result<(), String> {
     let mut run = Run::new(programs, call, seed);
     let mut pending = run.moments();
     let lazy: HashSet<(Step, Event)> =
@@ -73,9 +73,9 @@ pub fn run(programs: &[Program], call: Call, seed: u64) -> Result<(), String> {
 
 struct Run<'a> {
     programs: &'a [Program],
-    call: Call,
+    call: &'a Call,
     rng: StdRng,
-    /// By rank, buffer and element.
+    /// By rank, buffer and element, counted from the start of the vector: those that the buffer shows.
     memory: HashMap<(Rank, Buffer, u64), Value>,
     /// Both ends of messages, in both directions: (sender, receiver) to the operation at the other end.
     receiver: HashMap<(Step, Rank), Step>,
@@ -86,27 +86,28 @@ struct Run<'a> {
     /// What an operation saw in `reduce_with` when it began, and its value.
     seen: HashMap<(Step, u64), Value>,
     value: HashMap<(Step, u64), Value>,
+    /// What each element should be: of reductions, the sum of all operands.
     total: Vec<Value>,
 }
 
 impl<'a> Run<'a> {
-    fn new(programs: &'a [Program], call: Call, seed: u64) -> Run<'a> {
+    fn new(programs: &'a [Program], call: &'a Call, seed: u64) -> Run<'a> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut memory = HashMap::new();
         let mut total = Vec::new();
-        for element in 0..call.count {
+        for block in blocks(&call.sizes) {
+            let element = total.len() as u64;
             let mut sum = Value::default();
             for program in programs {
-                for buffer in 0..2 + program.scratch {
-                    memory.insert((program.rank, Buffer(buffer), element), garbage(&mut rng));
+                let shows = |&(_, window): &(u16, &Window)| window.position(block).is_some();
+                for (buffer, _) in (0..).zip(&program.windows).filter(shows) {
+                    let buffer = in_memory(Buffer(buffer), call.in_place);
+                    memory.insert((program.rank, buffer, element), garbage(&mut rng));
                 }
-                let input = Value { finished: 0, ..garbage(&mut rng) };
-                let buffer = if call.in_place { Buffer::OUTPUT } else { Buffer::INPUT };
-                memory.insert((program.rank, buffer, element), input);
-                match call.collective {
-                    Collective::Broadcast { root } if root == program.rank => sum = input,
-                    Collective::Broadcast { .. } => {}
-                    _ => sum.sum = sum.sum.wrapping_add(input.sum),
+                if has_input(&call.collective, program.rank, block, program.ranks) {
+                    let input = Value { finished: 0, ..garbage(&mut rng) };
+                    memory.insert((program.rank, in_memory(Buffer::INPUT, call.in_place), element), input);
+                    sum = if call.collective.reduces() { combine(sum, input) } else { input };
                 }
             }
             total.push(sum);
@@ -173,12 +174,15 @@ impl<'a> Run<'a> {
     }
 
     fn elements(&self, op: &Op) -> std::ops::Range<u64> {
-        op.extent.bind(self.call.count, self.programs[0].grain(self.call.count))
+        self.programs[0].elements(&op.extent, &self.call.sizes[..])
     }
 
     fn place(&self, rank: Rank, buffer: Buffer, element: u64) -> (Rank, Buffer, u64) {
-        let buffer = if self.call.in_place && buffer == Buffer::INPUT { Buffer::OUTPUT } else { buffer };
-        (rank, buffer, element)
+        (rank, in_memory(buffer, self.call.in_place), element)
+    }
+
+    fn same_memory(&self, a: Buffer, b: Buffer) -> bool {
+        in_memory(a, self.call.in_place) == in_memory(b, self.call.in_place)
     }
 
     fn load(&self, rank: Rank, buffer: Buffer, element: u64) -> Value {
@@ -207,7 +211,7 @@ impl<'a> Run<'a> {
         let Op { recv, reduce_with: Some(from), copy_to: Some(to), finish: false, .. } = self.op(op) else {
             return false;
         };
-        recv.is_empty() && self.place(0, *from, 0) == self.place(0, *to, 0)
+        recv.is_empty() && self.same_memory(*from, *to)
     }
 
     /// Lets an event happen if it can.
@@ -321,10 +325,7 @@ impl<'a> Run<'a> {
             Garbage => {
                 if let Some(buffer) = this.copy_to.filter(|_| !self.is_no_copy(op)) {
                     // An operation whose target is its source reads before it writes.
-                    if this
-                        .reduce_with
-                        .is_none_or(|source| self.place(0, source, 0) != self.place(0, buffer, 0))
-                    {
+                    if this.reduce_with.is_none_or(|source| !self.same_memory(source, buffer)) {
                         let garbage = garbage(&mut self.rng);
                         self.memory.insert(self.place(rank, buffer, element), garbage);
                     }
@@ -392,8 +393,7 @@ impl<'a> Run<'a> {
     fn unless_changed(&mut self, op: Step, element: u64) -> Value {
         let (this, seen) = (self.op(op), self.seen[&(op, element)]);
         let Some(buffer) = this.reduce_with else { return seen };
-        let overwritten_by_itself =
-            this.copy_to.is_some_and(|to| self.place(0, to, 0) == self.place(0, buffer, 0));
+        let overwritten_by_itself = this.copy_to.is_some_and(|to| self.same_memory(to, buffer));
         if !overwritten_by_itself && self.load(op.0, buffer, element) != seen {
             return garbage(&mut self.rng);
         }
@@ -408,20 +408,53 @@ impl<'a> Run<'a> {
     }
 
     fn judge(&self) -> Result<(), String> {
-        for element in 0..self.call.count {
-            let first = self.load(0, Buffer::OUTPUT, element);
-            for program in self.programs {
-                let output = self.load(program.rank, Buffer::OUTPUT, element);
-                let right = match self.call.collective {
-                    Collective::Broadcast { .. } => output == self.total[element as usize],
-                    _ => output.sum == self.total[element as usize].sum && output.finished == 1,
+        for ((element, block), total) in (0..).zip(blocks(&self.call.sizes)).zip(&self.total) {
+            let mut bits = None;
+            for Program { rank, ranks, .. } in self.programs {
+                if !has_output(&self.call.collective, *rank, block, *ranks) {
+                    continue;
+                }
+                let output = self.load(*rank, Buffer::OUTPUT, element);
+                let right = match self.call.collective.reduces() {
+                    true => output.sum == total.sum && output.finished == 1,
+                    false => output == *total,
                 };
-                if !right || output.bits != first.bits {
-                    return Err(format!("rank {} element {element} is wrong", program.rank));
+                if !right || *bits.get_or_insert(output.bits) != output.bits {
+                    return Err(format!("rank {rank} element {element} is wrong"));
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// The block of each element.
+fn blocks(sizes: &[u64]) -> impl Iterator<Item = u32> {
+    (0..).zip(sizes).flat_map(|(block, &size)| (0..size).map(move |_| block))
+}
+
+/// In place, input and output are one memory.
+fn in_memory(buffer: Buffer, in_place: bool) -> Buffer {
+    if in_place && buffer == Buffer::INPUT { Buffer::OUTPUT } else { buffer }
+}
+
+/// Whether a rank starts with a block.
+fn has_input(collective: &Collective, rank: Rank, block: u32, ranks: u32) -> bool {
+    match *collective {
+        Collective::Broadcast { root } | Collective::Scatter { root } => rank == root,
+        Collective::Gather { .. } | Collective::AllGather => block == rank,
+        Collective::AllToAll => block / ranks == rank,
+        _ => true,
+    }
+}
+
+/// Whether a rank must end with a block.
+fn has_output(collective: &Collective, rank: Rank, block: u32, ranks: u32) -> bool {
+    match *collective {
+        Collective::Reduce { root } | Collective::Gather { root } => rank == root,
+        Collective::Scatter { .. } | Collective::ReduceScatter => block == rank,
+        Collective::AllToAll => block % ranks == rank,
+        _ => true,
     }
 }
 

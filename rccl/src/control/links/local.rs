@@ -4,6 +4,7 @@
 //! ```text
 //! lower rank                                        higher rank
 //!   connect to its path, handshake, same user?          handshake, same user?
+//!           <-   is the communicator there? ([`super::reception`])
 //!   Offer   nonce's address, + segment, doorbell   ->   read the nonce by process_vm_readv
 //!           <-   Answer  nonce's address, could copy?, + doorbell
 //!   read the nonce, map the segment
@@ -13,14 +14,16 @@
 //!
 //! That the path opens and the segment maps is the proof that both are on one host.
 
-use super::Made;
 use super::passing;
+use super::reception::{self, Reception};
+use super::{Made, NoLink};
 use crate::bootstrap::handshake::{self, Caller, Purpose, Secret};
 use crate::bootstrap::host::namespace;
 use crate::bootstrap::message::Details;
 use crate::bootstrap::serving::HANDSHAKE;
-use crate::control::session::{Command, link_lost};
+use crate::control::session::Command;
 use crate::control::shared::Shared;
+use crate::control::station::Station;
 use crate::error::with_remedy;
 use rand::Rng;
 use rccl_transport::Kind;
@@ -89,14 +92,6 @@ impl Nonce {
         let value = VALUE.get_or_init(rand::random);
         Nonce { address: std::ptr::from_ref(value) as u64, value: *value }
     }
-}
-
-/// Why there is no link.
-pub(super) enum NoLink {
-    /// Both ends know that there is none.
-    Refused(String),
-    /// It broke in the middle.
-    Broken(String),
 }
 
 /// The path socket of one rank; the path goes with it.
@@ -236,16 +231,16 @@ fn same_user(stream: &UnixStream) -> Result<i32, String> {
 }
 
 /// Whether the memory of process `pid` can be read from here.
-fn prove(shared: &Shared, pid: i32, nonce: Nonce) -> Result<(), String> {
-    shared.links.copies.clone()?;
+fn prove(station: &Station, pid: i32, nonce: Nonce) -> Result<(), String> {
+    station.links.copies.clone()?;
     if pid <= 0 {
         return Err("the peer's process is not visible in this pid namespace".into());
     }
     shm::prove_copy(pid, nonce.address, nonce.value).map_err(|error| format!("{error}"))
 }
 
-fn permit_copies(shared: &Shared) {
-    if shared.links.copies.is_ok()
+fn permit_copies(station: &Station) {
+    if station.links.copies.is_ok()
         && let Err(error) = shm::allow_copies()
     {
         tracing::trace!(%error, "this kernel has no Yama to ask for permission");
@@ -253,11 +248,12 @@ fn permit_copies(shared: &Shared) {
 }
 
 /// Makes a link to a higher rank of this host.
-pub(super) async fn connect(shared: &Shared, secret: &Secret, peer: u32, path: &str) -> Result<Made, NoLink> {
-    let caller = Caller { purpose: Purpose::Local, lane: 0, rank: shared.me.rank, target: peer };
-    let mut stream = reach(secret, path, caller).await.map_err(NoLink::Refused)?;
+pub(super) async fn connect(shared: &Shared, peer: u32, path: &str) -> Result<Made, NoLink> {
+    let station = &*shared.station;
+    let caller = super::caller(shared, peer, Purpose::Local, 0);
+    let mut stream = reach(&station.secret, path, caller).await.map_err(NoLink::Refused)?;
     let pid = same_user(&stream).map_err(NoLink::Refused)?;
-    permit_copies(shared);
+    permit_copies(station);
     let refused = |error: &dyn std::fmt::Display| NoLink::Refused(error.to_string());
     let broken = |error: io::Error| {
         if error.kind() == io::ErrorKind::UnexpectedEof {
@@ -268,15 +264,20 @@ pub(super) async fn connect(shared: &Shared, secret: &Secret, peer: u32, path: &
         NoLink::Broken(format!("setting it up: {error}"))
     };
 
-    let segment = shm::create_segment(&shared.links.shm_options).map_err(|error| refused(&error))?;
-    let offer = Offer { nonce: Nonce::own(), details: shared.details.clone() };
+    match reception::hear(&mut stream).await.map_err(broken)? {
+        Reception::Welcome => {}
+        Reception::Left { last } => return Err(NoLink::Left(last)),
+        Reception::NotYet => return Err(NoLink::NotYet),
+    }
+    let segment = shm::create_segment(&station.links.shm_options).map_err(|error| refused(&error))?;
+    let offer = Offer { nonce: Nonce::own(), details: station.details.clone() };
     passing::send(&mut stream, &offer, &[segment.as_fd(), shared.bell.as_fd()]).await.map_err(broken)?;
 
     let (answer, descriptors) = passing::receive::<Answer>(&mut stream).await.map_err(broken)?;
     let [bell] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| {
         NoLink::Broken("no descriptor is left for it: raise the limit of open files (`ulimit -n`)".into())
     })?;
-    let copies = prove(shared, pid, answer.nonce).and(answer.copies);
+    let copies = prove(station, pid, answer.nonce).and(answer.copies);
     let reach = Reach { pid, copy: copies.is_ok() };
     let made = map(shared, peer, &segment, End::Creator, bell, reach, &copies);
     let made = match made {
@@ -299,25 +300,25 @@ fn map(
     reach: Reach,
     copies: &Result<(), String>,
 ) -> Result<Made, String> {
-    let regions = Arc::new(PeerRegions::new());
+    let station = &*shared.station;
+    let rank = shared.group.outside(peer).ok_or_else(|| format!("there is no rank {peer}"))?;
     let link = ShmLink::map(
         segment.as_fd(),
         end,
-        &shared.links.shm_options,
+        &station.links.shm_options,
         shared.bell.clone(),
         bell,
-        regions.clone(),
+        station.regions_of(rank),
         reach,
     )
     .map_err(|error| error.to_string())?;
-    shared.watch_regions(peer, regions);
     let reason = match copies {
         Ok(()) => "same host: shared memory".to_owned(),
         Err(why) => {
             let reason = format!(
                 "same host: shared memory; process_vm copies refused ({why}): plain buffers are staged"
             );
-            if shared.links.copies.is_ok() {
+            if station.links.copies.is_ok() {
                 super::warn_once(shared, peer, &reason);
             }
             reason
@@ -327,45 +328,46 @@ fn map(
 }
 
 /// Accepts the links of lower ranks, and hands out registered memory.
-pub(super) async fn accept(listener: Listener, shared: Arc<Shared>, secret: Secret) -> Option<Command> {
+pub(super) async fn accept(listener: Listener, station: Arc<Station>) -> Option<Command> {
     let mut unaccepted = super::Unaccepted::default();
     loop {
         match listener.socket.accept().await {
             Ok((stream, _)) => {
                 unaccepted.accepted();
-                tokio::spawn(serve(stream, shared.clone(), secret.clone()));
+                tokio::spawn(serve(stream, station.clone()));
             }
-            Err(error) => unaccepted.refused(&shared, error).await,
+            Err(error) => unaccepted.refused(&station, error).await,
         }
     }
 }
 
-async fn serve(mut stream: UnixStream, shared: Arc<Shared>, secret: Secret) {
+async fn serve(mut stream: UnixStream, station: Arc<Station>) {
     let pid = match same_user(&stream) {
         Ok(pid) => pid,
         Err(reason) => return tracing::warn!("dropped a neighbour's connection: {reason}"),
     };
-    let caller = match tokio::time::timeout(HANDSHAKE, handshake::admit(&mut stream, &secret)).await {
-        Ok(Ok(caller)) if caller.target == shared.me.rank => caller,
+    let caller = match tokio::time::timeout(HANDSHAKE, handshake::admit(&mut stream, &station.secret)).await {
+        Ok(Ok(caller)) if caller.target == station.me.rank => caller,
         Ok(Ok(caller)) => return tracing::debug!(?caller, "dropped a connection for another rank"),
         Ok(Err(refusal)) => return tracing::debug!("dropped a stranger's connection: {refusal}"),
         Err(_) => return tracing::debug!("dropped a connection without handshake"),
     };
     match caller.purpose {
-        Purpose::Local if caller.rank < shared.me.rank => {
-            match tokio::time::timeout(super::PATIENCE, take_offer(&mut stream, pid, &shared, caller.rank))
-                .await
-            {
-                Ok(Ok(made)) => shared.deliver(made),
+        Purpose::Local if caller.rank < station.me.rank => {
+            let Some((shared, peer)) = reception::receive(&mut stream, &station, caller).await else {
+                return;
+            };
+            let taken = tokio::time::timeout(super::PATIENCE, take_offer(&mut stream, pid, &shared, peer));
+            match shared.while_open(taken).await {
+                Some(Ok(Ok(made))) => shared.deliver(made),
                 // The connecting end decides what comes of it.
-                Ok(Err(reason)) => {
-                    tracing::debug!(peer = caller.rank, reason, "no shared memory with this rank")
-                }
-                Err(_) => tracing::debug!(peer = caller.rank, "a link was begun and not finished"),
+                Some(Ok(Err(reason))) => tracing::debug!(peer, reason, "no shared memory with this rank"),
+                Some(Err(_)) => tracing::debug!(peer, "a link was begun and not finished"),
+                None => tracing::debug!(peer, "this rank left while a link was made"),
             }
         }
         Purpose::Regions => {
-            let handed = tokio::time::timeout(super::PATIENCE, hand_out(&mut stream, &shared)).await;
+            let handed = tokio::time::timeout(super::PATIENCE, hand_out(&mut stream, &station)).await;
             if let Ok(Err(error)) = handed {
                 tracing::debug!(peer = caller.rank, %error, "registered memory was not handed over");
             }
@@ -375,15 +377,18 @@ async fn serve(mut stream: UnixStream, shared: Arc<Shared>, secret: Secret) {
 }
 
 async fn take_offer(stream: &mut UnixStream, pid: i32, shared: &Shared, peer: u32) -> Result<Made, String> {
+    let station = &*shared.station;
     let text = |error: io::Error| error.to_string();
-    permit_copies(shared);
+    permit_copies(station);
     let (offer, descriptors) = passing::receive::<Offer>(stream).await.map_err(text)?;
     let [segment, bell] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| {
         tracing::warn!(peer, "no descriptor is left for a link: raise the limit of open files (`ulimit -n`)");
         "the peer's segment did not arrive".to_owned()
     })?;
-    shared.peers().insert(peer, offer.details);
-    let copies = prove(shared, pid, offer.nonce);
+    if let Some(rank) = shared.group.outside(peer) {
+        station.meet(rank, offer.details);
+    }
+    let copies = prove(station, pid, offer.nonce);
     let answer = Answer { nonce: Nonce::own(), copies };
     passing::send(stream, &answer, &[shared.bell.as_fd()]).await.map_err(text)?;
     let (confirm, _) = passing::receive::<Confirm>(stream).await.map_err(text)?;
@@ -394,10 +399,10 @@ async fn take_offer(stream: &mut UnixStream, pid: i32, shared: &Shared, peer: u3
     made
 }
 
-async fn hand_out(stream: &mut UnixStream, shared: &Shared) -> io::Result<()> {
+async fn hand_out(stream: &mut UnixStream, station: &Station) -> io::Result<()> {
     let (want, _) = passing::receive::<Want>(stream).await?;
     for region in want.regions {
-        match shared.regions.fd(region) {
+        match station.regions.fd(region) {
             Some((descriptor, len)) => {
                 let have = Have { region, len: Some(len as u64) };
                 passing::send(stream, &have, &[descriptor.as_fd()]).await?;
@@ -408,48 +413,36 @@ async fn hand_out(stream: &mut UnixStream, shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// Maps regions of a peer that links have asked for, and wakes the engine.
+/// Maps regions of rank `rank` of the job that links have asked for, and wakes the engines. A link that asked for what
+/// cannot be had reports that.
 pub(in crate::control) async fn fetch_regions(
-    shared: Arc<Shared>,
-    secret: Secret,
-    peer: u32,
+    station: Arc<Station>,
+    rank: u32,
     regions: Arc<PeerRegions>,
     numbers: Vec<u16>,
 ) -> Option<Command> {
-    let fetched =
-        tokio::time::timeout(super::PATIENCE, fetch(&shared, &secret, peer, &regions, &numbers)).await;
+    let fetched = tokio::time::timeout(super::PATIENCE, fetch(&station, rank, &regions, &numbers)).await;
     let cause = match fetched {
         Ok(Ok(())) => None,
         Ok(Err(cause)) => Some(cause),
         Err(_) => Some("the owner did not answer".into()),
     };
-    if let Some(cause) = &cause {
+    if let Some(cause) = cause {
         // What was mapped before stays mapped.
-        numbers.iter().for_each(|&number| regions.fail(number, cause.clone()));
+        numbers
+            .iter()
+            .for_each(|&number| regions.fail(number, format!("fetching registered memory: {cause}")));
     }
-    shared.wake();
-    cause.map(|cause| {
-        link_lost(
-            &shared,
-            peer,
-            "shm",
-            shared.progress.inside(),
-            &format!("fetching registered memory: {cause}"),
-        )
-    })
+    station.all().iter().for_each(|shared| shared.wake());
+    None
 }
 
-async fn fetch(
-    shared: &Shared,
-    secret: &Secret,
-    peer: u32,
-    regions: &PeerRegions,
-    numbers: &[u16],
-) -> Result<(), String> {
-    let path = shared.peers().get(&peer).and_then(|details| details.path.clone());
+async fn fetch(station: &Station, rank: u32, regions: &PeerRegions, numbers: &[u16]) -> Result<(), String> {
+    let path = station.peer(rank).and_then(|details| details.path);
     let path = path.ok_or("the owner has no path socket")?;
-    let caller = Caller { purpose: Purpose::Regions, lane: 0, rank: shared.me.rank, target: peer };
-    let mut stream = reach(secret, &path, caller).await?;
+    let purpose = Purpose::Regions;
+    let caller = Caller { purpose, lane: 0, rank: station.me.rank, target: rank, communicator: 0 };
+    let mut stream = reach(&station.secret, &path, caller).await?;
     let want = Want { regions: numbers.to_vec() };
     passing::send(&mut stream, &want, &[]).await.map_err(|error| error.to_string())?;
     for _ in numbers {

@@ -1,22 +1,25 @@
 //! Making links: which transport joins a pair of ranks, and why.
 //!
-//! The lower rank of a pair connects, the higher accepts. Two ranks whose hosts claim to be the same try shared memory
+//! The rank of a pair that is lower in the job connects, the higher accepts: each has one path socket and one TCP port
+//! for all its communicators, and every link is one communicator's alone. Two ranks whose hosts claim to be the same try shared memory
 //! first, over a path socket ([`local`]); whatever refuses it (another mount namespace, another user, a setting) is
 //! kept as the reason for TCP ([`tcp`]), and logged once.
 
 mod local;
 mod passing;
+mod reception;
 mod tcp;
 
 use super::JoinOptions;
 use super::session::{Command, link_lost};
-use super::shared::Shared;
+use super::shared::{Shared, WORLD};
+use super::station::Station;
 use crate::bootstrap::Listening;
-use crate::bootstrap::handshake::Secret;
+use crate::bootstrap::handshake::{Caller, Purpose, Secret};
 use crate::bootstrap::interface;
-use crate::bootstrap::message::{Details, Report};
+use crate::bootstrap::message::Report;
 use crate::config::Config;
-use crate::error::{Failure, Result, with_remedy};
+use crate::error::{Failure, Member, Result, with_remedy};
 pub(super) use local::fetch_regions;
 pub(crate) use local::{forget, forget_rank, sweep};
 use rccl_transport::{Kind, Link, TcpOptions, shm};
@@ -25,6 +28,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+pub(super) use tcp::Halves;
 use tokio::task::JoinSet;
 
 /// How long one way of making a link may take in all.
@@ -35,6 +39,7 @@ const UNREACHABLE: Duration = Duration::from_secs(3);
 
 /// A link that was made.
 pub(crate) struct Made {
+    /// The other end's rank in the communicator.
     pub peer: u32,
     pub link: Box<dyn Link>,
     pub kind: Kind,
@@ -158,12 +163,12 @@ impl Listeners {
     }
 
     /// Accepts for as long as the session lives.
-    pub(super) fn serve(self, shared: &Arc<Shared>, secret: &Secret, tasks: &mut JoinSet<Option<Command>>) {
+    pub(super) fn serve(self, station: &Arc<Station>, tasks: &mut JoinSet<Option<Command>>) {
         if let Some(listener) = self.local {
-            tasks.spawn(local::accept(listener, shared.clone(), secret.clone()));
+            tasks.spawn(local::accept(listener, station.clone()));
         }
         if let Some((listener, _)) = self.tcp {
-            tasks.spawn(tcp::accept(listener, shared.clone(), secret.clone()));
+            tasks.spawn(tcp::accept(listener, station.clone()));
         }
     }
 }
@@ -179,50 +184,93 @@ impl Unaccepted {
         self.since = None;
     }
 
-    /// The backlog keeps who knocked; waits a moment. A rank that stays unreachable in a call gives the job up, as
-    /// the others would wait for it until their deadline.
-    async fn refused(&mut self, shared: &Shared, error: io::Error) {
+    /// The backlog keeps who knocked; waits a moment. A rank that stays unreachable in a call gives the communicator
+    /// up, as the others would wait for it until their deadline.
+    async fn refused(&mut self, station: &Station, error: io::Error) {
         let now = Instant::now();
         let since = *self.since.get_or_insert_with(|| {
-            tracing::warn!("{}: cannot accept a connection: {}", shared.me, with_remedy(&error));
+            tracing::warn!("{}: cannot accept a connection: {}", station.me, with_remedy(&error));
             now
         });
-        if now.duration_since(since) >= UNREACHABLE && shared.progress.inside() != 0 {
-            let why = format!("it cannot accept the connections of other ranks: {}", with_remedy(&error));
-            let failure = Failure::Aborted { member: shared.me.clone(), why: why.clone() };
-            shared.command(Command::Report(Report::Aborted { why }, failure));
+        if now.duration_since(since) >= UNREACHABLE {
+            for shared in station.all().iter().filter(|shared| shared.progress.inside() != 0) {
+                let why = format!("it cannot accept the connections of other ranks: {}", with_remedy(&error));
+                let failure = Failure::Aborted { member: shared.me.clone(), why: why.clone() };
+                shared.report(Report::Aborted { why }, failure);
+            }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Makes the link to a higher rank and delivers it, or says why there is none.
-pub(super) async fn connect(
-    shared: Arc<Shared>,
-    secret: Secret,
-    peer: u32,
-    details: Details,
-) -> Option<Command> {
-    let neighbours = details.host.key == shared.details.host.key;
-    let no_shm = match (&shared.links.shm, &details.path) {
+/// How this rank introduces itself to `peer` of a communicator.
+fn caller(shared: &Shared, peer: u32, purpose: Purpose, lane: u8) -> Caller {
+    let target = shared.group.outside(peer).unwrap_or(u32::MAX);
+    Caller { purpose, lane, rank: shared.station.me.rank, target, communicator: shared.id }
+}
+
+/// Why there is no link.
+enum NoLink {
+    /// Both ends know that there is none.
+    Refused(String),
+    /// It broke in the middle.
+    Broken(String),
+    /// The peer has left the communicator, after completing this call.
+    Left(u32),
+    /// The peer has not made the communicator yet.
+    NotYet,
+}
+
+/// What becomes of a link that was tried to make.
+enum Attempt {
+    Made(Made),
+    Failed(Command),
+    /// The peer is late.
+    Again,
+}
+
+/// Makes the link to rank `peer` of a communicator, which is higher in the job, and delivers it, or says why there is
+/// none. The details of the peer are known.
+pub(super) async fn connect(shared: Arc<Shared>, peer: u32) -> Option<Command> {
+    let made = async {
+        loop {
+            match attempt(&shared, peer).await {
+                Attempt::Made(made) => {
+                    shared.deliver(made);
+                    return None;
+                }
+                Attempt::Failed(command) => return Some(command),
+                // The call that needs it has a deadline of its own, and knows by then who is late.
+                Attempt::Again if shared.failure().is_some() => return None,
+                Attempt::Again => tracing::debug!(communicator = shared.id, peer, "the peer is late"),
+            }
+        }
+    };
+    shared.while_open(made).await.flatten()
+}
+
+async fn attempt(shared: &Shared, peer: u32) -> Attempt {
+    let station = &*shared.station;
+    let lost = |kind: &str, cause: &str| Attempt::Failed(link_lost(shared, peer, kind, 0, cause));
+    let Some(details) = shared.group.outside(peer).and_then(|rank| station.peer(rank)) else {
+        return lost("control", "the peer's address is not known");
+    };
+    let neighbours = details.host.key == station.details.host.key;
+    let no_shm = match (&station.links.shm, &details.path) {
         _ if !neighbours => Obstacle::Natural("different hosts".into()),
         (Err(reason), _) => Obstacle::Natural(reason.clone()),
         (Ok(()), None) => Obstacle::Unexpected("the peer could not open a path socket".into()),
         (Ok(()), Some(path)) => {
-            let made = local::connect(&shared, &secret, peer, path);
+            let made = local::connect(shared, peer, path);
             match tokio::time::timeout(PATIENCE, made).await {
-                Ok(Ok(made)) => {
-                    shared.deliver(made);
-                    return None;
-                }
-                Ok(Err(local::NoLink::Refused(reason))) => Obstacle::Unexpected(reason),
+                Ok(Ok(made)) => return Attempt::Made(made),
+                Ok(Err(NoLink::Refused(reason))) => Obstacle::Unexpected(reason),
                 // The peer may believe that there is a link: a second one would not be the same at both ends.
-                Ok(Err(local::NoLink::Broken(cause))) => {
-                    return Some(link_lost(&shared, peer, "shm", 0, &cause));
-                }
+                Ok(Err(NoLink::Broken(cause))) => return lost("shm", &cause),
+                Ok(Err(NoLink::Left(last))) => return left(shared, peer, last),
+                Ok(Err(NoLink::NotYet)) => return Attempt::Again,
                 Err(_) => {
-                    let cause = format!("the peer did not answer within {} s", PATIENCE.as_secs());
-                    return Some(link_lost(&shared, peer, "shm", 0, &cause));
+                    return lost("shm", &format!("the peer did not answer within {} s", PATIENCE.as_secs()));
                 }
             }
         }
@@ -231,29 +279,41 @@ pub(super) async fn connect(
         Obstacle::Natural(reason) => format!("{reason}: TCP"),
         Obstacle::Unexpected(reason) => {
             let reason = format!("same host, but no shared memory ({reason}): TCP");
-            if !shared.links.tcp {
-                let cause = format!("{reason} is not allowed by RCCL_TRANSPORT");
-                return Some(link_lost(&shared, peer, "shm", 0, &cause));
+            if !station.links.tcp {
+                return lost("shm", &format!("{reason} is not allowed by RCCL_TRANSPORT"));
             }
-            warn_once(&shared, peer, &reason);
+            warn_once(shared, peer, &reason);
             reason
         }
     };
-    if !shared.links.tcp {
-        let cause = format!("{reason} is not allowed by RCCL_TRANSPORT");
-        return Some(link_lost(&shared, peer, "tcp", 0, &cause));
+    if !station.links.tcp {
+        return lost("tcp", &format!("{reason} is not allowed by RCCL_TRANSPORT"));
     }
-    match tokio::time::timeout(PATIENCE, tcp::connect(&shared, &secret, peer, &details, reason)).await {
-        Ok(Ok(made)) => {
-            shared.deliver(made);
-            None
-        }
-        Ok(Err(cause)) => Some(link_lost(&shared, peer, "tcp", 0, &cause)),
-        Err(_) => {
-            let cause = format!("no connection within {} s", PATIENCE.as_secs());
-            Some(link_lost(&shared, peer, "tcp", 0, &cause))
-        }
+    match tokio::time::timeout(PATIENCE, tcp::connect(shared, peer, &details, reason)).await {
+        Ok(Ok(made)) => Attempt::Made(made),
+        Ok(Err(NoLink::Refused(cause) | NoLink::Broken(cause))) => lost("tcp", &cause),
+        Ok(Err(NoLink::Left(last))) => left(shared, peer, last),
+        Ok(Err(NoLink::NotYet)) => Attempt::Again,
+        Err(_) => lost("tcp", &format!("no connection within {} s", PATIENCE.as_secs())),
     }
+}
+
+/// The peer has left, and this rank needs it.
+fn left(shared: &Shared, peer: u32, last: u32) -> Attempt {
+    let sequence = shared.progress.inside();
+    let member = shared.group.outside(peer).and_then(|rank| shared.station.peer(rank));
+    let member = member.map_or_else(
+        || Member { rank: peer, host: "unknown host".into(), pid: 0 },
+        |details| details.member(peer),
+    );
+    let failure = left_after(shared.id, member, last, sequence, format!("rank {}", shared.me.rank));
+    Attempt::Failed(shared.reporting(Report::Left { peer, last, sequence }, failure))
+}
+
+/// The failure of a communicator that `member` has left after completing call number `last`, although it is needed.
+pub(super) fn left_after(id: u64, member: Member, last: u32, sequence: u32, seen_by: String) -> Failure {
+    let what = if id == WORLD { "job" } else { "communicator" };
+    Failure::PeerLost { member, how: format!("left the {what} after op #{last}"), sequence, seen_by }
 }
 
 /// Why there is no shared memory between two ranks.
@@ -266,7 +326,7 @@ enum Obstacle {
 
 /// A fallback is never silent, and says so once for all peers.
 fn warn_once(shared: &Shared, peer: u32, reason: &str) {
-    if shared.fell_back.swap(true, Ordering::Relaxed) {
+    if shared.station.fell_back.swap(true, Ordering::Relaxed) {
         tracing::debug!("{}: link to rank {peer}: {reason}", shared.me);
     } else {
         tracing::warn!("{}: link to rank {peer}: {reason} (further ones at debug level)", shared.me);

@@ -1,22 +1,24 @@
 //! TCP links: several authenticated sockets from the lower rank to the higher.
 
-use super::Made;
+use super::reception::{self, Reception};
+use super::{Made, NoLink};
 use crate::bootstrap::frame;
 use crate::bootstrap::handshake::{self, Caller, Purpose, Refusal, Secret};
 use crate::bootstrap::message::Details;
 use crate::bootstrap::serving::HANDSHAKE;
 use crate::control::session::{Command, link_lost};
 use crate::control::shared::Shared;
+use crate::control::station::Station;
 use rand::Rng;
 use rccl_transport::{Kind, TcpLink};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 
 /// How often an address that does not answer is tried again.
 const ATTEMPTS: u32 = 5;
@@ -35,24 +37,30 @@ struct Note {
 /// What the last attempt met.
 pub(super) async fn connect(
     shared: &Shared,
-    secret: &Secret,
     peer: u32,
     details: &Details,
     reason: String,
-) -> Result<Made, String> {
-    let addresses = usable(&shared.details, details)?;
+) -> Result<Made, NoLink> {
+    let station = &*shared.station;
+    let addresses = usable(&station.details, details).map_err(NoLink::Refused)?;
     let mut sockets = Vec::new();
-    for lane in 0..shared.links.sockets {
-        let caller = Caller { purpose: Purpose::Tcp, lane, rank: shared.me.rank, target: peer };
-        let mut socket = reach(&addresses, secret, caller).await?;
+    for lane in 0..station.links.sockets {
+        let caller = super::caller(shared, peer, Purpose::Tcp, lane);
+        let mut socket = reach(&addresses, &station.secret, caller).await.map_err(NoLink::Refused)?;
         if lane == 0 {
-            let note = Note { reason: reason.clone(), details: shared.details.clone() };
-            let note = frame::encode(&note).map_err(|error| error.to_string())?;
-            socket.write_all(&note).await.map_err(|error| format!("the first socket broke: {error}"))?;
+            let broken = |error: io::Error| NoLink::Broken(format!("the first socket broke: {error}"));
+            match reception::hear(&mut socket).await.map_err(broken)? {
+                Reception::Welcome => {}
+                Reception::Left { last } => return Err(NoLink::Left(last)),
+                Reception::NotYet => return Err(NoLink::NotYet),
+            }
+            let note = Note { reason: reason.clone(), details: station.details.clone() };
+            let note = frame::encode(&note).map_err(broken)?;
+            socket.write_all(&note).await.map_err(broken)?;
         }
         sockets.push(socket);
     }
-    link(shared, peer, sockets, reason)
+    link(shared, peer, sockets, reason).map_err(NoLink::Refused)
 }
 
 /// The peer's addresses that can lead to it and not to somebody here.
@@ -106,12 +114,13 @@ async fn reach(addresses: &[SocketAddr], secret: &Secret, caller: Caller) -> Res
 fn link(shared: &Shared, peer: u32, sockets: Vec<TcpStream>, reason: String) -> Result<Made, String> {
     let sockets: Result<Vec<std::net::TcpStream>, _> = sockets.into_iter().map(TcpStream::into_std).collect();
     let sockets = sockets.map_err(|error| format!("a socket cannot be handed over: {error}"))?;
-    let link = TcpLink::new(sockets, &shared.links.tcp_options).map_err(|error| error.to_string())?;
+    let link = TcpLink::new(sockets, &shared.station.links.tcp_options).map_err(|error| error.to_string())?;
     Ok(Made { peer, link: Box::new(link), kind: Kind::Tcp, reason })
 }
 
-/// The sockets of links that are not complete yet, by peer.
-type Halves = Mutex<HashMap<u32, Half>>;
+/// A communicator's links that are not complete yet, by peer.
+#[derive(Default)]
+pub(in crate::control) struct Halves(Mutex<HashMap<u32, Half>>);
 
 #[derive(Default)]
 struct Half {
@@ -119,68 +128,87 @@ struct Half {
     reason: String,
 }
 
+impl Halves {
+    fn locked(&self) -> MutexGuard<'_, HashMap<u32, Half>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub(in crate::control) fn clear(&self) {
+        self.locked().clear();
+    }
+}
+
 /// Accepts the sockets of lower ranks.
-pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, secret: Secret) -> Option<Command> {
-    let halves = Arc::new(Halves::default());
+pub(super) async fn accept(listener: TcpListener, station: Arc<Station>) -> Option<Command> {
     let mut unaccepted = super::Unaccepted::default();
     loop {
         match listener.accept().await {
             Ok((socket, address)) => {
                 unaccepted.accepted();
                 crate::fork::close_in_children(&socket);
-                let (shared, secret, halves) = (shared.clone(), secret.clone(), halves.clone());
-                tokio::spawn(async move {
-                    let admitted = admit(socket, &shared, &secret);
-                    let deadline = Instant::now() + HANDSHAKE;
-                    match tokio::time::timeout_at(deadline, admitted).await {
-                        Ok(Ok((caller, socket, note))) => {
-                            enter(&shared, &halves, caller, socket, note);
-                        }
-                        Ok(Err(refusal)) => {
-                            tracing::debug!(%address, "dropped a stranger's connection: {refusal}");
-                        }
-                        Err(_) => tracing::debug!(%address, "dropped a connection without handshake"),
-                    }
-                });
+                tokio::spawn(serve(socket, address, station.clone()));
             }
-            Err(error) => unaccepted.refused(&shared, error).await,
+            Err(error) => unaccepted.refused(&station, error).await,
         }
     }
 }
 
-async fn admit(
-    mut socket: TcpStream,
-    shared: &Shared,
-    secret: &Secret,
-) -> Result<(Caller, TcpStream, Option<Note>), Refusal> {
+async fn serve(mut socket: TcpStream, address: SocketAddr, station: Arc<Station>) {
+    let caller = match tokio::time::timeout(HANDSHAKE, admit(&mut socket, &station)).await {
+        Ok(Ok(caller)) => caller,
+        Ok(Err(refusal)) => return tracing::debug!(%address, "dropped a stranger's connection: {refusal}"),
+        Err(_) => return tracing::debug!(%address, "dropped a connection without handshake"),
+    };
+    // The first socket is answered, and the others come when the answer was heard.
+    if caller.lane > 0 {
+        if let Some(shared) = station.find(caller.communicator)
+            && let Some(peer) = shared.group.inside(caller.rank)
+        {
+            enter(&shared, peer, caller.lane, socket, None);
+        }
+        return;
+    }
+    let Some((shared, peer)) = reception::receive(&mut socket, &station, caller).await else { return };
+    let note = tokio::time::timeout(HANDSHAKE, frame::read::<Note>(&mut socket));
+    match shared.while_open(note).await {
+        Some(Ok(Ok(note))) => {
+            station.meet(caller.rank, note.details);
+            enter(&shared, peer, 0, socket, Some(note.reason));
+        }
+        Some(Ok(Err(error))) => tracing::debug!(%address, %error, "a link was begun and not finished"),
+        Some(Err(_)) => tracing::debug!(%address, "a link was begun and not finished"),
+        None => {}
+    }
+}
+
+async fn admit(socket: &mut TcpStream, station: &Station) -> Result<Caller, Refusal> {
     socket.set_nodelay(true)?;
-    let caller = handshake::admit(&mut socket, secret).await?;
+    let caller = handshake::admit(socket, &station.secret).await?;
     let fits = caller.purpose == Purpose::Tcp
-        && caller.target == shared.me.rank
-        && caller.rank < shared.me.rank
-        && caller.lane < shared.links.sockets;
+        && caller.target == station.me.rank
+        && caller.rank < station.me.rank
+        && caller.lane < station.links.sockets;
     if !fits {
         return Err(Refusal::Stranger { began: format!("{caller:?}") });
     }
-    let note = if caller.lane == 0 { Some(frame::read(&mut socket).await?) } else { None };
-    Ok((caller, socket, note))
+    Ok(caller)
 }
 
-fn enter(shared: &Shared, halves: &Halves, caller: Caller, socket: TcpStream, note: Option<Note>) {
-    let mut halves = halves.lock().unwrap_or_else(PoisonError::into_inner);
-    let half = halves.entry(caller.rank).or_default();
-    half.sockets.resize_with(usize::from(shared.links.sockets), || None);
-    half.sockets[usize::from(caller.lane)] = Some(socket);
-    if let Some(note) = note {
-        half.reason = note.reason;
-        shared.peers().insert(caller.rank, note.details);
+/// Takes a socket of a link in; the first comes with a `reason`.
+fn enter(shared: &Shared, peer: u32, lane: u8, socket: TcpStream, reason: Option<String>) {
+    let mut halves = shared.halves.locked();
+    let half = halves.entry(peer).or_default();
+    half.sockets.resize_with(usize::from(shared.station.links.sockets), || None);
+    half.sockets[usize::from(lane)] = Some(socket);
+    if let Some(reason) = reason {
+        half.reason = reason;
     }
     if half.sockets.iter().any(Option::is_none) {
         return;
     }
-    let Some(half) = halves.remove(&caller.rank) else { return };
-    match link(shared, caller.rank, half.sockets.into_iter().flatten().collect(), half.reason) {
+    let Some(half) = halves.remove(&peer) else { return };
+    drop(halves);
+    match link(shared, peer, half.sockets.into_iter().flatten().collect(), half.reason) {
         Ok(made) => shared.deliver(made),
-        Err(cause) => shared.command(link_lost(shared, caller.rank, "tcp", 0, &cause)),
+        Err(cause) => shared.station.command(link_lost(shared, peer, "tcp", 0, &cause)),
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Collects the links of each rank to all others.
-fn linked(ranks: &[Control]) -> Vec<Vec<Made>> {
+pub(super) fn linked(ranks: &[Control]) -> Vec<Vec<Made>> {
     let all: Vec<u32> = (0..ranks.len() as u32).collect();
     for rank in ranks {
         let peers: Vec<u32> = all.iter().copied().filter(|&peer| peer != rank.me().rank).collect();
@@ -30,7 +30,7 @@ fn neighbours_are_linked_through_shared_memory() {
         assert_eq!(made.kind, Kind::Shm);
         assert!(made.reason.starts_with("same host: shared memory"), "{}", made.reason);
     }
-    assert!(ranks[0].0.shared.peers().contains_key(&3));
+    assert!(ranks[0].0.shared.station.peer(3).is_some());
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn ipv6_alone_suffices() {
     config.set("RCCL_SOCKET_FAMILY", "AF_INET6").unwrap();
     config.set("RCCL_TRANSPORT", "tcp").unwrap();
     let ranks = job_with(2, |_| JoinOptions::new(&config, RegionTable::new()));
-    assert!(ranks[0].0.shared.details.addresses.iter().all(std::net::IpAddr::is_ipv6));
+    assert!(ranks[0].0.shared.station.details.addresses.iter().all(std::net::IpAddr::is_ipv6));
     linked(&ranks);
 }
 
@@ -82,7 +82,7 @@ fn without_shared_memory_neighbours_use_tcp() {
 fn a_path_that_does_not_open_falls_back_to_tcp_and_says_why() {
     let ranks = job(2);
     // As in a container that does not see the other's files.
-    std::fs::remove_file(ranks[1].0.shared.details.path.as_ref().unwrap()).unwrap();
+    std::fs::remove_file(ranks[1].0.shared.station.details.path.as_ref().unwrap()).unwrap();
     for made in linked(&ranks).iter().flatten() {
         assert_eq!(made.kind, Kind::Tcp);
         assert!(made.reason.contains("does not open") && made.reason.ends_with("TCP"), "{}", made.reason);
@@ -91,13 +91,12 @@ fn a_path_that_does_not_open_falls_back_to_tcp_and_says_why() {
 
 #[test]
 fn registered_memory_of_a_peer_is_mapped_on_demand() {
-    use rccl_transport::memory::{PeerRegions, Resolved};
+    use rccl_transport::memory::Resolved;
     let tables = [RegionTable::new(), RegionTable::new()];
     let ranks = job_with(2, |rank| JoinOptions { regions: tables[rank as usize].clone(), ..options() });
     let _links = linked(&ranks);
     let region = tables[1].alloc(4096).unwrap();
-    let regions = Arc::new(PeerRegions::new());
-    ranks[0].0.shared.watch_regions(1, regions.clone());
+    let regions = ranks[0].0.shared.station.regions_of(1);
     assert_eq!(regions.resolve(region.number()), Resolved::Pending);
     until(Duration::from_secs(5), || {
         ranks[0].fetch_regions();
@@ -111,7 +110,8 @@ fn registered_memory_of_a_peer_is_mapped_on_demand() {
 #[test]
 fn paths_are_removed() {
     let ranks = job(2);
-    let paths: Vec<_> = ranks.iter().map(|rank| rank.0.shared.details.path.clone().unwrap()).collect();
+    let paths: Vec<_> =
+        ranks.iter().map(|rank| rank.0.shared.station.details.path.clone().unwrap()).collect();
     assert!(paths.iter().all(|path| std::fs::exists(path).unwrap()));
     drop(ranks);
     assert!(!paths.iter().any(|path| std::fs::exists(path).unwrap()));

@@ -131,12 +131,17 @@ fn the_death_of_the_root_is_noticed_by_all() {
     let id: UniqueId = root.says("id ", Duration::from_secs(10))[3..].parse().unwrap();
     let two = Process::start(&id.to_string(), 2, 3);
     let one = Control::join(&Meeting::Id(id), 1, 3, options()).unwrap();
+    let (with_root, without) = (one.child(1, &[1, 0]).unwrap(), one.child(2, &[1]).unwrap());
     two.says("joined", Duration::from_secs(30));
     root.signal(Signal::KILL);
     until(Duration::from_secs(1), || one.failed());
     let expected = format!("pid {}) (the root) exited without goodbye; seen by every rank", root.child.id());
     let failure = one.failure().unwrap().to_string();
     assert!(failure.contains("rank 0 (") && failure.contains(&expected), "{failure}");
+    until(Duration::from_secs(1), || with_root.failed() && without.failed());
+    let named = |child: &Control| child.failure().unwrap().to_string();
+    assert!(named(&with_root).contains("rank 1 (") && named(&with_root).contains(&expected));
+    assert!(named(&without).contains("the root process (") && named(&without).contains(&expected));
     assert!(two.says("failed", Duration::from_secs(1)).contains(&failure));
 }
 

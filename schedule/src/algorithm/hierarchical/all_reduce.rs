@@ -13,22 +13,22 @@
 //! each host; the further ranks only contribute and receive. `L = 1` leaves one leader a host. Which ranks are on a
 //! host does not matter, so round-robin placement is fine.
 
+use super::Hosts;
+use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
 
-pub(super) fn all_reduce(rank: Rank, layout: &Layout) -> Program {
-    let members: Vec<Vec<Rank>> = by_host(layout);
+pub(in super::super) fn all_reduce(rank: Rank, layout: &Layout) -> Program {
+    let Hosts { members, host, index: mine } = Hosts::of(layout, rank);
     let hosts = members.len() as u32;
     let owners = members.iter().map(Vec::len).min().unwrap_or(1) as u32;
-    let host = layout.host[rank as usize];
     let here = &members[host as usize];
-    let mine = here.iter().position(|&r| r == rank).unwrap_or(0) as u32;
 
     let sub_slice = |owner: u32, i: u32| Op::over(Extent::part(owner * hosts + i, owners * hosts));
     // What the owners of this host reduce in step 0, 1, …, hosts-1, and complete or get in steps hosts-1, …, 2·hosts-2.
     let reduced_in = |step: u32| (host + 2 * hosts - 1 - step) % hosts;
     let other_owners = || (1..owners + 1).map(|i| (mine + i) % owners).filter(|&owner| owner != mine);
 
-    let mut program = Program::new(rank, layout.ranks(), owners * hosts);
+    let mut program = Program::new(&Collective::AllReduce, rank, layout.ranks(), owners * hosts);
     for step in 0..hosts {
         for owner in other_owners() {
             let send = sub_slice(owner, reduced_in(step)).reduce_with(Buffer::INPUT);
@@ -65,13 +65,4 @@ pub(super) fn all_reduce(rank: Rank, layout: &Layout) -> Program {
         }
     }
     program
-}
-
-/// The ranks of each host, ascending.
-fn by_host(layout: &Layout) -> Vec<Vec<Rank>> {
-    let mut members = vec![Vec::new(); layout.hosts() as usize];
-    for (rank, &host) in layout.host.iter().enumerate() {
-        members[host as usize].push(rank as Rank);
-    }
-    members
 }
