@@ -31,7 +31,7 @@ pub use settings::Config;
 pub use sources::Source;
 pub use table::{Setting, settings, settings_markdown};
 pub use words::{
-    Family, Interfaces, Level, MeetingPlace, PortRange, Subsystems, TRANSPORT_WORDS, Transports,
+    Family, Interfaces, Level, MeetingPlace, PortRange, Reproducible, Subsystems, TRANSPORT_WORDS, Transports,
 };
 
 /// A type that a setting can have.

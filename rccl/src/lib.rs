@@ -29,7 +29,7 @@ pub use bootstrap::{UniqueId, WIRE_VERSION};
 pub use buffer::Buffer;
 pub use call::{Call, Collective};
 pub use communicator::{Builder, Communicator};
-pub use config::{Config, init_logging};
+pub use config::{Config, Reproducible, init_logging};
 pub use element::{DataType, Element, F8E4M3, F8E5M2, ReduceOp};
 pub use error::{CallOf, Error, Failure, Member, Result};
 pub use group::{Group, group};

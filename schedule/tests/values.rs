@@ -258,3 +258,21 @@ fn words_name_algorithms() {
         "no algorithm of broadcast is called \"ring\"; there are chain, binomial, pipelined_tree, scatter_allgather"
     );
 }
+
+/// What [`Algorithm::reduces_in_one_pass`] promises: an operation combines the operands of all ranks, or none at all.
+#[test]
+fn one_pass_reduces_all_ranks_operands() {
+    for collective in Collective::ALL.into_iter().filter(Collective::reduces) {
+        for &algorithm in Algorithm::for_collective(&collective) {
+            let one_pass = (2..40).all(|n| {
+                let layout = Layout { host: (0..n).map(|rank| rank % 3).collect() };
+                let programs = rccl_schedule::programs(algorithm, &collective, &layout, 1);
+                programs.iter().flat_map(|program| &program.ops).all(|op| {
+                    let operands = op.recv.len() + usize::from(op.reduce_with.is_some());
+                    operands == 1 && !op.finish || operands == n as usize && op.finish
+                })
+            });
+            assert_eq!(one_pass, algorithm.reduces_in_one_pass(), "{collective} by {algorithm}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use super::{Value, nearest};
 use crate::error::{Error, Result};
 use rccl_schedule::{Algorithm, Collective};
+use std::fmt;
 
 /// Rules for the choice of an algorithm.
 ///
@@ -62,14 +63,20 @@ impl Value for Algorithms {
         Ok(Algorithms { rules: rules.collect::<Result<_, _>>()? })
     }
     fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl fmt::Display for Algorithms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.rules.is_empty() {
-            return "-".into();
+            return f.write_str("-");
         }
         let rules = self.rules.iter().map(|rule| {
             let collective = rule.collective.map_or_else(String::new, |collective| format!("{collective}:"));
             format!("{collective}{}{}", if rule.exclude { "^" } else { "" }, rule.words.join(","))
         });
-        rules.collect::<Vec<_>>().join(";")
+        f.write_str(&rules.collect::<Vec<_>>().join(";"))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The table of settings: the one place to add one.
 
 use super::{
-    Algorithms, Bytes, Family, Interfaces, Level, MeetingPlace, PortRange, Secret, Subsystems, Transports,
-    Value,
+    Algorithms, Bytes, Family, Interfaces, Level, MeetingPlace, PortRange, Reproducible, Secret, Subsystems,
+    Transports, Value,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -129,6 +129,10 @@ settings! {
     /// Algorithms that may be used, NCCL's way: `ring,tree` for all collectives, `^tree` to leave some out,
     /// `ring;allreduce:^tree` to say more for one collective.
     "RCCL_ALGO" => algo: Algorithms = Algorithms::default();
+    /// Which results of reductions are the same bits: `ranks`, those of one call on all ranks, always; `fixed`, also
+    /// those of other message sizes, algorithms, transports, hosts and placements of the ranks, since every element is
+    /// then reduced in order of rank.
+    "RCCL_REPRODUCIBLE" => reproducible: Reproducible = Reproducible::Ranks;
     /// Count all CPUs of the host as usable, whatever the process's affinity says, when choosing how to wait.
     "RCCL_IGNORE_CPU_AFFINITY" => ignore_cpu_affinity: bool = false;
 }

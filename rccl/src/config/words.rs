@@ -41,6 +41,31 @@ impl Value for Level {
     }
 }
 
+/// Which results of reductions are the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reproducible {
+    /// Those of one call on all its ranks.
+    Ranks,
+    /// Those of the same operands, whatever the message size, algorithm, transport, layout of hosts and placement of
+    /// ranks: every element is reduced in one pass, in ascending order of rank, halves and fp8 in f32 with one rounding
+    /// at the end.
+    Fixed,
+}
+
+const REPRODUCIBLE: [(&str, Reproducible); 2] =
+    [("ranks", Reproducible::Ranks), ("fixed", Reproducible::Fixed)];
+
+impl Value for Reproducible {
+    fn parse(text: &str) -> Result<Self, String> {
+        let value = REPRODUCIBLE.into_iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+        value.map(|(_, value)| value).ok_or_else(|| one_of(text, REPRODUCIBLE.map(|(word, _)| word)))
+    }
+    fn show(&self) -> String {
+        let word = REPRODUCIBLE.into_iter().find(|(_, value)| value == self).map_or("", |(word, _)| word);
+        word.to_owned()
+    }
+}
+
 /// A set of the words in `WORDS`, written as a list, or with `^` as the list of those that are not in it.
 #[derive(Clone, PartialEq, Eq)]
 struct WordSet {

@@ -5,8 +5,8 @@
 //! depends only on what is the same on every rank.
 
 use crate::call::{self, Call};
-use crate::config::Config;
-use crate::error::Result;
+use crate::config::{Config, Reproducible};
+use crate::error::{Error, Result};
 use rccl_schedule::{Algorithm, Collective, Layout};
 
 /// What the choice depends on besides the call.
@@ -17,17 +17,23 @@ pub(crate) struct Situation {
     pub shared: bool,
     /// Longest message that every link can send eagerly.
     pub eager: u64,
+    /// Every element is reduced in order of rank.
+    pub fixed: bool,
 }
 
 impl Situation {
-    pub fn new(layout: &Layout, shm: bool, eager: u64) -> Situation {
+    pub fn new(layout: &Layout, shm: bool, eager: u64, fixed: bool) -> Situation {
         let hosts = layout.hosts();
-        Situation { ranks: layout.ranks(), hosts, shared: hosts == 1 && shm, eager }
+        Situation { ranks: layout.ranks(), hosts, shared: hosts == 1 && shm, eager, fixed }
     }
 
     /// The algorithm for a call of `bytes` bytes a block.
     pub fn choose(&self, collective: &Collective, bytes: u64) -> Algorithm {
         match collective {
+            Collective::AllReduce if self.fixed => self.all_reduce_in_order(bytes),
+            Collective::Reduce { .. } if self.fixed && bytes <= 16 << 10 => Algorithm::Direct,
+            Collective::Reduce { .. } if self.fixed => Algorithm::ReduceGather,
+            Collective::ReduceScatter if self.fixed => Algorithm::Direct,
             Collective::AllReduce => self.all_reduce(bytes),
             Collective::Broadcast { .. } => self.broadcast(bytes),
             Collective::Reduce { .. } => self.reduce(bytes),
@@ -35,6 +41,12 @@ impl Situation {
             Collective::Gather { .. } | Collective::Scatter { .. } => self.gather_or_scatter(bytes),
             _ => self.all_to_all(bytes),
         }
+    }
+
+    /// One pass reduces all ranks' operands, on every rank or on the one that owns the slice.
+    fn all_reduce_in_order(&self, bytes: u64) -> Algorithm {
+        let one_round = self.ranks <= 16 && bytes <= self.eager.min(4 << 10);
+        if one_round { Algorithm::Exchange } else { Algorithm::Direct }
     }
 
     fn reduce(&self, bytes: u64) -> Algorithm {
@@ -168,7 +180,25 @@ pub(crate) fn allowed(config: &Config, collective: &Collective) -> Result<Vec<Al
     let candidates = Algorithm::for_collective(collective);
     let words: Vec<&str> = candidates.iter().map(Algorithm::word).collect();
     let left = config.algo.restrict(collective.word(), &words)?;
-    Ok(candidates.iter().copied().filter(|algorithm| left.contains(&algorithm.word())).collect())
+    let left = candidates.iter().copied().filter(|algorithm| left.contains(&algorithm.word()));
+    if config.reproducible == Reproducible::Ranks || !collective.reduces() {
+        return Ok(left.collect());
+    }
+    let fixed: Vec<Algorithm> = left.filter(Algorithm::reduces_in_one_pass).collect();
+    if fixed.is_empty() {
+        let known = candidates.iter().filter(|algorithm| algorithm.reduces_in_one_pass());
+        let known: Vec<&str> = known.map(Algorithm::word).collect();
+        return Err(Error::InvalidSetting {
+            name: "RCCL_ALGO".into(),
+            value: config.algo.to_string(),
+            expected: format!(
+                "with RCCL_REPRODUCIBLE=fixed, an algorithm that does {} in order of rank: {}",
+                collective.word(),
+                known.join(", ")
+            ),
+        });
+    }
+    Ok(fixed)
 }
 
 #[cfg(test)]
@@ -176,7 +206,7 @@ mod tests {
     use super::*;
 
     fn situation(ranks: u32, hosts: u32, shared: bool) -> Situation {
-        Situation { ranks, hosts, shared, eager: 8 << 10 }
+        Situation { ranks, hosts, shared, eager: 8 << 10, fixed: false }
     }
 
     /// A link to every rank would make joining slow and ranks large.

@@ -24,7 +24,7 @@ mod tests;
 mod wait;
 
 use crate::call::Call;
-use crate::config::Config;
+use crate::config::{Config, Reproducible};
 use crate::control::Control;
 use crate::element::{DataType, ReduceOp};
 use crate::error::{Error, Result};
@@ -143,10 +143,11 @@ impl Engine {
         let (always_eager, unasked) = links.eager();
         let ranks = layout.ranks() as usize;
         let yields = local > processors;
+        let fixed = config.reproducible == Reproducible::Fixed;
         let allowed = rccl_schedule::Collective::ALL.into_iter();
         let allowed = allowed.map(|collective| Ok((collective, choose::allowed(config, &collective)?)));
         Ok(Engine {
-            situation: Situation::new(&layout, shm, unasked as u64),
+            situation: Situation::new(&layout, shm, unasked as u64, fixed),
             allowed: allowed.collect::<Result<_>>()?,
             timeout: config.timeout,
             yields,

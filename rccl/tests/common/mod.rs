@@ -20,15 +20,31 @@ pub fn on_ranks<R: Send + 'static>(
     try_on_ranks(n, config, move |comm| body(comm.expect("joining")))
 }
 
+/// As [`on_ranks`], with settings of its own for each rank.
+pub fn on_ranks_with<R: Send + 'static>(
+    configs: &[Config],
+    body: impl Fn(Communicator) -> R + Send + Sync + Clone + 'static,
+) -> Vec<R> {
+    start(configs, move |comm| body(comm.expect("joining")))
+}
+
 /// As [`on_ranks`], for tests of joins that fail.
 pub fn try_on_ranks<R: Send + 'static>(
     n: u32,
     config: &Config,
     body: impl Fn(Result<Communicator>) -> R + Send + Sync + Clone + 'static,
 ) -> Vec<R> {
-    let id = UniqueId::create(config).expect("creating the unique id");
+    start(&vec![config.clone(); n as usize], body)
+}
+
+fn start<R: Send + 'static>(
+    configs: &[Config],
+    body: impl Fn(Result<Communicator>) -> R + Send + Sync + Clone + 'static,
+) -> Vec<R> {
+    let n = configs.len() as u32;
+    let id = UniqueId::create(&configs[0]).expect("creating the unique id");
     let (done, results) = mpsc::channel();
-    for rank in 0..n {
+    for (rank, config) in (0..n).zip(configs) {
         let (done, id, config, body) = (done.clone(), id, config.clone(), body.clone());
         std::thread::Builder::new()
             .name(format!("rank {rank}"))

@@ -155,6 +155,12 @@ impl Algorithm {
         }
     }
 
+    /// Whether a reduction combines the operands of all ranks for an element in one operation, and so in ascending order
+    /// of rank: the result then depends on the operands alone, not on how the ranks are placed or the call is cut.
+    pub fn reduces_in_one_pass(&self) -> bool {
+        matches!(self, Algorithm::Direct | Algorithm::Exchange | Algorithm::ReduceGather)
+    }
+
     /// The name, as settings and the command line spell it.
     pub fn word(&self) -> &'static str {
         match self {

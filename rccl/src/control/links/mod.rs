@@ -18,7 +18,7 @@ use crate::bootstrap::Listening;
 use crate::bootstrap::handshake::{Caller, Purpose, Secret};
 use crate::bootstrap::interface;
 use crate::bootstrap::message::Report;
-use crate::config::Config;
+use crate::config::{Config, Reproducible};
 use crate::error::{Failure, Member, Result, with_remedy};
 pub(super) use local::fetch_regions;
 pub(crate) use local::{forget, forget_rank, sweep};
@@ -89,8 +89,11 @@ impl LinkSettings {
         let shm = if self.shm.is_ok() { "used" } else { "not used" };
         let tcp = if self.tcp { "used" } else { "not used" };
         format!(
-            "shared memory {shm}\nTCP {tcp}\nRCCL_NSOCKS={}\nRCCL_BUFFSIZE={}\nRCCL_ALGO={:?}",
-            config.nsocks, config.buffsize.0, config.algo
+            "shared memory {shm}\nTCP {tcp}\nRCCL_NSOCKS={}\nRCCL_BUFFSIZE={}\nRCCL_ALGO={}\nreductions {}",
+            config.nsocks,
+            config.buffsize.0,
+            config.algo,
+            if config.reproducible == Reproducible::Fixed { "in fixed order" } else { "in any order" }
         )
     }
 
