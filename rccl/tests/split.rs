@@ -4,7 +4,7 @@ mod common;
 
 use common::{config, on_ranks};
 use rccl::{Communicator, Failure, ReduceOp, group};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn sum(comm: &Communicator, x: u64) -> u64 {
     let mut x = [x];
@@ -151,20 +151,26 @@ fn a_thousand_splits_leak_nothing() {
                 assert_eq!(sum(&part, 1), u64::from(part.size()));
                 drop(part.start_broadcast(vec![1_u8; 3], 0));
             };
-            // One rank counts, while the others wait for it.
-            let count = || {
+            // One rank counts, while the others wait for it, until what ends in the background has ended.
+            let count = |most: (usize, usize)| {
                 world.barrier().unwrap();
-                let counted = (world.rank() == 0).then(|| {
+                let deadline = Instant::now() + Duration::from_secs(10);
+                let mut counted = (usize::MAX, usize::MAX);
+                while world.rank() == 0
+                    && (counted.0 > most.0 || counted.1 > most.1)
+                    && Instant::now() < deadline
+                {
                     std::thread::sleep(Duration::from_millis(300));
-                    (entries("fd"), entries("task"), resident_kib())
-                });
+                    counted = (entries("fd"), entries("task"));
+                }
                 world.barrier().unwrap();
-                counted
+                (counted.0, counted.1, resident_kib())
             };
             (0..100).for_each(split);
-            let before = count();
+            let before = count((usize::MAX - 1, usize::MAX - 1));
             (0..1000).for_each(split);
-            if let (Some(before), Some(after)) = (before, count()) {
+            let after = count((before.0, before.1));
+            if world.rank() == 0 {
                 eprintln!("{transport}: descriptors, threads, KiB: {before:?}, then {after:?}");
                 assert!(after.0 <= before.0 && after.1 <= before.1, "descriptors and threads");
                 assert!(after.2 < before.2 + 4096, "{} KiB, then {}", before.2, after.2);

@@ -5,6 +5,7 @@ use super::lengths::Lengths;
 use super::plan::Plan;
 use super::round::Round;
 use super::run::{Area, Run};
+use super::straight::Straight;
 use super::task::{Message, Piece, Task, program_of};
 use super::wait::{Next, Patience};
 use super::{Active, Engine, Reached, Ready, Shape};
@@ -21,6 +22,13 @@ use std::sync::Arc;
 
 /// Calls of this many bytes write their results past the caches, which they would only sweep clean.
 const STREAMED: u64 = 2 << 20;
+/// A scratch buffer of the engine's, kept from call to call.
+#[derive(Default)]
+pub(super) struct Scratch {
+    small: Vec<u64>,
+    large: Option<Region>,
+}
+
 /// How many plans of messages are kept.
 const MESSAGE_PLANS: usize = 64;
 
@@ -225,12 +233,18 @@ impl Engine {
             let window = Buffer::scratch(i as u16);
             let bytes = self.plans[number].plan.program.len_in(window, sizes) * element;
             if self.scratch.len() <= i {
-                self.scratch.push(None);
+                self.scratch.push(Scratch::default());
             }
-            grow(&mut self.scratch[i], &self.regions, bytes, &self.control)?;
-            let region = self.scratch[i].as_ref();
+            let Scratch { small, large } = &mut self.scratch[i];
+            if bytes <= self.situation.eager {
+                // Nobody needs to find it, and a region costs a descriptor.
+                small.resize(small.len().max(bytes.div_ceil(8) as usize), 0);
+                self.now.areas.push(Area { base: small.as_mut_ptr().cast(), place: None });
+                continue;
+            }
+            grow(large, &self.regions, bytes, &self.control)?;
             let area = |region: &Region| Area { base: region.as_ptr(), place: Some(region.place(0)) };
-            self.now.areas.extend(region.map(area));
+            self.now.areas.extend(large.as_ref().map(area));
         }
         self.now.kernel = self.kernel(call);
         self.now.element = element;
@@ -304,6 +318,19 @@ impl Engine {
 
     #[inline]
     fn run(&mut self, active: &mut Active) {
+        self.state.tags.clear();
+        // Both ends of a message must decide alike that it is eager: by its length where ranks know their own messages
+        // only, else by what all ranks know of the call.
+        let eagerly = match &active.task {
+            Task::Collective { call, .. } => {
+                call.collective.varies() || self.bytes_of_vector(call) <= self.situation.eager
+            }
+            Task::Fused(pieces) => {
+                pieces.iter().map(|piece| self.bytes_of_vector(&piece.call)).sum::<u64>()
+                    <= self.situation.eager
+            }
+            Task::Messages(_) => true,
+        };
         let Ready { plan, messages: [_, of_op], .. } = &self.plans[active.number];
         let mut run = Run {
             plan,
@@ -312,33 +339,53 @@ impl Engine {
             pool: &mut self.pool,
             now: &mut self.now,
         };
-        let limits = if plan.program.snapshot { &self.unasked } else { &self.eager };
-        active.stage = Stage::Steps;
-        match &active.task {
+        let limits = if eagerly || plan.program.snapshot { &self.unasked } else { &self.eager };
+        let longest = match &active.task {
+            Task::Collective { call, .. } if plan.one_round && call.bytes() <= self.situation.eager => {
+                active.stage = Stage::Round(Round::default(), call.bytes() as usize);
+                return;
+            }
             Task::Collective { call, sizes, .. } => {
-                if plan.one_round && call.bytes() <= self.situation.eager {
-                    active.stage = Stage::Round(Round::default(), call.bytes() as usize);
-                    return;
-                }
-                run.bind(active.number, sizes, limits);
+                let longest = run.bind(active.number, sizes, limits);
                 if call.collective.varies() {
                     let (tag, element) = (run.now.tag, run.now.element);
                     run.tag_each(|_, len| Tag { call: [tag.call[0], len / element], ..tag });
                 }
+                longest
             }
             Task::Fused(pieces) => {
                 let count = pieces.iter().map(|piece| piece.call.count).sum();
-                run.bind(active.number, &Lengths::Equal(count), limits);
+                run.bind(active.number, &Lengths::Equal(count), limits)
             }
             Task::Messages(messages) => {
                 let messages = messages.as_slice();
-                run.bind(active.number, &sizes_of(messages, of_op), limits);
+                let longest = run.bind(active.number, &sizes_of(messages, of_op), limits);
                 run.tag_each(|end, _| {
                     let message = &messages[of_op[end.step as usize] as usize];
-                    Tag { sequence: 0, call: call_of(message).pack() }
+                    Tag { sequence: 0, call: Call { root: None, ..call_of(message) }.pack() }
                 });
+                longest
             }
-        }
+        };
+        active.stage = if eagerly && plan.fits_links && longest <= self.situation.eager {
+            Stage::Straight(Straight::default())
+        } else {
+            run.rewind();
+            Stage::Steps
+        };
+    }
+
+    /// Bytes of all blocks of a call whose length all ranks know.
+    #[inline]
+    fn bytes_of_vector(&self, call: &Call) -> u64 {
+        let blocks = match call.collective {
+            Collective::AllGatherV | Collective::ReduceScatterV => 1,
+            collective => {
+                let schedule = collective.schedule(0);
+                schedule.map_or(1, |schedule| u64::from(schedule.blocks(self.layout.ranks())))
+            }
+        };
+        call.bytes().saturating_mul(blocks)
     }
 
     /// Copies the inputs of small calls into the packed memory.

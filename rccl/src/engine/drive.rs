@@ -2,6 +2,7 @@
 
 use super::round::Round;
 use super::run::{Run, Stop};
+use super::straight::Straight;
 use super::wait::{Next, Patience, STALL, Sleeper};
 use crate::control::Control;
 use rccl_schedule::Rank;
@@ -14,8 +15,23 @@ pub(crate) enum Stage {
     Linking,
     /// All in one round.
     Round(Round, usize),
-    /// Step by step.
+    /// One operation after the other.
+    Straight(Straight),
+    /// Chunk by chunk.
     Steps,
+}
+
+impl Stage {
+    /// The peers that have yet to do something for the task.
+    pub fn awaited(&self, run: &Run<'_>) -> Vec<Rank> {
+        match self {
+            Stage::Linking | Stage::Round(..) => run.plan.peers.clone(),
+            Stage::Straight(straight) => {
+                run.plan.peers.iter().copied().filter(|&peer| run.still_meets(straight, peer)).collect()
+            }
+            Stage::Steps => run.awaited(),
+        }
+    }
 }
 
 /// How a run ended.
@@ -95,6 +111,7 @@ impl Watch {
 pub(crate) fn go(run: &mut Run<'_>, stage: &mut Stage) -> Result<(bool, bool), Stop> {
     match stage {
         Stage::Round(round, bytes) => run.step_round(round, *bytes),
+        Stage::Straight(straight) => run.step_straight(straight),
         Stage::Steps => step(run),
         Stage::Linking => Ok((false, false)),
     }
@@ -145,7 +162,7 @@ pub(crate) fn drive(
             Next::Sleep(waited) => (waited, true),
         };
         let Waiting { control, sleeper, timeout, sequence, peers, .. } = &mut waiting;
-        if let Some(outcome) = watch.look(control, *sequence, waited, *timeout, || run.awaited()) {
+        if let Some(outcome) = watch.look(control, *sequence, waited, *timeout, || stage.awaited(run)) {
             return outcome;
         }
         if sleep {

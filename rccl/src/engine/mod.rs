@@ -18,6 +18,7 @@ mod produce;
 mod pump;
 mod round;
 mod run;
+mod straight;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use crate::config::{Config, Reproducible};
 use crate::control::Control;
 use crate::element::{DataType, ReduceOp};
 use crate::error::{Error, Result};
+use begin::Scratch;
 use choose::Situation;
 use drive::{Outcome, Stage, Waiting, Watch, drive, go};
 pub(crate) use lengths::Lengths;
@@ -77,7 +79,7 @@ pub(crate) struct Engine {
     /// The signature of the last call and its plan.
     last: Option<([u64; 2], usize)>,
     kernel: Option<(DataType, ReduceOp, Kernel)>,
-    scratch: Vec<Option<Region>>,
+    scratch: Vec<Scratch>,
     /// Where small calls lie that run as one: their inputs, and their outputs.
     packed: [Option<Region>; 2],
     active: Option<Active>,
@@ -230,8 +232,8 @@ impl Engine {
                 return Polled::Moved;
             }
             Ok((false, false)) => {
-                let linking = matches!(active.stage, Stage::Linking);
-                let awaited = || if linking { run.plan.peers.clone() } else { run.awaited() };
+                let (stage, awaited) = (&active.stage, &run);
+                let awaited = || stage.awaited(awaited);
                 active.watch.look_idle(&self.control, self.sequence, self.timeout, awaited)
             }
             Err(stop) => Some(Outcome::Stopped(stop)),

@@ -2,6 +2,7 @@
 
 use super::round;
 use rccl_schedule::{Buffer, Dep, Program, Rank};
+use rccl_transport::WINDOW;
 use std::ops::Range;
 
 /// A program with its edges spelled out. Depends on the shape of a call only, never on its count, so it is made once
@@ -20,6 +21,8 @@ pub(crate) struct Plan {
     pub local_until: usize,
     /// See [`round`].
     pub one_round: bool,
+    /// No edge has more messages than a link keeps room for.
+    pub fits_links: bool,
 }
 
 pub(crate) struct Step {
@@ -80,6 +83,7 @@ impl Plan {
         // Sends first: what others wait for leaves before this rank prepares to receive.
         edges.sort_by_key(|edge| !ends[edge[0] as usize].outgoing);
         let one_round = round::is_round(&program);
-        Plan { program, steps, ends, edges, peers, local_until, one_round }
+        let fits_links = edges.iter().all(|edge| edge.len() <= WINDOW);
+        Plan { program, steps, ends, edges, peers, local_until, one_round, fits_links }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::run::{Run, Stop, at, link};
 use rccl_schedule::{Buffer, Extent, Program, Rank};
-use rccl_transport::{LinkError, MessageId, Source};
+use rccl_transport::LinkError;
 
 /// How far the round is.
 #[derive(Default)]
@@ -64,9 +64,10 @@ impl Run<'_> {
             }
         }
         if !round.reduced {
-            for (i, end) in recvs[..round.opened].iter().enumerate() {
+            for i in 0..round.opened {
                 if self.state.inputs[i].is_null()
-                    && let Some(bytes) = self.arrived(end.peer, self.state.messages[i], bytes)?
+                    && let Some(bytes) =
+                        self.arrived(reduce.recvs.start + i, self.state.messages[i], bytes)?
                 {
                     self.state.inputs[i] = bytes;
                     round.arrived += 1;
@@ -99,25 +100,6 @@ impl Run<'_> {
     #[inline]
     fn input(&self, buffer: Buffer) -> *const u8 {
         at(&self.now.areas, buffer, 0).cast_const()
-    }
-
-    /// The peer's message, once it is here.
-    #[inline]
-    fn arrived(&mut self, peer: Rank, message: MessageId, bytes: usize) -> Result<Option<*const u8>, Stop> {
-        let incoming =
-            link(self.links, peer).incoming(message).map_err(|error| Stop::Link { peer, error })?;
-        let Some(incoming) = incoming else { return Ok(None) };
-        if incoming.tag != self.now.tag {
-            return Err(Stop::Foreign { peer, outgoing: false, ours: self.now.tag, theirs: incoming.tag });
-        }
-        match (incoming.source, incoming.len) {
-            (Source::Eager(at), Some(len)) if len == bytes as u64 => Ok(Some(at)),
-            (Source::Eager(_), Some(given)) => Err(Stop::Length { peer, expected: bytes as u64, given }),
-            _ => {
-                let what = "a message of a round is not eager".into();
-                Err(Stop::Link { peer, error: LinkError::Protocol { what } })
-            }
-        }
     }
 
     /// A peer that has what it needs, and whose message is here, may leave.

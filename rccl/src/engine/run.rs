@@ -95,6 +95,8 @@ pub(crate) struct State {
     /// The tag of each end's message, where they differ: messages that have a length of their own carry it there, so
     /// that both ends compare it.
     pub tags: Vec<Tag>,
+    /// Bytes of the longest step.
+    longest: u64,
     /// What `steps` and `ends` are bound to: number of the plan, count, bytes of an element.
     bound: Option<(usize, u64, u64)>,
 }
@@ -164,27 +166,16 @@ pub(crate) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Binds plan number `number` to blocks of these sizes.
-    pub fn bind(&mut self, number: usize, sizes: &Lengths, eager: &[u64]) {
-        let State { steps, ends, next, bound, tags, .. } = &mut *self.state;
-        self.now.first = 0;
-        self.now.last = self.plan.local_until;
-        next.clear();
-        next.resize(self.plan.edges.len(), 0);
-        tags.clear();
-        self.now.unopened = self.plan.ends.len();
+    /// Binds plan number `number` to blocks of these sizes. Returns the bytes of the longest operation.
+    pub fn bind(&mut self, number: usize, sizes: &Lengths, eager: &[u64]) -> u64 {
+        let State { steps, ends, bound, longest, .. } = &mut *self.state;
         let key = sizes.equal().map(|count| (number, count, self.now.element));
         if key.is_some() && *bound == key {
-            // The same call again, as in every training loop: only what moved is forgotten.
-            for step in steps {
-                *step = StepState { own: step.own, store: step.store, len: step.len, ..StepState::default() };
-            }
-            for end in ends {
-                *end = EndState { eager: end.eager, ..EndState::default() };
-            }
-            return;
+            // The same call again, as in every training loop.
+            return *longest;
         }
         *bound = key;
+        *longest = 0;
         steps.clear();
         ends.clear();
         let (program, element) = (&self.plan.program, self.now.element);
@@ -199,6 +190,24 @@ impl Run<'_> {
                 let eager = len <= eager[end.peer as usize];
                 ends.push(EndState { eager, ..EndState::default() });
             }
+            *longest = len.max(*longest);
+        }
+        *longest
+    }
+
+    /// Forgets what has moved in the run before of what is bound now.
+    pub fn rewind(&mut self) {
+        let State { steps, ends, next, .. } = &mut *self.state;
+        self.now.first = 0;
+        self.now.last = self.plan.local_until;
+        self.now.unopened = self.plan.ends.len();
+        next.clear();
+        next.resize(self.plan.edges.len(), 0);
+        for step in steps {
+            *step = StepState { own: step.own, store: step.store, len: step.len, ..StepState::default() };
+        }
+        for end in ends {
+            *end = EndState { eager: end.eager, ..EndState::default() };
         }
     }
 

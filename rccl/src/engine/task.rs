@@ -48,8 +48,8 @@ pub(crate) struct Piece {
     pub output: *mut u8,
 }
 
-/// The program that moves messages: an operation for each, none after another, each with a buffer and a block of its
-/// own. A message to this rank itself is a copy from its buffer to that of the one that receives it.
+/// The program that moves messages: an operation for each, sends first, none after another, each with a buffer and a
+/// block of its own. A message to this rank itself is a copy from its buffer to that of the one that receives it.
 ///
 /// It depends on the list of peers and directions only. Returns the program and, for each of its buffers behind the
 /// first two and for each operation, the number of its message.
@@ -64,7 +64,10 @@ pub(crate) fn program_of(messages: &[Message], rank: Rank, ranks: u32) -> (Progr
         buffers.push(message);
         Buffer((windows.len() - 1) as u16)
     };
-    for (message, number) in messages.iter().zip(0_u32..) {
+    let numbered = messages.iter().zip(0_u32..);
+    let sends_first =
+        numbered.clone().filter(|(m, _)| m.outgoing).chain(numbered.filter(|(m, _)| !m.outgoing));
+    for (message, number) in sends_first {
         let block = ops.len() as u32;
         let op = match (message.peer == rank, message.outgoing) {
             (false, true) => Op::over(Extent::ALL).reduce_with(buffer(block, number)).send(message.peer),

@@ -1,11 +1,12 @@
 //! The engine alone: ranks as threads, joined by loopback links, without a control plane.
 
-use super::drive::step;
+use super::drive::{Stage, go};
 use super::lengths::Lengths;
 use super::plan::Plan;
 use super::pool::Pool;
 use super::round::Round;
 use super::run::{Area, CHUNK, Now, Run, State, Stop};
+use super::straight::Straight;
 use crate::element::{DataType, ReduceOp};
 use rccl_kernels::Kernel;
 use rccl_schedule::{Algorithm, Buffer, Collective, Layout, Op, Program, Window};
@@ -116,13 +117,19 @@ fn drive(
             now.dear_polls = !count.is_multiple_of(2);
             let mut run =
                 Run { plan: &plan, state: &mut state, links: &mut links, pool: &mut pool, now: &mut now };
-            run.bind(0, &sizes, &eager);
-            let mut round = Round::default();
-            let straight = plan.one_round && !count.is_multiple_of(3);
+            let longest = run.bind(0, &sizes, &eager);
+            run.rewind();
+            let eagerly = longest <= 64 && plan.fits_links && !count.is_multiple_of(5);
+            let mut stage = if plan.one_round && !count.is_multiple_of(3) {
+                Stage::Round(Round::default(), count as usize * 8)
+            } else if eagerly {
+                Stage::Straight(Straight::default())
+            } else {
+                Stage::Steps
+            };
             let started = Instant::now();
             loop {
-                let stepped =
-                    if straight { run.step_round(&mut round, count as usize * 8) } else { step(&mut run) };
+                let stepped = go(&mut run, &mut stage);
                 match stepped {
                     Ok((_, true)) => break,
                     Ok((true, _)) => continue,
