@@ -27,6 +27,8 @@ pub(crate) struct Flow {
     pending: AtomicUsize,
     /// Threads that move this communicator's tasks because they wait for them.
     helpers: AtomicUsize,
+    /// More ranks than processors share this host.
+    yields: bool,
 }
 
 pub(crate) struct Driven {
@@ -38,6 +40,7 @@ pub(crate) struct Driven {
 impl Flow {
     pub fn new(engine: Engine) -> Flow {
         Flow {
+            yields: engine.yields(),
             engine: Mutex::new(Driven { engine, end: None }),
             queue: Mutex::default(),
             pending: AtomicUsize::new(0),
@@ -137,7 +140,7 @@ pub(crate) fn help(flows: &[&Flow], deadline: Option<Instant>, done: impl Fn() -
         flow.helpers.fetch_add(1, Ordering::Relaxed);
     }
     let mut sleeper = Sleeper::default();
-    let mut patience = Patience::new(flows.iter().any(|flow| flow.engine().engine.yields()));
+    let mut patience = Patience::new(flows.iter().any(|flow| flow.yields));
     while !done() {
         let mut moved = false;
         for flow in flows {
