@@ -37,7 +37,8 @@ impl Communicator {
     /// ```
     ///
     /// # Errors
-    /// The first error of a call that `f` started, whether or not `f` has waited for it.
+    /// The first error of a call that `f` started, whether or not `f` has waited for it;
+    /// [`Error::Forked`](crate::Error::Forked) in a child that `f` has forked, where the calls are the parent's.
     ///
     /// # Panics
     /// If `f` does, after the calls have ended.
@@ -49,10 +50,13 @@ impl Communicator {
             Scope { communicator: self, under_way: Mutex::default(), scope: PhantomData, env: PhantomData };
         let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
         let under_way = std::mem::take(&mut *scope.lock());
-        self.help_until(None, || under_way.iter().all(|held| held.is_done()));
+        let mut ended = self.shared().born.check();
+        if ended.is_ok() {
+            self.help_until(None, || under_way.iter().all(|held| held.is_done()));
+            ended = under_way.iter().try_for_each(|held| held.result());
+        }
         let result = result.unwrap_or_else(|panic| resume_unwind(panic));
-        under_way.iter().try_for_each(|held| held.result())?;
-        Ok(result)
+        ended.map(|()| result)
     }
 }
 

@@ -66,6 +66,7 @@ impl<B: Send + 'static> Work<B> {
     /// # Errors
     /// What the blocking call would have answered. The memory is freed then.
     pub fn wait(self) -> Result<B> {
+        self.communicator.shared().born.check()?;
         self.communicator.help_until(None, || self.held.is_done());
         self.held.take()
     }
@@ -73,8 +74,10 @@ impl<B: Send + 'static> Work<B> {
     /// Blocks until the call has ended or `patience` is over; whether it has ended.
     ///
     /// # Errors
-    /// What the blocking call would have answered, if it has ended.
+    /// What the blocking call would have answered, if it has ended; [`Error::Forked`](crate::Error::Forked) in a forked
+    /// child.
     pub fn wait_timeout(&mut self, patience: Duration) -> Result<bool> {
+        self.communicator.shared().born.check()?;
         let deadline = Instant::now().checked_add(patience);
         self.communicator.help_until(deadline, || self.held.is_done());
         if self.held.is_done() { self.held.result().map(|()| true) } else { Ok(false) }
@@ -92,7 +95,9 @@ impl<B: Send + 'static> Future for Work<B> {
     /// # Panics
     /// When it is polled again after it was ready.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<B>> {
-        if self.held.is_done_or_wakes(context.waker()) {
+        if let Err(error) = self.communicator.shared().born.check() {
+            Poll::Ready(Err(error))
+        } else if self.held.is_done_or_wakes(context.waker()) {
             Poll::Ready(self.held.take())
         } else {
             Poll::Pending
