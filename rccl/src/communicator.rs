@@ -230,7 +230,12 @@ impl Communicator {
     pub(crate) unsafe fn execute(&self, task: Result<Task>) -> Result<()> {
         self.shared.born.check()?;
         // SAFETY: the caller's promise.
-        unsafe { self.shared.flow.execute(task?) }
+        let result = unsafe { self.shared.flow.execute(task?) };
+        if self.shared.flow.is_busy() {
+            // Another thread submitted something meanwhile, which nobody could move.
+            let _ = background::look_after(&self.shared);
+        }
+        result
     }
 
     /// Submits what was asked for; the progress thread moves it if nobody waits for it.

@@ -42,7 +42,8 @@ struct Part {
 /// Within a group the order of messages does not matter, but for those from one rank to one other, which meet in order:
 /// a ring of sends and receives never waits for itself, whatever the sizes. The collectives of a communicator run in the
 /// order in which they were added, which must agree on all ranks, before its messages; where their turn comes among the
-/// messages does not matter. Small collectives of one kind that follow one another run as one.
+/// messages does not matter. Small collectives of one kind that follow one another run as one, so every rank groups its
+/// collectives alike; a rank that does not is a mismatch.
 ///
 /// ```no_run
 /// let communicator = rccl::Communicator::from_env()?;

@@ -19,12 +19,15 @@ pub(crate) struct Situation {
     pub eager: u64,
     /// Every element is reduced in order of rank.
     pub fixed: bool,
+    /// The ranks of each host follow one another.
+    pub in_order: bool,
 }
 
 impl Situation {
     pub fn new(layout: &Layout, shm: bool, eager: u64, fixed: bool) -> Situation {
         let hosts = layout.hosts();
-        Situation { ranks: layout.ranks(), hosts, shared: hosts == 1 && shm, eager, fixed }
+        let in_order = layout.host.is_sorted();
+        Situation { ranks: layout.ranks(), hosts, shared: hosts == 1 && shm, eager, fixed, in_order }
     }
 
     /// The algorithm for a call of `bytes` bytes a block.
@@ -63,6 +66,7 @@ impl Situation {
 
     fn gather_or_scatter_all(&self, bytes: u64) -> Algorithm {
         match self.ranks {
+            _ if self.several_per_host() => Algorithm::Hierarchical,
             0..=3 => Algorithm::Direct,
             4..=8 if self.shared => Algorithm::Direct,
             _ if bytes <= 4 << 10 => Algorithm::Bruck,
@@ -77,6 +81,7 @@ impl Situation {
 
     fn all_to_all(&self, bytes: u64) -> Algorithm {
         match self.ranks {
+            _ if self.several_per_host() && self.in_order && bytes <= 4 << 10 => Algorithm::Hierarchical,
             9.. if bytes <= 512 => Algorithm::Bruck,
             33.. => Algorithm::Pairwise,
             _ => Algorithm::Direct,
@@ -126,7 +131,7 @@ impl Situation {
     }
 
     fn all_reduce_across_hosts(&self, bytes: u64) -> Algorithm {
-        let several_per_host = self.hosts < self.ranks;
+        let several_per_host = self.several_per_host();
         if self.ranks == 2 {
             if bytes <= self.eager { Algorithm::Exchange } else { Algorithm::Direct }
         } else if bytes <= 4 << 10 || !several_per_host && bytes <= 64 << 10 {
@@ -153,6 +158,10 @@ impl Situation {
         } else {
             Algorithm::Binomial
         }
+    }
+
+    fn several_per_host(&self) -> bool {
+        self.hosts > 1 && self.hosts < self.ranks
     }
 
     /// Whether `algorithm` can run a call of `bytes` bytes at all: an exchange needs every message to be eager.
@@ -206,7 +215,7 @@ mod tests {
     use super::*;
 
     fn situation(ranks: u32, hosts: u32, shared: bool) -> Situation {
-        Situation { ranks, hosts, shared, eager: 8 << 10, fixed: false }
+        Situation { ranks, hosts, shared, eager: 8 << 10, fixed: false, in_order: true }
     }
 
     /// A link to every rank would make joining slow and ranks large.
