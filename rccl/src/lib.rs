@@ -1,4 +1,23 @@
 //! rccl: collective communication between processes and hosts.
+//!
+//! A [`Communicator`] joins the processes of a job; its methods are the collectives, and messages between two ranks.
+//!
+//! ```no_run
+//! use rccl::{Communicator, ReduceOp};
+//!
+//! let comm = Communicator::from_env()?; // mpirun, srun, torchrun, `rccl run`, RANK and WORLD_SIZE
+//! let mut gradients = comm.alloc::<f32>(1 << 20)?; // memory that ranks of one host map; any slice will do
+//! comm.all_reduce(&mut gradients, ReduceOp::Avg)?;
+//! comm.finish()?;
+//! # Ok::<(), rccl::Error>(())
+//! ```
+//!
+//! - Blocking calls: the methods of [`Communicator`]. Each has a deadline and fails on all ranks with the first cause.
+//! - Calls that do not block: `start_*`, which own their memory until their [`Work`] gives it back; and
+//!   [`Communicator::scope`], in which calls borrow it.
+//! - Several calls as one: [`group()`].
+//! - Some of the ranks: [`Communicator::split`], [`Communicator::duplicate`], [`Communicator::shrink`].
+//! - Settings: [`Config`], or `RCCL_X` in the environment.
 
 mod background;
 mod bootstrap;
