@@ -184,7 +184,7 @@ pub(crate) fn bytes_of(call: &Call, ranks: u32) -> u64 {
 /// The algorithms of `collective` that the user allows.
 ///
 /// # Errors
-/// [`Error::InvalidSetting`](crate::Error::InvalidSetting) when `RCCL_ALGO` leaves none.
+/// [`Error::InvalidSetting`] when `RCCL_ALGO` leaves none.
 pub(crate) fn allowed(config: &Config, collective: &Collective) -> Result<Vec<Algorithm>> {
     let candidates = Algorithm::for_collective(collective);
     let words: Vec<&str> = candidates.iter().map(Algorithm::word).collect();

@@ -1,7 +1,7 @@
 //! The engine: runs programs over links, on the caller's thread.
 //!
 //! A call binds the cached program of its shape to its count, opens every message as early as the program's
-//! dependencies allow, and then polls: [`run`] moves chunks, [`wait`] decides how to wait, [`drive`] joins the two.
+//! dependencies allow, and then polls: [`run`] moves chunks, [`wait`] decides how to wait, [`drive`](mod@drive) joins the two.
 //! Nothing is allocated once the shape of a call is known.
 //!
 //! [`Engine::execute`] runs a call to its end on the caller's thread. [`Engine::begin`] and [`Engine::poll`] do the same
