@@ -38,6 +38,14 @@ impl Engine {
     /// # Safety
     /// As for [`Engine::execute`], until the task has ended.
     pub unsafe fn begin(&mut self, task: Task) -> Result<()> {
+        // SAFETY: the caller's promise.
+        self.active = Some(unsafe { self.prepare(task) }?);
+        Ok(())
+    }
+
+    /// # Safety
+    /// As for [`Engine::execute`], until the task has ended.
+    pub(super) unsafe fn prepare(&mut self, task: Task) -> Result<Active> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
@@ -64,15 +72,14 @@ impl Engine {
         sizes: Lengths,
         input: *mut u8,
         output: *mut u8,
-    ) -> Result<()> {
+    ) -> Result<Active> {
         let words = call.pack();
         self.enter(words);
         let number = self.plan(&call, words);
         self.now.tag = Tag { sequence: self.sequence, call: words };
         self.set_up(number, &call, &sizes, input, output)?;
         let task = Task::Collective { call, sizes, input, output, scale: None };
-        self.start(Active { call, task, number, stage: Stage::Linking, watch: Watch::new(false) });
-        Ok(())
+        Ok(self.start(Active { call, task, number, stage: Stage::Linking, watch: Watch::new(false) }))
     }
 
     /// With a copy of the input in which every element is multiplied: the input is the user's.
@@ -83,7 +90,7 @@ impl Engine {
         input: *const u8,
         output: *mut u8,
         scale: Scale,
-    ) -> Result<()> {
+    ) -> Result<Active> {
         let number = self.find_plan(&call);
         let count = self.plans[number].plan.program.len_in(Buffer::INPUT, &sizes);
         let scaled =
@@ -101,7 +108,7 @@ impl Engine {
     }
 
     /// Small calls one behind the other in each block, as one call.
-    fn begin_fused(&mut self, pieces: Vec<Piece>) -> Result<()> {
+    fn begin_fused(&mut self, pieces: Vec<Piece>) -> Result<Active> {
         let mut digest = 0xcbf2_9ce4_8422_2325_u64;
         for piece in &pieces {
             let words = piece.call.pack();
@@ -110,8 +117,8 @@ impl Engine {
                 digest = (digest ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
             }
         }
-        let Some(first) = pieces.first() else { return Ok(()) };
-        let call = Call { count: pieces.iter().map(|piece| piece.call.count).sum(), ..first.call };
+        let first = pieces[0].call;
+        let call = Call { count: pieces.iter().map(|piece| piece.call.count).sum(), ..first };
         let number = self.plan(&call, call.pack());
         let sizes = Lengths::Equal(call.count);
         let bytes = |engine: &Engine, buffer| {
@@ -121,12 +128,8 @@ impl Engine {
         let input = grow(&mut self.packed[0], &self.regions, input, &self.control)?;
         let output = grow(&mut self.packed[1], &self.regions, output, &self.control)?;
         self.pack(number, &pieces, Buffer::INPUT);
-        let all = Call {
-            collective: Collective::Fused,
-            root: Some(pieces.len() as u32),
-            count: digest,
-            ..first.call
-        };
+        let all =
+            Call { collective: Collective::Fused, root: Some(pieces.len() as u32), count: digest, ..first };
         self.now.tag = Tag { sequence: self.sequence, call: all.pack() };
         self.set_up(number, &call, &sizes, input, output)?;
         let active = Active {
@@ -136,11 +139,10 @@ impl Engine {
             stage: Stage::Linking,
             watch: Watch::new(false),
         };
-        self.start(active);
-        Ok(())
+        Ok(self.start(active))
     }
 
-    fn begin_messages(&mut self, list: Few<Message>) -> Result<()> {
+    fn begin_messages(&mut self, list: Few<Message>) -> Result<Active> {
         let messages = list.as_slice();
         let number = self.plan_messages(messages);
         let Ready { messages: [of_buffer, of_op], .. } = &self.plans[number];
@@ -166,14 +168,13 @@ impl Engine {
         self.now.streaming = longest.is_some_and(|longest| longest >= STREAMED);
         self.now.dear_polls = self.sockets > 1;
         self.now.rounds = 0;
-        self.start(Active {
+        Ok(self.start(Active {
             call,
             task: Task::Messages(list),
             number,
             stage: Stage::Linking,
             watch: Watch::new(true),
-        });
-        Ok(())
+        }))
     }
 
     fn plan_messages(&mut self, messages: &[Message]) -> usize {
@@ -266,14 +267,14 @@ impl Engine {
     }
 
     /// Lets a task run if the links to its peers are there, else asks for them.
-    fn start(&mut self, mut active: Active) {
+    fn start(&mut self, mut active: Active) -> Active {
         if self.plans[active.number].linked {
             self.run(&mut active);
         } else {
             self.control.request_links(&self.missing(active.number));
             self.sleeper.reserve(self.plans[active.number].plan.peers.len());
         }
-        self.active = Some(active);
+        active
     }
 
     fn missing(&self, number: usize) -> Vec<Rank> {

@@ -187,8 +187,7 @@ impl Engine {
     /// else touches either.
     pub unsafe fn execute(&mut self, task: Task) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.begin(task) }?;
-        let Some(mut active) = self.active.take() else { return Ok(()) };
+        let mut active = unsafe { self.prepare(task) }?;
         let outcome = self.link(&mut active).unwrap_or_else(|| {
             let plan = &self.plans[active.number].plan;
             let mut run = Run {

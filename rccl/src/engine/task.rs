@@ -21,7 +21,7 @@ pub(crate) enum Task {
     },
     /// Messages to and from single ranks, all under way at once.
     Messages(Few<Message>),
-    /// Small calls of one kind, run as one.
+    /// Small calls of one kind, at least one, run as one.
     Fused(Vec<Piece>),
 }
 
