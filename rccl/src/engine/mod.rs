@@ -212,10 +212,11 @@ impl Engine {
 
     /// Goes on with the task that was begun, one round. Never blocks.
     pub fn poll(&mut self) -> Polled {
-        let Some(mut active) = self.active.take() else { return Polled::Ended(Ok(())) };
-        if matches!(active.stage, Stage::Linking) {
+        if let Some(mut active) = self.active.take_if(|active| matches!(active.stage, Stage::Linking)) {
             self.take_links(&mut active);
+            self.active = Some(active);
         }
+        let Some(active) = &mut self.active else { return Polled::Ended(Ok(())) };
         let mut run = Run {
             plan: &self.plans[active.number].plan,
             state: &mut self.state,
@@ -224,25 +225,24 @@ impl Engine {
             now: &mut self.now,
         };
         let outcome = match go(&mut run, &mut active.stage) {
-            Ok((_, true)) => Some(Outcome::Done),
+            Ok((_, true)) => Outcome::Done,
             Ok((true, false)) => {
                 active.watch.reset();
-                self.active = Some(active);
                 return Polled::Moved;
             }
             Ok((false, false)) => {
-                let (stage, awaited) = (&active.stage, &run);
-                let awaited = || stage.awaited(awaited);
-                active.watch.look_idle(&self.control, self.sequence, self.timeout, awaited)
+                let Active { stage, watch, .. } = active;
+                let awaited = || stage.awaited(&run);
+                match watch.look_idle(&self.control, self.sequence, self.timeout, awaited) {
+                    Some(outcome) => outcome,
+                    None => return Polled::Waits,
+                }
             }
-            Err(stop) => Some(Outcome::Stopped(stop)),
+            Err(stop) => Outcome::Stopped(stop),
         };
-        match outcome {
-            Some(outcome) => Polled::Ended(self.end(&active, outcome)),
-            None => {
-                self.active = Some(active);
-                Polled::Waits
-            }
+        match self.active.take() {
+            Some(active) => Polled::Ended(self.end(&active, outcome)),
+            None => Polled::Waits,
         }
     }
 
