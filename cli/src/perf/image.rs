@@ -52,8 +52,10 @@ impl Change {
     pub fn of_input(plan: &Plan) -> Change {
         let whole = Piece { at: 0..plan.input, source: Source::Given(plan.rank), from: 0 };
         let mut before = Image { parts: vec![Part { piece: whole, spoiled: true }] };
-        for piece in &plan.given() {
-            before.put(piece, false);
+        if !plan.in_place {
+            for piece in &plan.given() {
+                before.put(piece, false);
+            }
         }
         Change { after: before.clone(), before }
     }
@@ -196,8 +198,12 @@ mod tests {
                         let plan = Plan::new(line, in_place, rank);
                         let data = Data { seed: 1, ranks: 3, op };
                         let change = Change::of_output(&plan);
-                        let patterns =
-                            Patterns::new(&data, line.elements as usize, &[&change.before, &change.after]);
+                        let input = Change::of_input(&plan).before;
+                        let images = [&input, &change.before, &change.after];
+                        let patterns = Patterns::new(&data, line.elements as usize, &images);
+                        let mut given = vec![0u32; plan.input];
+                        input.fill(&mut given, &patterns);
+                        assert_eq!(input.count_wrong(&given, &patterns), 0);
                         let mut memory = vec![0u32; plan.output];
                         change.before.fill(&mut memory, &patterns);
                         assert_eq!(change.before.count_wrong(&memory, &patterns), 0);

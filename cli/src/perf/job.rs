@@ -3,7 +3,7 @@
 use super::json;
 use super::line::{self, Line, SENDRECV};
 use super::measure::{Bench, Case, Measured};
-use super::options::{Choice, Options, Root};
+use super::options::{Choice, Options, Root, op_word};
 use super::report::Report;
 use super::table::{self, Half};
 use rccl::config::TRANSPORT_WORDS;
@@ -86,7 +86,7 @@ fn go_through(options: &Options, communicator: &Communicator) -> Result<u64, Err
             bytes: line.bytes(),
             count: line.count(),
             data_type: if line.collective == Collective::Barrier { "none" } else { line.dtype.name() },
-            op: line.op.map_or("none", ReduceOp::name),
+            op: line.op.map_or("none", op_word),
             root: line.root,
             out_of_place: None,
             in_place: None,

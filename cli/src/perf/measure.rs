@@ -45,8 +45,8 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// [`rccl::Error::System`] when there is no memory for it.
     pub fn new(communicator: &'a Communicator, options: &'a Options, bytes: u64) -> Result<Bench<'a>> {
-        let stride = bytes.next_multiple_of(Room::PAGE as u64);
         // An array that nobody has memory for is refused when it is allocated, so it may be cut short here.
+        let stride = bytes.checked_next_multiple_of(Room::PAGE as u64).unwrap_or(u64::MAX);
         let all = stride.saturating_mul(options.calls.into());
         let room = |bytes| Room::new(communicator, options.memory, bytes);
         Ok(Bench { communicator, options, input: room(stride)?, outputs: room(all)?, stride })

@@ -8,13 +8,20 @@ use std::str::FromStr;
 use super::line::{self, KNOWN, SENDRECV};
 use super::size::{Sizes, parse_size};
 
+/// nccl-tests' name of [`ReduceOp::PreMulSum`], which fits its column.
+const MULSUM: &str = "mulsum";
+
+/// What the options' words mean, below them.
+const SIZES: &str = "\
+A size is that of a rank's data, as in nccl-tests; of reduce_scatter, all_gather, all_to_all, gather and scatter it is
+that of all ranks' blocks together, and the table's count is that of one block. The forms with _v deal all elements
+unevenly: of n ranks, rank r's block gets r in n(n-1)/2 parts of them, and the count is that of all blocks. sendrecv
+sends to the next rank and receives from the one before, in one group. N/A stands where there is no form in place.
+Every element is checked: what must be written, and what must be left alone. The exit status is 1 if one was wrong.";
+
 /// Times a collective and checks its results; nccl-tests' options and table.
-///
-/// A size is that of a rank's data; of reduce_scatter, all_gather, all_to_all, gather and scatter that of all ranks'
-/// blocks together, and the table's count is that of one block. The forms with _v deal the elements unevenly: of n ranks,
-/// rank r gets r in n(n-1)/2 parts of them, and its count is that of all blocks. sendrecv sends to the next rank and
-/// receives from the one before, in one group. N/A stands where a collective has no form in place.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = SIZES)]
 pub struct Options {
     /// What to run (underscores may be left out): all_reduce, reduce, reduce_scatter, broadcast, scatter, gather,
     /// all_gather, all_to_all, sendrecv, barrier; reduce_scatter_v, scatter_v, gather_v, all_gather_v, all_to_all_v.
@@ -77,8 +84,8 @@ pub struct Options {
     /// The data that is checked; the same on all ranks, or results count as wrong.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Work")]
     pub seed: u64,
-    /// Operator, or all: sum, prod, max, min, avg; of integers also band, bor, bxor; premulsum (every scalar being 1).
-    #[arg(short = 'o', long = "op", value_name = "OP", default_value = "sum", value_parser = Choice::<ReduceOp>::parse,
+    /// Operator, or all: sum, prod, max, min, avg; of integers also band, bor, bxor; mulsum (every scalar being 1).
+    #[arg(short = 'o', long = "op", value_name = "OP", default_value = "sum", value_parser = parse_op,
           help_heading = "Work")]
     pub op: Choice<ReduceOp>,
     /// Type of the elements, or all: float, half, bfloat16, int8 … or f32, f16, bf16, i8 …
@@ -277,6 +284,16 @@ fn parse_collective(text: &str) -> Result<Collective, String> {
     })
 }
 
+/// An operator by the library's names, and by nccl-tests' where that is another.
+fn parse_op(text: &str) -> Result<Choice<ReduceOp>, String> {
+    if text.eq_ignore_ascii_case(MULSUM) { Ok(Choice::One(ReduceOp::PreMulSum)) } else { Choice::parse(text) }
+}
+
+/// An operator as the table names it.
+pub fn op_word(op: ReduceOp) -> &'static str {
+    if op == ReduceOp::PreMulSum { MULSUM } else { op.name() }
+}
+
 fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(seconds),
@@ -330,6 +347,7 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap().collective, collective);
         }
+        assert_eq!(parse("reduce -o mulsum").unwrap().op, parse("reduce -o premulsum").unwrap().op);
         assert!(parse("gather --async --seed 7").unwrap().asynchronous);
         assert_eq!(parse("all_reduce -d bf16").unwrap().data_type, Choice::One(DataType::BF16));
     }

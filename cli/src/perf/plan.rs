@@ -33,7 +33,7 @@ pub struct Plan {
     pub in_place: bool,
     /// This rank.
     pub rank: u32,
-    /// Elements of the input; unused in place.
+    /// Elements of the input; none in place.
     pub input: usize,
     /// Elements of the output, or of the one array.
     pub output: usize,
@@ -63,7 +63,7 @@ impl Plan {
             }
             _ => blocks,
         };
-        let output = if in_place { whole } else { output };
+        let (input, output) = if in_place { (0, whole) } else { (input, output) };
         Plan { line, in_place, rank, input, output, received: counts.clone(), counts }
     }
 
