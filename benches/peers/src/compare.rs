@@ -61,7 +61,8 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
         ranks: arguments.ranks,
         transport: arguments.path,
         memory: arguments.memory,
-        begin: arguments.begin.max(4),
+        // An element of each rank at least.
+        begin: arguments.begin.max(if arguments.collective.has_blocks() { 4 * u64::from(arguments.ranks) } else { 4 }),
         end: arguments.end,
         factor: arguments.factor,
         budget_ms: arguments.budget_ms,

@@ -18,15 +18,40 @@ pub enum Transport {
     Tcp,
 }
 
-/// The collective to time.
+/// The collective to time, of f32, out of place where nothing else is said. A size is that of a rank's data, or that of
+/// all ranks' blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[value(rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Collective {
-    /// f32 sum, out of place.
+    /// Sum, to every rank.
     AllReduce,
-    /// f32 from rank 0, in place.
+    /// Sum, to rank 0.
+    Reduce,
+    /// Sum, a block to each rank.
+    ReduceScatter,
+    /// From rank 0, in place.
     Broadcast,
+    /// A block of rank 0's to each rank.
+    Scatter,
+    /// Every rank's block to rank 0.
+    Gather,
+    /// Every rank's block to every rank.
+    AllGather,
+    /// A block of every rank's to every rank.
+    AllToAll,
+}
+
+impl Collective {
+    /// Whether input and output are one array in what is compared: what MPI's call has, and rccl's can have.
+    pub fn in_place(self) -> bool {
+        self == Collective::Broadcast
+    }
+
+    /// Whether a size is that of a block for each rank.
+    pub fn has_blocks(self) -> bool {
+        !matches!(self, Collective::AllReduce | Collective::Reduce | Collective::Broadcast)
+    }
 }
 
 /// Where rccl's buffers come from.
@@ -111,6 +136,9 @@ impl Library {
             (Library::Openmpi, _) => compile("mpicc.openmpi", "mpi.c", &[]),
             (Library::Mpich, _) => compile("mpicc.mpich", "mpi.c", &[]),
             (Library::Gloo, Transport::Shm) => Err("Gloo has no shared-memory path".to_owned()),
+            (Library::Gloo, Transport::Tcp) if work.collective == Collective::ReduceScatter => {
+                Err("Gloo's reduce_scatter overwrites its input".to_owned())
+            }
             (Library::Gloo, Transport::Tcp) => compile("g++", "gloo.cc", &["-lgloo", "-lpthread"]),
             (Library::Limit, Transport::Shm) => compile("cc", "limit_shm.c", &[]),
             (Library::Limit, Transport::Tcp) if work.ranks == 2 => compile("cc", "limit_tcp.c", &[]),
