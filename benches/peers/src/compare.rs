@@ -61,8 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
         ranks: arguments.ranks,
         transport: arguments.path,
         memory: arguments.memory,
-        // An element of each rank at least.
-        begin: arguments.begin.max(if arguments.collective.has_blocks() { 4 * u64::from(arguments.ranks) } else { 4 }),
+        begin: arguments.begin.max(arguments.collective.smallest(arguments.ranks)),
         end: arguments.end,
         factor: arguments.factor,
         budget_ms: arguments.budget_ms,

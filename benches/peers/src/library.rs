@@ -48,9 +48,12 @@ impl Collective {
         self == Collective::Broadcast
     }
 
-    /// Whether a size is that of a block for each rank.
-    pub fn has_blocks(self) -> bool {
-        !matches!(self, Collective::AllReduce | Collective::Reduce | Collective::Broadcast)
+    /// The least size in bytes: an element, or one for each rank where there are blocks.
+    pub fn smallest(self, ranks: u32) -> u64 {
+        match self {
+            Collective::AllReduce | Collective::Reduce | Collective::Broadcast => 4,
+            _ => 4 * u64::from(ranks),
+        }
     }
 }
 
