@@ -50,7 +50,7 @@ def measure(rccl, collective, ranks, transport, algorithm, largest):
     return {(row["bytes"], row["in_place"]): row["time_us"]["median"] for row in parsed}
 
 
-def size(text):
+def parse_size(text):
     """Bytes, as `rccl perf` reads them: a number, or one with K or M."""
     shift = {"K": 10, "M": 20}.get(text[-1:].upper(), 0)
     return int(text[:-1] if shift else text) << shift
@@ -63,7 +63,7 @@ def main():
     parser.add_argument("--ranks", default="2,4,8")
     parser.add_argument("--collectives", default=",".join(ALGORITHMS), help="default: all")
     parser.add_argument("--transports", default="shm,tcp")
-    parser.add_argument("--largest", default=4 << 20, type=size, metavar="SIZE", help="default: 4M")
+    parser.add_argument("--largest", default=4 << 20, type=parse_size, metavar="SIZE", help="default: 4M")
     options = parser.parse_args()
     unknown = set(options.collectives.split(",")) - set(ALGORITHMS)
     if unknown:
