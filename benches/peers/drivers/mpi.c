@@ -1,6 +1,8 @@
 // Times an MPI library; the same source is compiled against Open MPI and against MPICH.
 #include "measure.h"
 #include <mpi.h>
+#include <signal.h>
+#include <unistd.h>
 
 static void barrier(void *unused) {
     (void)unused;
@@ -31,6 +33,11 @@ static void maximum(void *unused, double *values, size_t count) {
     MPI_Allreduce(MPI_IN_PLACE, values, (int)count, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
 }
 
+static void leave(int signal) {
+    (void)signal;
+    _exit(0);
+}
+
 int main(int argc, char **argv) {
     struct options o = parse_options(argc, argv);
     MPI_Init(&argc, &argv);
@@ -39,6 +46,10 @@ int main(int argc, char **argv) {
     MPI_Comm_size(MPI_COMM_WORLD, &lib.ranks);
     ranks = lib.ranks;
     measure(&lib, &o, pages(o.end, MAP_PRIVATE), pages(o.end, MAP_PRIVATE));
+    // All is measured and written. MPICH 4 over TCP, with more ranks than cores, hangs in MPI_Finalize every few runs;
+    // the launcher may call it an error that a rank leaves, but then the runner has what it wants.
+    signal(SIGALRM, leave);
+    alarm(2);
     MPI_Finalize();
     return 0;
 }

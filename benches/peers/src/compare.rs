@@ -144,6 +144,10 @@ fn one_turn(
     match (outcome, row::read(&file)) {
         (Ok(()), Ok(rows)) => Ok((rows, None)),
         (Ok(()), Err(why)) => Ok((Vec::new(), Some(why))),
+        // How a peer ends after it has measured everything is no business of ours.
+        (Err(_), Ok(rows)) if driver.library != Library::Rccl && rows.len() == work.sizes() => {
+            Ok((rows, None))
+        }
         (Err(why), rows) => Ok((rows.unwrap_or_default(), Some(why))),
     }
 }

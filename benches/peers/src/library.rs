@@ -98,6 +98,15 @@ pub struct Work {
     pub budget_ms: u64,
 }
 
+impl Work {
+    /// How many sizes there are, which is also how many rows a driver writes.
+    pub fn sizes(&self) -> usize {
+        std::iter::successors(Some(self.begin), |bytes| bytes.checked_mul(self.factor))
+            .take_while(|&bytes| bytes <= self.end)
+            .count()
+    }
+}
+
 impl Library {
     pub fn name(self) -> &'static str {
         match self {
@@ -256,4 +265,19 @@ fn mpich(ranks: u32, transport: Transport) -> Command {
 /// The word for a value on a command line and in a file.
 pub fn word<T: ValueEnum>(value: &T) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_counted_as_the_drivers_go_through_them() {
+        let sizes = |begin, end, factor| {
+            let (collective, transport, memory) = (Collective::Gather, Transport::Shm, Memory::Plain);
+            Work { collective, ranks: 2, transport, memory, begin, end, factor, budget_ms: 1 }.sizes()
+        };
+        assert_eq!([sizes(8, 16 << 20, 8), sizes(8, 8, 2), sizes(16, 8, 2)], [8, 1, 0]);
+        assert_eq!([Collective::Gather.smallest(8), Collective::Reduce.smallest(8)], [32, 4]);
+    }
 }
