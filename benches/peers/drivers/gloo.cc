@@ -1,6 +1,5 @@
 // Times Gloo over TCP on the loopback interface. The runner starts the ranks itself and hands each PEERS_RANK and
-// PEERS_SIZE; they meet through files in the folder PEERS_STORE. Its reduce_scatter takes part in no comparison: it works
-// in place only, so that no two calls in a row see the same input.
+// PEERS_SIZE; they meet through files in the folder PEERS_STORE.
 #include "measure.h"
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include <gloo/gather.h>
 #include <gloo/math.h>
 #include <gloo/reduce.h>
+#include <gloo/reduce_scatter.h>
 #include <gloo/rendezvous/context.h>
 #include <gloo/rendezvous/file_store.h>
 #include <gloo/scatter.h>
@@ -26,6 +26,23 @@ using Reduction = void (*)(void *, const void *, const void *, size_t);
 static void barrier(void *context) {
     gloo::BarrierOptions options(*static_cast<Context *>(context));
     gloo::barrier(options);
+}
+
+// Gloo's reduce_scatter works in place only and is made for one array: the input is copied there, the result from there.
+// To be made is no part of a call, as little as for its users, who keep it.
+static void reduce_scatter(const Context &context, const float *in, float *out, size_t count) {
+    using Algorithm = gloo::ReduceScatterHalvingDoubling<float>;
+    static std::vector<float> array;
+    static std::unique_ptr<Algorithm> algorithm;
+    int ranks = context->size, block = (int)count / ranks;
+    if (array.size() != count || !algorithm) {
+        algorithm.reset();
+        array.assign(count, 0);
+        algorithm.reset(new Algorithm(context, {array.data()}, (int)count, std::vector<int>(ranks, block)));
+    }
+    memcpy(array.data(), in, count * sizeof(float));
+    algorithm->run();
+    memcpy(out, array.data(), block * sizeof(float));
 }
 
 template <typename Options>
@@ -55,6 +72,7 @@ static void call(void *context, enum collective collective, float *in, float *ou
         gloo::reduce(options);
         break;
     }
+    case REDUCE_SCATTER: reduce_scatter(gloo_context, in, out, count); break;
     case BROADCAST: {
         gloo::BroadcastOptions options(gloo_context);
         options.setRoot(0);

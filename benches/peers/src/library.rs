@@ -148,9 +148,6 @@ impl Library {
             (Library::Openmpi, _) => compile("mpicc.openmpi", "mpi.c", &[]),
             (Library::Mpich, _) => compile("mpicc.mpich", "mpi.c", &[]),
             (Library::Gloo, Transport::Shm) => Err("Gloo has no shared-memory path".to_owned()),
-            (Library::Gloo, Transport::Tcp) if work.collective == Collective::ReduceScatter => {
-                Err("Gloo's reduce_scatter overwrites its input".to_owned())
-            }
             (Library::Gloo, Transport::Tcp) => compile("g++", "gloo.cc", &["-lgloo", "-lpthread"]),
             (Library::Limit, Transport::Shm) => compile("cc", "limit_shm.c", &[]),
             (Library::Limit, Transport::Tcp) if work.ranks == 2 => compile("cc", "limit_tcp.c", &[]),
