@@ -38,7 +38,8 @@ fn rows(table: &str) -> Vec<Vec<&str>> {
 fn every_type_and_operator_is_right() {
     let table = table("all_reduce --ranks 2 -b 8 -e 64K -f 8 -d all -o all -n 1 -w 1");
     let rows = rows(&table);
-    assert_eq!(rows.len(), 12 * 5 * 5, "{table}");
+    // 12 types by 6 operators, and 6 types of integers by 3 more.
+    assert_eq!(rows.len(), (12 * 6 + 6 * 3) * 5, "{table}");
     for row in &rows {
         assert_eq!(row.len(), 13, "{row:?}");
         assert_eq!((row[8], row[12]), ("0", "0"), "{row:?}");
@@ -47,6 +48,111 @@ fn every_type_and_operator_is_right() {
     assert_eq!(rows[0][..4], ["8", "8", "int8", "sum"]);
     assert!(table.contains("\n# Out of bounds values : 0 OK\n# Avg bus bandwidth    : "), "{table}");
     assert!(table.lines().any(|line| line.starts_with("#       size         count      type")), "{table}");
+}
+
+const COLLECTIVES: [&str; 14] = [
+    "all_reduce",
+    "reduce",
+    "reduce_scatter",
+    "reduce_scatter_v",
+    "broadcast",
+    "scatter",
+    "scatter_v",
+    "gather",
+    "gather_v",
+    "all_gather",
+    "all_gather_v",
+    "all_to_all",
+    "all_to_all_v",
+    "sendrecv",
+];
+
+/// Whether a row says that every element was right; what has no form in place has no second half.
+fn is_right(row: &[&str]) -> bool {
+    let apart = row[8] == "0";
+    let in_place = row[12] == "0" || row[9..] == ["N/A"; 4];
+    row.len() == 13 && apart && in_place
+}
+
+/// Rows of three ranks, from no element up to several chunks.
+fn check_every_collective(how: &str) {
+    for collective in COLLECTIVES {
+        let arguments = format!("{collective} --ranks 3 -b 8 -e 512K -f 64 -n 2 -w 1 {how}");
+        let table = table(&arguments);
+        let rows = rows(&table);
+        assert!(rows.len() == 3 && rows.iter().all(|row| is_right(row)), "{arguments}\n{table}");
+    }
+}
+
+#[test]
+fn every_collective_is_right() {
+    check_every_collective("-r 1");
+}
+
+#[test]
+fn every_collective_is_right_in_groups() {
+    check_every_collective("-m 3");
+}
+
+#[test]
+fn every_collective_is_right_without_blocking() {
+    check_every_collective("--async -m 2 -r 2 --transport tcp --memory plain");
+}
+
+#[test]
+fn every_collective_of_one_rank_is_right() {
+    for collective in COLLECTIVES {
+        let table = table(&format!("{collective} -b 8 -e 64K -f 64 -n 1 -w 0"));
+        assert!(rows(&table).iter().all(|row| is_right(row)), "{table}");
+    }
+}
+
+#[test]
+fn reductions_know_all_operators_and_types() {
+    for (collective, roots) in [("reduce", 2), ("reduce_scatter", 1), ("reduce_scatter_v", 1)] {
+        let table = table(&format!("{collective} --ranks 2 -b 1000 -e 1000 -o all -d all -r all -n 1 -w 0"));
+        let rows = rows(&table);
+        assert_eq!(rows.len(), (12 * 6 + 6 * 3) * roots, "{table}");
+        assert!(rows.iter().all(|row| is_right(row)), "{table}");
+    }
+}
+
+#[test]
+fn sizes_are_those_of_all_blocks() {
+    for (collective, head) in [
+        ("all_gather", ["1016", "127", "double", "none", "-1"]),
+        ("reduce_scatter", ["1016", "127", "double", "sum", "-1"]),
+        ("gather", ["1016", "127", "double", "none", "0"]),
+        ("all_to_all", ["1016", "127", "double", "none", "-1"]),
+        ("all_to_all_v", ["1016", "127", "double", "none", "-1"]),
+        ("reduce", ["1016", "127", "double", "sum", "0"]),
+        ("sendrecv", ["1016", "127", "double", "none", "-1"]),
+    ] {
+        let table = table(&format!("{collective} -b 1020 -e 1020 -d double -n 1"));
+        assert_eq!(rows(&table)[0][..5], head, "{table}");
+    }
+    let table = table("all_gather --ranks 3 -b 1020 -e 1020 -n 1 -d double");
+    assert_eq!(rows(&table)[0][..2], ["1008", "42"], "{table}");
+}
+
+/// Ranks that do not agree on the data: what one gives is not what the others expect.
+#[test]
+fn wrong_elements_are_counted_and_the_status_tells() {
+    let rccl = env!("CARGO_BIN_EXE_rccl");
+    for (collective, least) in
+        [("all_reduce", 100), ("all_gather", 100), ("sendrecv", 100), ("reduce_scatter_v", 50)]
+    {
+        let mut command = Command::new(rccl);
+        command.env("RCCL_INIT_TIMEOUT", "60").env("RCCL_TIMEOUT", "60");
+        command.args(["run", "-n", "2", "--no-prefix", "--", "sh", "-c"]);
+        let perf = format!("exec {rccl} perf {collective} -b 1K -e 1K -n 1 -d int32 --seed $RANK");
+        let output = command.arg(perf).output().unwrap();
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{said}{}", text(&output.stderr));
+        assert!(said.contains(" FAILED\n"), "{said}");
+        let wrong: u64 = rows(&said)[0][8].parse().unwrap();
+        assert!(wrong >= least, "{said}");
+    }
 }
 
 #[test]

@@ -1,6 +1,10 @@
 // What loopback TCP allows, without a library: two ranks, one connection, non-blocking sends and receives that spin.
-// all_reduce: up to 4 KiB both send everything and both sum; above, they exchange halves, sum their half, and exchange
-// the sums. broadcast: the root sends, and waits for one byte back, so that both ranks time the whole transfer.
+//   all_reduce      up to 4 KiB both send everything and both sum; above, they exchange halves, sum their half, and
+//                   exchange the sums
+//   reduce          the root sums piece by piece what comes
+//   reduce_scatter, all_gather, all_to_all    both send at once what the other one needs, and sum or copy their own
+//   broadcast, scatter, gather                one sends
+// Where one sends only, it does not wait for the other to have it: a call's time is its slowest rank's, the receiver's.
 #define _GNU_SOURCE
 #include "measure.h"
 #include "orphan.h"
@@ -14,6 +18,7 @@
 
 #define WHOLE_UP_TO 4096      // bytes
 #define CHUNK (256 << 10)     // bytes handed to the kernel at once
+#define PIECE (64 << 10)      // bytes that are received before they are summed
 
 struct probe {
     int rank, socket;
@@ -61,16 +66,58 @@ static void all_reduce(struct probe *p, const float *in, float *out, size_t coun
     exchange(p, out + mine, my_count * sizeof(float), out + other, other_count * sizeof(float));
 }
 
+static void add(float *out, const float *a, const float *b, size_t count) {
+    for (size_t i = 0; i < count; i++) out[i] = a[i] + b[i];
+}
+
+static void copy(float *to, const float *from, size_t count) { memcpy(to, from, count * sizeof(float)); }
+
+// One way.
+static void hand_over(struct probe *p, int giver, const float *from, float *to, size_t count) {
+    if (p->rank == giver)
+        exchange(p, from, count * sizeof(float), NULL, 0);
+    else
+        exchange(p, NULL, 0, to, count * sizeof(float));
+}
+
+static void reduce(struct probe *p, const float *in, float *out, size_t count) {
+    if (p->rank == 1) {
+        exchange(p, in, count * sizeof(float), NULL, 0);
+        return;
+    }
+    for (size_t at = 0, n; at < count; at += n) {
+        n = count - at < PIECE / sizeof(float) ? count - at : PIECE / sizeof(float);
+        exchange(p, NULL, 0, p->scratch, n * sizeof(float));
+        add(out + at, in + at, p->scratch, n);
+    }
+}
+
 static void call(void *context, enum collective collective, float *in, float *out, size_t count) {
     struct probe *p = context;
-    char done = 'd';
-    if (collective == ALL_REDUCE)
-        all_reduce(p, in, out, count);
-    else if (p->rank == 0)
-        exchange(p, out, count * sizeof(float), &done, 1);
-    else {
-        exchange(p, NULL, 0, out, count * sizeof(float));
-        exchange(p, &done, 1, NULL, 0);
+    size_t block = count / 2, bytes = block * sizeof(float), mine = p->rank * block, other = block - mine;
+    switch (collective) {
+    case ALL_REDUCE: all_reduce(p, in, out, count); break;
+    case REDUCE: reduce(p, in, out, count); break;
+    case BROADCAST: hand_over(p, 0, out, out, count); break;
+    case REDUCE_SCATTER:
+        exchange(p, in + other, bytes, p->scratch, bytes);
+        add(out, in + mine, p->scratch, block);
+        break;
+    case ALL_GATHER:
+        exchange(p, in, bytes, out + other, bytes);
+        copy(out + mine, in, block);
+        break;
+    case ALL_TO_ALL:
+        exchange(p, in + other, bytes, out + other, bytes);
+        copy(out + mine, in + mine, block);
+        break;
+    case SCATTER:
+        hand_over(p, 0, in + block, out, block);
+        if (p->rank == 0) copy(out, in, block);
+        break;
+    default: // GATHER
+        hand_over(p, 1, in, out + block, block);
+        if (p->rank == 0) copy(out, in, block);
     }
 }
 

@@ -13,7 +13,13 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum collective { ALL_REDUCE, BROADCAST };
+enum collective { ALL_REDUCE, REDUCE, REDUCE_SCATTER, BROADCAST, SCATTER, GATHER, ALL_GATHER, ALL_TO_ALL, COLLECTIVES };
+static const char *const names[COLLECTIVES] = {"all_reduce", "reduce",     "reduce_scatter", "broadcast",
+                                               "scatter",    "gather",     "all_gather",     "all_to_all"};
+
+// In an array that has a block for each rank, a size is that of all blocks together.
+static int has_blocks(enum collective c) { return c != ALL_REDUCE && c != REDUCE && c != BROADCAST; }
+static int reduces(enum collective c) { return c == ALL_REDUCE || c == REDUCE || c == REDUCE_SCATTER; }
 
 struct options {
     enum collective collective;
@@ -27,7 +33,8 @@ struct library {
     int rank, ranks;
     void *context; // handed back to each of these:
     void (*barrier)(void *context);
-    // Sums `count` floats of every rank's `in` into everyone's `out`, or copies rank 0's `out` to everyone's `out`.
+    // The collective on `count` floats: all that a rank has, or all blocks together, of which `count / ranks` are one
+    // rank's. It reads `in` and writes `out`; broadcast reads and writes `out`. The root is rank 0.
     void (*call)(void *context, enum collective collective, float *in, float *out, size_t count);
     // Replaces each value by its maximum over all ranks.
     void (*maximum)(void *context, double *values, size_t count);
@@ -50,12 +57,36 @@ static float *pages(size_t bytes, int sharing) {
     return (float *)memory;
 }
 
-// Small integers, so that a sum over up to a few thousand ranks is exact in f32 in any order.
-static float input(int rank, size_t i) { return (float)(rank + 1 + (int)(i % 13)); }
+// Small integers that say which rank and place they are from, and whose sum over some hundred ranks is exact in f32 in
+// any order. 13 divides no power of two, so blocks differ.
+static float input(int rank, size_t i) { return (float)(16 * rank + 1 + (int)(i % 13)); }
 
-static float expected(enum collective collective, int ranks, size_t i) {
-    if (collective == BROADCAST) return input(0, i);
-    return (float)(ranks * (ranks + 1) / 2 + ranks * (int)(i % 13));
+static float sum(int ranks, size_t i) { return (float)(8 * ranks * (ranks - 1) + ranks * (1 + (int)(i % 13))); }
+
+// How many elements `rank` gives, and how many it gets.
+static size_t given(enum collective c, int rank, int ranks, size_t count) {
+    if (c == BROADCAST || (c == SCATTER && rank != 0)) return 0;
+    return c == GATHER || c == ALL_GATHER ? count / ranks : count;
+}
+
+static size_t gotten(enum collective c, int rank, int ranks, size_t count) {
+    if ((c == REDUCE || c == GATHER) && rank != 0) return 0;
+    return c == REDUCE_SCATTER || c == SCATTER ? count / ranks : count;
+}
+
+// Element `i` of what `rank` gets.
+static float expected(enum collective c, int rank, int ranks, size_t count, size_t i) {
+    size_t block = count / ranks;
+    switch (c) {
+    case ALL_REDUCE:
+    case REDUCE: return sum(ranks, i);
+    case REDUCE_SCATTER: return sum(ranks, rank * block + i);
+    case SCATTER: return input(0, rank * block + i);
+    case GATHER:
+    case ALL_GATHER: return input((int)(i / block), i % block);
+    case ALL_TO_ALL: return input((int)(i / block), rank * block + i % block);
+    default: return input(0, i);
+    }
 }
 
 // The number of timed calls that a library of ordinary speed gets.
@@ -89,17 +120,39 @@ static int choose_iterations(const struct library *lib, const struct options *o,
 
 static void write_row(FILE *f, const struct library *lib, const struct options *o, size_t bytes, const double *sorted,
                       int iterations, double wrong) {
-    double median = sorted[iterations / 2], algbw = bytes / median / 1e3;
-    int reduces = o->collective == ALL_REDUCE;
-    double busbw = reduces ? algbw * 2 * (lib->ranks - 1) / lib->ranks : algbw;
+    double median = sorted[iterations / 2], algbw = bytes / median / 1e3, busbw = algbw;
+    if (has_blocks(o->collective)) busbw = algbw * (lib->ranks - 1) / lib->ranks;
+    if (o->collective == ALL_REDUCE) busbw = algbw * 2 * (lib->ranks - 1) / lib->ranks;
     fprintf(f, "{\"library\":\"%s\",\"collective\":\"%s\",\"ranks\":%d,\"bytes\":%zu,\"type\":\"float\",\"op\":\"%s\",",
-            o->library, reduces ? "all_reduce" : "broadcast", lib->ranks, bytes, reduces ? "sum" : "none");
+            o->library, names[o->collective], lib->ranks, bytes, reduces(o->collective) ? "sum" : "none");
     fprintf(f, "\"algo\":\"own\",\"transport\":\"%s\",\"in_place\":%s,\"iterations\":%d,", o->transport,
-            reduces ? "false" : "true", iterations);
+            o->collective == BROADCAST ? "true" : "false", iterations);
     fprintf(f, "\"time_us\":{\"min\":%.3f,\"median\":%.3f,\"p99\":%.3f,\"max\":%.3f},", sorted[0], median,
             sorted[(int)(iterations * 0.99)], sorted[iterations - 1]);
     fprintf(f, "\"algbw\":%.4f,\"busbw\":%.4f,\"wrong\":%.0f}\n", algbw, busbw, wrong);
     fflush(f);
+}
+
+// Writes this rank's data, and what is never a right answer where answers are to come.
+static void prepare(const struct library *lib, const struct options *o, float *in, float *out, size_t count) {
+    size_t gives = given(o->collective, lib->rank, lib->ranks, count);
+    size_t gets = gotten(o->collective, lib->rank, lib->ranks, count);
+    for (size_t i = 0; i < gives; i++) in[i] = input(lib->rank, i);
+    int root = o->collective == BROADCAST && lib->rank == 0;
+    for (size_t i = 0; i < gets; i++) out[i] = root ? input(0, i) : -1.0f;
+}
+
+// Wrong elements over all ranks.
+static double count_wrong(const struct library *lib, const struct options *o, const float *out, size_t count) {
+    // Each rank counts into its own slot, so that the maximum over ranks hands everyone all counts.
+    double *wrong = (double *)calloc(lib->ranks, sizeof(double)), total = 0;
+    size_t gets = gotten(o->collective, lib->rank, lib->ranks, count);
+    for (size_t i = 0; i < gets; i++)
+        wrong[lib->rank] += out[i] != expected(o->collective, lib->rank, lib->ranks, count, i);
+    lib->maximum(lib->context, wrong, lib->ranks);
+    for (int r = 0; r < lib->ranks; r++) total += wrong[r];
+    free(wrong);
+    return total;
 }
 
 static void measure(const struct library *lib, const struct options *o, float *in, float *out) {
@@ -110,11 +163,13 @@ static void measure(const struct library *lib, const struct options *o, float *i
     }
     for (size_t bytes = o->begin; bytes <= o->end; bytes *= o->factor) {
         size_t count = bytes / sizeof(float);
-        int root = o->collective == BROADCAST && lib->rank == 0;
-        for (size_t i = 0; i < count; i++) {
-            in[i] = input(lib->rank, i);
-            out[i] = root ? input(0, i) : -1.0f; // -1 is never a right answer
-        }
+        if (has_blocks(o->collective)) count -= count % lib->ranks;
+        // One call has to be right before any is timed, and the last one too.
+        prepare(lib, o, in, out, count);
+        lib->barrier(lib->context);
+        lib->call(lib->context, o->collective, in, out, count);
+        double wrong = count_wrong(lib, o, out, count);
+        prepare(lib, o, in, out, count);
         int iterations = choose_iterations(lib, o, in, out, count), warm_up = iterations / 10 + 2;
         double *took = (double *)malloc(iterations * sizeof(double));
         for (int i = -warm_up; i < iterations; i++) {
@@ -127,14 +182,8 @@ static void measure(const struct library *lib, const struct options *o, float *i
         lib->maximum(lib->context, took, iterations);
         qsort(took, iterations, sizeof(double), by_value);
 
-        // Each rank counts into its own slot, so that the maximum over ranks hands everyone all counts.
-        double *wrong = (double *)calloc(lib->ranks, sizeof(double)), total = 0;
-        for (size_t i = 0; i < count; i++) wrong[lib->rank] += out[i] != expected(o->collective, lib->ranks, i);
-        lib->maximum(lib->context, wrong, lib->ranks);
-        for (int r = 0; r < lib->ranks; r++) total += wrong[r];
-
-        if (json) write_row(json, lib, o, bytes, took, iterations, total);
-        free(wrong);
+        wrong += count_wrong(lib, o, out, count);
+        if (json) write_row(json, lib, o, count * sizeof(float), took, iterations, wrong);
         free(took);
     }
     if (json) fclose(json);
@@ -147,7 +196,13 @@ static struct options parse_options(int argc, char **argv) {
         exit(2);
     }
     struct options o;
-    o.collective = strcmp(argv[1], "broadcast") == 0 ? BROADCAST : ALL_REDUCE;
+    int known = 0;
+    while (known < COLLECTIVES && strcmp(argv[1], names[known])) known++;
+    if (known == COLLECTIVES) {
+        fprintf(stderr, "%s: no collective is called %s\n", argv[0], argv[1]);
+        exit(2);
+    }
+    o.collective = (enum collective)known;
     o.ranks = atoi(argv[2]);
     o.begin = strtoull(argv[3], NULL, 10);
     o.end = strtoull(argv[4], NULL, 10);

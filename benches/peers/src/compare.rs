@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
         ranks: arguments.ranks,
         transport: arguments.path,
         memory: arguments.memory,
-        begin: arguments.begin.max(4),
+        begin: arguments.begin.max(arguments.collective.smallest(arguments.ranks)),
         end: arguments.end,
         factor: arguments.factor,
         budget_ms: arguments.budget_ms,
@@ -144,6 +144,10 @@ fn one_turn(
     match (outcome, row::read(&file)) {
         (Ok(()), Ok(rows)) => Ok((rows, None)),
         (Ok(()), Err(why)) => Ok((Vec::new(), Some(why))),
+        // How a peer ends after it has measured everything is no business of ours.
+        (Err(_), Ok(rows)) if driver.library != Library::Rccl && rows.len() == work.sizes() => {
+            Ok((rows, None))
+        }
         (Err(why), rows) => Ok((rows.unwrap_or_default(), Some(why))),
     }
 }

@@ -18,15 +18,43 @@ pub enum Transport {
     Tcp,
 }
 
-/// The collective to time.
+/// The collective to time, of f32, out of place where nothing else is said. A size is that of a rank's data, or that of
+/// all ranks' blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[value(rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Collective {
-    /// f32 sum, out of place.
+    /// Sum, to every rank.
     AllReduce,
-    /// f32 from rank 0, in place.
+    /// Sum, to rank 0.
+    Reduce,
+    /// Sum, a block to each rank.
+    ReduceScatter,
+    /// From rank 0, in place.
     Broadcast,
+    /// A block of rank 0's to each rank.
+    Scatter,
+    /// Every rank's block to rank 0.
+    Gather,
+    /// Every rank's block to every rank.
+    AllGather,
+    /// A block of every rank's to every rank.
+    AllToAll,
+}
+
+impl Collective {
+    /// Whether input and output are one array in what is compared: what MPI's call has, and rccl's can have.
+    pub fn in_place(self) -> bool {
+        self == Collective::Broadcast
+    }
+
+    /// The least size in bytes: an element, or one for each rank where there are blocks.
+    pub fn smallest(self, ranks: u32) -> u64 {
+        match self {
+            Collective::AllReduce | Collective::Reduce | Collective::Broadcast => 4,
+            _ => 4 * u64::from(ranks),
+        }
+    }
 }
 
 /// Where rccl's buffers come from.
@@ -68,6 +96,15 @@ pub struct Work {
     pub factor: u64,
     /// Milliseconds of timed calls that one size may take; drivers lower the iterations to stay within it.
     pub budget_ms: u64,
+}
+
+impl Work {
+    /// How many sizes there are, which is also how many rows a driver writes.
+    pub fn sizes(&self) -> usize {
+        std::iter::successors(Some(self.begin), |bytes| bytes.checked_mul(self.factor))
+            .take_while(|&bytes| bytes <= self.end)
+            .count()
+    }
 }
 
 impl Library {
@@ -225,4 +262,19 @@ fn mpich(ranks: u32, transport: Transport) -> Command {
 /// The word for a value on a command line and in a file.
 pub fn word<T: ValueEnum>(value: &T) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_counted_as_the_drivers_go_through_them() {
+        let sizes = |begin, end, factor| {
+            let (collective, transport, memory) = (Collective::Gather, Transport::Shm, Memory::Plain);
+            Work { collective, ranks: 2, transport, memory, begin, end, factor, budget_ms: 1 }.sizes()
+        };
+        assert_eq!([sizes(8, 16 << 20, 8), sizes(8, 8, 2), sizes(16, 8, 2)], [8, 1, 0]);
+        assert_eq!([Collective::Gather.smallest(8), Collective::Reduce.smallest(8)], [32, 4]);
+    }
 }

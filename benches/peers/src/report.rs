@@ -18,11 +18,11 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Takes over the rows of one turn that compare: all_reduce out of place, broadcast in place. Where a library
+    /// Takes over the rows of one turn that compare: [`Collective::in_place`] or not. Where a library
     /// wrote several rows of one size (several algorithms, say), the first counts.
     pub fn add(&mut self, library: Library, collective: Collective, rows: &[Row]) {
         let mut last_size = None;
-        for row in rows.iter().filter(|row| row.in_place == (collective == Collective::Broadcast)) {
+        for row in rows.iter().filter(|row| row.in_place == collective.in_place()) {
             if last_size != Some(row.bytes) {
                 self.by_size.entry(row.bytes).or_default().entry(library).or_default().push(row.clone());
             }

@@ -1,4 +1,4 @@
-//! Inputs whose reduction is known exactly, and the counting of elements that are not it.
+//! Inputs whose reduction is known exactly.
 //!
 //! As in nccl-tests, every input is a hash of the seed, the rank and the element's index, scaled so that the result is
 //! the same in any order of reduction, for every type: then one wrong bit is a wrong element. How, by type:
@@ -16,7 +16,7 @@
 //! A narrow type leaves no room for many ranks (an [`F8E5M2`] counts to 8): there, only some ranks give an element other
 //! than 0 (or ±1 in a product), which ones depending on the element.
 //!
-//! A broadcast's data is any bits, NaN of every kind too.
+//! Data that is only moved is any bits, NaN of every kind too.
 //!
 //! Values repeat after [`PERIOD`] elements, so what is expected is computed once for a call of any size. That number is
 //! prime: no chunk that lands in a place where it does not belong looks right there.
@@ -47,12 +47,10 @@ impl Data {
         (0..count.min(PERIOD)).map(|index| self.element(rank, index as u64)).collect()
     }
 
-    /// What every rank must get, up to where it repeats; `root` gives it where nothing is reduced.
-    pub fn expected<T: Sample>(&self, root: u32, count: usize) -> Vec<T> {
-        let result = |index: u64| match self.op {
-            None => self.element(root, index),
-            Some(op) => T::reduce(op, (0..self.ranks).map(|rank| self.draw(rank, index)), self.ranks),
-        };
+    /// The reduction of what all ranks give, up to where it repeats. Of data without an operator it is as a sum's.
+    pub fn reduced<T: Sample>(&self, count: usize) -> Vec<T> {
+        let op = self.op.unwrap_or(ReduceOp::Sum);
+        let result = |index| T::reduce(op, (0..self.ranks).map(|rank| self.draw(rank, index)), self.ranks);
         (0..count.min(PERIOD)).map(|index| result(index as u64)).collect()
     }
 
@@ -256,36 +254,6 @@ fn reduce_floats<T: Float>(op: ReduceOp, draws: impl Iterator<Item = Draw>, rank
 fn power_of_two<T: Float>(negative: bool, exponent: i32) -> T {
     let magnitude = f64::from_bits(((1023 + exponent) as u64) << 52);
     T::exact(if negative { -magnitude } else { magnitude })
-}
-
-/// Writes the pattern over and over.
-pub fn fill<T: Element>(memory: &mut [T], pattern: &[T]) {
-    for period in memory.chunks_mut(pattern.len().max(1)) {
-        period.copy_from_slice(&pattern[..period.len()]);
-    }
-}
-
-/// Writes values that are none of the pattern's at their places, so that what a call leaves alone is wrong.
-pub fn spoil<T: Element>(memory: &mut [T], pattern: &[T]) {
-    let mut other = pattern.to_vec();
-    for byte in bytemuck::cast_slice_mut::<T, u8>(&mut other) {
-        *byte = !*byte;
-    }
-    fill(memory, &other);
-}
-
-/// How many elements differ, in any bit, from the pattern over and over.
-pub fn count_wrong<T: Element>(memory: &[T], pattern: &[T]) -> u64 {
-    let differ = |a: &T, b: &T| bytemuck::bytes_of(a) != bytemuck::bytes_of(b);
-    let periods = memory.chunks(pattern.len().max(1));
-    let wrong = periods.map(|period| {
-        let pattern = &pattern[..period.len()];
-        if bytemuck::cast_slice::<T, u8>(period) == bytemuck::cast_slice::<T, u8>(pattern) {
-            return 0;
-        }
-        period.iter().zip(pattern).filter(|(a, b)| differ(a, b)).count() as u64
-    });
-    wrong.sum()
 }
 
 #[cfg(test)]

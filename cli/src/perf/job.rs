@@ -1,12 +1,13 @@
 //! Joins the ranks, and goes through types, operators or roots, and sizes.
 
 use super::json;
+use super::line::{self, Line, SENDRECV};
 use super::measure::{Bench, Case, Measured};
-use super::options::{Choice, Options, Root};
+use super::options::{Choice, Options, Root, op_word};
 use super::report::Report;
 use super::table::{self, Half};
 use rccl::config::TRANSPORT_WORDS;
-use rccl::{Call, Collective, Communicator, Config, DataType, ReduceOp};
+use rccl::{Collective, Communicator, Config, DataType, ReduceOp};
 use std::io;
 
 /// Why a run ended early.
@@ -76,26 +77,26 @@ fn go_through(options: &Options, communicator: &Communicator) -> Result<u64, Err
     let mut report = Report::new(options, communicator.rank(), lines.len() * halves(options).len())?;
     let places = share(communicator, &format!("Pid {:6} on {}", std::process::id(), host()))?;
     report.head(options, &places)?;
-    let largest = lines.iter().map(Call::bytes).max().unwrap_or(0);
+    let largest = lines.iter().map(Line::bytes).max().unwrap_or(0);
     let bench = Bench::new(communicator, options, largest);
     let mut bench = first_to_fail(communicator, bench)?;
-    for call in lines {
-        explain(options, communicator, &call, &mut report)?;
+    for line in lines {
+        explain(options, communicator, &line, &mut report)?;
         let mut row = table::Row {
-            bytes: call.bytes(),
-            count: call.count,
-            data_type: if call.collective == Collective::Barrier { "none" } else { call.dtype.name() },
-            op: call.op.map_or("none", ReduceOp::name),
-            root: call.root,
+            bytes: line.bytes(),
+            count: line.count(),
+            data_type: if line.collective == Collective::Barrier { "none" } else { line.dtype.name() },
+            op: line.op.map_or("none", op_word),
+            root: line.root,
             out_of_place: None,
             in_place: None,
         };
         for &in_place in halves(options) {
-            let case = Case { call, in_place };
+            let case = Case { line, in_place };
             report.begin(&case);
             let measured = bench.run(&case)?;
-            write_json(communicator, &case, &measured, &mut report)?;
-            let half = half(&call, communicator.size(), &measured);
+            write_json(options, communicator, &case, &measured, &mut report)?;
+            let half = half(&line, &measured);
             *(if in_place { &mut row.in_place } else { &mut row.out_of_place }) = Some(half);
         }
         report.row(&row)?;
@@ -112,60 +113,50 @@ fn first_to_fail<T>(communicator: &Communicator, outcome: rccl::Result<T>) -> Re
     if first[0] == u32::MAX || first[0] == rank { Ok(outcome?) } else { Err(Error::Elsewhere) }
 }
 
-/// The ways to call: out of place, in place. A barrier has no buffers.
+/// The ways to call: out of place, in place.
 fn halves(options: &Options) -> &'static [bool] {
-    if options.collective == Collective::Barrier { &[false] } else { &[false, true] }
+    if line::has_in_place(options.collective) { &[false, true] } else { &[false] }
 }
 
 /// The table's lines in their order.
-fn lines(options: &Options, ranks: u32) -> Vec<Call> {
+fn lines(options: &Options, ranks: u32) -> Vec<Line> {
     let collective = options.collective;
-    let ops: Vec<Option<ReduceOp>> = match collective {
-        Collective::AllReduce => options.op.values(ReduceOp::ALL).into_iter().map(Some).collect(),
-        _ => vec![None],
+    let ops: Vec<Option<ReduceOp>> = match line::reduces(collective) {
+        true => options.op.values(ReduceOp::ALL).into_iter().map(Some).collect(),
+        false => vec![None],
     };
-    let roots: Vec<Option<u32>> = match collective {
-        Collective::Broadcast => {
-            options.root.values((0..ranks).map(Root)).into_iter().map(|Root(root)| Some(root)).collect()
-        }
-        _ => vec![None],
+    let roots: Vec<Option<u32>> = match line::has_root(collective) {
+        true => options.root.values((0..ranks).map(Root)).into_iter().map(|Root(root)| Some(root)).collect(),
+        false => vec![None],
     };
-    let types = options.data_type.values(DataType::ALL);
     if collective == Collective::Barrier {
-        return vec![Call { collective, dtype: DataType::U8, op: None, root: None, count: 0 }];
+        return vec![Line::new(collective, DataType::U8, None, None, ranks, 0)];
     }
     let mut lines = Vec::new();
-    for &dtype in &types {
+    for dtype in options.data_type.values(DataType::ALL) {
         for &op in ops.iter().filter(|op| op.is_none_or(|op| op.suits(dtype))) {
             for &root in &roots {
-                let counts = options.sizes().map(|bytes| bytes / dtype.size() as u64);
-                lines.extend(counts.map(|count| Call { collective, dtype, op, root, count }));
+                lines.extend(
+                    options.sizes().map(|bytes| Line::new(collective, dtype, op, root, ranks, bytes)),
+                );
             }
         }
     }
     lines
 }
 
-/// Bus over algorithm bandwidth: how many times its data a rank must move through its link, whatever the algorithm.
-/// nccl-tests' factors.
-fn bus_factor(collective: Collective, ranks: u32) -> f64 {
-    match collective {
-        Collective::AllReduce => 2.0 * f64::from(ranks - 1) / f64::from(ranks),
-        _ => 1.0,
-    }
-}
-
-fn half(call: &Call, ranks: u32, measured: &Measured) -> Half {
-    let algorithm_bandwidth = call.bytes() as f64 / measured.average_us.max(1e-3) / 1e3;
+fn half(line: &Line, measured: &Measured) -> Half {
+    let algorithm_bandwidth = line.bytes() as f64 / measured.average_us.max(1e-3) / 1e3;
     Half {
         time_us: measured.average_us,
         algorithm_bandwidth,
-        bus_bandwidth: algorithm_bandwidth * bus_factor(call.collective, ranks),
+        bus_bandwidth: algorithm_bandwidth * line.bus_factor(),
         wrong: measured.wrong,
     }
 }
 
 fn write_json(
+    options: &Options,
     communicator: &Communicator,
     case: &Case,
     measured: &Measured,
@@ -175,9 +166,12 @@ fn write_json(
         return Ok(());
     }
     let transport = transports(communicator)?;
-    let algorithm = communicator.algorithm(&case.call);
-    let factor = bus_factor(case.call.collective, communicator.size());
-    if let Some(row) = json::Row::new(case, communicator.size(), factor, algorithm, &transport, measured) {
+    // A message has no algorithm to choose: it goes straight.
+    let algorithm = match case.line.collective {
+        SENDRECV => "direct",
+        _ => communicator.algorithm(&case.line.call()),
+    };
+    if let Some(row) = json::Row::new(options, case, algorithm, &transport, measured) {
         report.json(&row)?;
     }
     Ok(())
@@ -196,12 +190,12 @@ fn transports(communicator: &Communicator) -> Result<String, Error> {
 fn explain(
     options: &Options,
     communicator: &Communicator,
-    call: &Call,
+    line: &Line,
     report: &mut Report,
 ) -> Result<(), Error> {
     let Some(asked) = options.explain else { return Ok(()) };
     let wanted = |rank: u32| asked == Choice::All || asked == Choice::One(Root(rank));
-    let mine = if wanted(communicator.rank()) { communicator.explain(call) } else { String::new() };
+    let mine = if wanted(communicator.rank()) { communicator.explain(&line.call()) } else { String::new() };
     for program in share(communicator, &mine)?.iter().filter(|program| !program.is_empty()) {
         report.program(program)?;
     }

@@ -1,6 +1,8 @@
 //! `--json`: one object a line, for programs.
 
+use super::line;
 use super::measure::{Case, Measured};
+use super::options::Options;
 use serde::Serialize;
 
 /// One row. Names and units are stable; new fields may be added.
@@ -8,7 +10,7 @@ use serde::Serialize;
 pub struct Row<'a> {
     collective: &'static str,
     ranks: u32,
-    /// Of one rank's data.
+    /// The size as nccl-tests means it.
     bytes: u64,
     /// nccl-tests' name.
     #[serde(rename = "type")]
@@ -19,7 +21,7 @@ pub struct Row<'a> {
     /// What the job's links used, joined by `+`.
     transport: &'a str,
     in_place: bool,
-    /// How many calls were timed.
+    /// How many iterations were timed.
     iterations: usize,
     time_us: TimeUs,
     /// GB/s of the median call, with 1e9 bytes a GB.
@@ -27,9 +29,14 @@ pub struct Row<'a> {
     busbw: f64,
     /// Over all ranks; null where nothing was checked.
     wrong: Option<u64>,
+    /// Calls of an iteration.
+    calls: u32,
+    /// Whether they were started, and waited for at the iteration's end.
+    #[serde(rename = "async")]
+    asynchronous: bool,
 }
 
-/// Microseconds of single calls; each counts its slowest rank.
+/// Microseconds of single calls, or of iterations over the number of their calls; each counts its slowest rank.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct TimeUs {
     min: f64,
@@ -49,34 +56,34 @@ impl TimeUs {
 }
 
 impl Row<'_> {
-    /// The row of what was measured, or `None` if no single call was timed. `bus_factor` is bus over algorithm
-    /// bandwidth.
+    /// The row of what was measured, or `None` if no single call was timed.
     pub fn new<'a>(
+        options: &Options,
         case: &Case,
-        ranks: u32,
-        bus_factor: f64,
         algo: &'a str,
         transport: &'a str,
         measured: &Measured,
     ) -> Option<Row<'a>> {
         let time_us = TimeUs::of(&measured.calls_us)?;
-        let call = &case.call;
-        let algbw = call.bytes() as f64 / time_us.median / 1e3;
+        let line = &case.line;
+        let algbw = line.bytes() as f64 / time_us.median / 1e3;
         Some(Row {
-            collective: call.collective.name(),
-            ranks,
-            bytes: call.bytes(),
-            data_type: call.dtype.name(),
-            op: call.op.map(|op| op.name()),
-            root: call.root,
+            collective: line::name(line.collective),
+            ranks: line.ranks,
+            bytes: line.bytes(),
+            data_type: line.dtype.name(),
+            op: line.op.map(|op| op.name()),
+            root: line.root,
             algo,
             transport,
             in_place: case.in_place,
             iterations: measured.calls_us.len(),
             time_us,
             algbw,
-            busbw: algbw * bus_factor,
+            busbw: algbw * line.bus_factor(),
             wrong: measured.wrong,
+            calls: options.calls,
+            asynchronous: options.asynchronous,
         })
     }
 }
@@ -84,7 +91,7 @@ impl Row<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rccl::{Call, Collective, DataType, ReduceOp};
+    use rccl::{Collective, DataType, ReduceOp};
 
     #[test]
     fn percentiles_are_measured_times() {
@@ -96,19 +103,15 @@ mod tests {
 
     #[test]
     fn a_row_has_the_documented_fields() {
-        let call = Call {
-            collective: Collective::AllReduce,
-            dtype: DataType::F32,
-            op: Some(ReduceOp::Sum),
-            root: None,
-            count: 1000,
-        };
-        let case = Case { call, in_place: true };
+        let sum = Some(ReduceOp::Sum);
+        let line = line::Line::new(Collective::AllReduce, DataType::F32, sum, None, 4, 4000);
+        let case = Case { line, in_place: true };
         let measured = Measured { average_us: 1.0, calls_us: vec![1.0, 2.0, 4.0], wrong: Some(0) };
-        let row = Row::new(&case, 4, 1.5, "ring", "shm", &measured).unwrap();
+        let options = Options::parsed("all_reduce -m 2").unwrap();
+        let row = Row::new(&options, &case, "ring", "shm", &measured).unwrap();
         assert_eq!(
             serde_json::to_string(&row).unwrap(),
-            r#"{"collective":"all_reduce","ranks":4,"bytes":4000,"type":"float","op":"sum","root":null,"algo":"ring","transport":"shm","in_place":true,"iterations":3,"time_us":{"min":1.0,"median":2.0,"p99":4.0,"max":4.0},"algbw":2.0,"busbw":3.0,"wrong":0}"#
+            r#"{"collective":"all_reduce","ranks":4,"bytes":4000,"type":"float","op":"sum","root":null,"algo":"ring","transport":"shm","in_place":true,"iterations":3,"time_us":{"min":1.0,"median":2.0,"p99":4.0,"max":4.0},"algbw":2.0,"busbw":3.0,"wrong":0,"calls":2,"async":false}"#
         );
     }
 }

@@ -1,15 +1,19 @@
 //! Runs one line of the table: times the calls, and checks what they leave behind.
 
-use super::check::{Data, Sample, count_wrong, fill, spoil};
+use super::calls;
+use super::check::{Data, Sample};
+use super::image::{Change, Patterns};
+use super::line::Line;
 use super::options::{Memory, Options};
-use rccl::{Buffer, Call, Collective, Communicator, DataType, ReduceOp, Result};
+use super::plan::Plan;
+use rccl::{Buffer, Collective, Communicator, DataType, ReduceOp, Result};
 use std::time::Instant;
 
-/// What is called: one line of the table.
+/// One way of calling what a line of the table is about.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// The call as the library names it.
-    pub call: Call,
+    /// The line.
+    pub line: Line,
     /// One buffer for input and output.
     pub in_place: bool,
 }
@@ -25,22 +29,27 @@ pub struct Measured {
     pub wrong: Option<u64>,
 }
 
-/// Runs cases with one pair of buffers, which all sizes and types share.
+/// Runs cases with one input and an output for each call of an iteration, which all sizes and types share.
 pub struct Bench<'a> {
     communicator: &'a Communicator,
     options: &'a Options,
     input: Room,
-    output: Room,
+    outputs: Room,
+    /// Bytes from one output to the next.
+    stride: u64,
 }
 
 impl<'a> Bench<'a> {
-    /// With room for `bytes` bytes of data.
+    /// With room for `bytes` bytes of data in every array.
     ///
     /// # Errors
     /// [`rccl::Error::System`] when there is no memory for it.
     pub fn new(communicator: &'a Communicator, options: &'a Options, bytes: u64) -> Result<Bench<'a>> {
-        let room = || Room::new(communicator, options.memory, bytes);
-        Ok(Bench { communicator, options, input: room()?, output: room()? })
+        // An array that nobody has memory for is refused when it is allocated, so it may be cut short here.
+        let stride = bytes.checked_next_multiple_of(Room::PAGE as u64).unwrap_or(u64::MAX);
+        let all = stride.saturating_mul(options.calls.into());
+        let room = |bytes| Room::new(communicator, options.memory, bytes);
+        Ok(Bench { communicator, options, input: room(stride)?, outputs: room(all)?, stride })
     }
 
     /// Times and checks a case. Every rank calls it with the same case.
@@ -48,7 +57,7 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// What the case's calls return.
     pub fn run(&mut self, case: &Case) -> Result<Measured> {
-        match case.call.dtype {
+        match case.line.dtype {
             DataType::I8 => self.run_typed::<i8>(case),
             DataType::U8 => self.run_typed::<u8>(case),
             DataType::I32 => self.run_typed::<i32>(case),
@@ -65,23 +74,28 @@ impl<'a> Bench<'a> {
     }
 
     fn run_typed<T: Sample>(&mut self, case: &Case) -> Result<Measured> {
-        let count = case.call.count as usize;
-        let mut pair = Pair::<T> {
+        let plan = Plan::new(case.line, case.in_place, self.communicator.rank());
+        let stride = self.stride as usize / size_of::<T>();
+        let outputs = self.outputs.elements::<T>().chunks_mut(stride.max(1));
+        let mut arrays = Arrays::<T> {
             communicator: self.communicator,
-            case,
-            input: self.input.elements(count),
-            output: self.output.elements(count),
+            options: self.options,
+            input: &mut self.input.elements()[..plan.input],
+            outputs: outputs.take(self.options.calls as usize).map(|room| &mut room[..plan.output]).collect(),
+            plan,
         };
+        // Without elements there is no memory to cut outputs from, but as many calls.
+        arrays.outputs.resize_with(self.options.calls as usize, Default::default);
         // Zeros stay zeros under every operator: a call in place, repeated, does not drift into denormals.
-        pair.input.fill(T::zeroed());
-        pair.output.fill(T::zeroed());
-        let average_us = back_to_back(self.options, &mut pair)?;
+        arrays.input.fill(T::zeroed());
+        arrays.outputs.iter_mut().for_each(|output| output.fill(T::zeroed()));
+        let average_us = back_to_back(self.options, &mut arrays)?;
         let calls_us =
-            if self.options.json.is_some() { one_by_one(self.options, &mut pair)? } else { Vec::new() };
-        let checks = if case.call.collective == Collective::Barrier { 0 } else { self.options.check };
+            if self.options.json.is_some() { one_by_one(self.options, &mut arrays)? } else { Vec::new() };
+        let checks = if case.line.collective == Collective::Barrier { 0 } else { self.options.check };
         let mut wrong = [0];
         for round in 0..checks {
-            wrong[0] += pair.check(u64::from(round))?;
+            wrong[0] += arrays.check(self.options.seed.wrapping_add(round.into()))?;
         }
         self.communicator.all_reduce(&mut wrong, ReduceOp::Sum)?;
         Ok(Measured { average_us, calls_us, wrong: (checks > 0).then_some(wrong[0]) })
@@ -89,18 +103,19 @@ impl<'a> Bench<'a> {
 }
 
 /// The table's way: the time of many calls, one straight after the other, over their number.
-fn back_to_back<T: Sample>(options: &Options, pair: &mut Pair<'_, T>) -> Result<f64> {
+fn back_to_back<T: Sample>(options: &Options, arrays: &mut Arrays<'_, T>) -> Result<f64> {
     for _ in 0..options.warm_up {
-        pair.call()?;
+        arrays.iterate()?;
     }
-    pair.communicator.barrier()?;
-    let calls = u64::from(options.table_iterations()) * u64::from(options.calls);
+    arrays.communicator.barrier()?;
+    let iterations = options.table_iterations();
     let start = Instant::now();
-    for _ in 0..calls {
-        pair.call()?;
+    for _ in 0..iterations {
+        arrays.iterate()?;
     }
+    let calls = u64::from(iterations) * u64::from(options.calls);
     let time = start.elapsed().as_secs_f64() * 1e6 / calls as f64;
-    let communicator = pair.communicator;
+    let communicator = arrays.communicator;
     let (mine, op) = match options.average {
         0 => (if communicator.rank() == 0 { time } else { 0.0 }, ReduceOp::Sum),
         2 => (time, ReduceOp::Min),
@@ -112,24 +127,26 @@ fn back_to_back<T: Sample>(options: &Options, pair: &mut Pair<'_, T>) -> Result<
     Ok(times[0])
 }
 
-/// The JSON's way: each call on its own behind a barrier, and of each the time of the slowest rank.
-fn one_by_one<T: Sample>(options: &Options, pair: &mut Pair<'_, T>) -> Result<Vec<f64>> {
-    // The fastest of a few calls tells how many the budget has time for; the ranks agree on the slowest rank's.
+/// The JSON's way: each iteration on its own behind a barrier, and of each the time of the slowest rank.
+fn one_by_one<T: Sample>(options: &Options, arrays: &mut Arrays<'_, T>) -> Result<Vec<f64>> {
+    // The fastest of a few tells how many the budget has time for; the ranks agree on the slowest rank's.
     let mut fastest = [f64::INFINITY];
     for _ in 0..4 {
-        fastest[0] = pair.timed_call()?.min(fastest[0]);
+        fastest[0] = arrays.timed()?.min(fastest[0]);
     }
-    pair.communicator.all_reduce(&mut fastest, ReduceOp::Max)?;
-    let calls = match options.iterations {
-        Some(calls) => calls as usize,
-        None => calls_within(options.budget * 1e6, fastest[0], pair.case.call.bytes()),
+    arrays.communicator.all_reduce(&mut fastest, ReduceOp::Max)?;
+    let per_iteration = f64::from(options.calls);
+    let iterations = match options.iterations {
+        Some(iterations) => iterations as usize,
+        None => calls_within(options.budget * 1e6, fastest[0], arrays.plan.line.bytes()),
     };
-    for _ in 0..calls / 10 {
-        pair.timed_call()?;
+    for _ in 0..iterations / 10 {
+        arrays.timed()?;
     }
-    let mut times = (0..calls).map(|_| pair.timed_call()).collect::<Result<Vec<f64>>>()?;
-    pair.communicator.all_reduce(&mut times, ReduceOp::Max)?;
+    let mut times = (0..iterations).map(|_| arrays.timed()).collect::<Result<Vec<f64>>>()?;
+    arrays.communicator.all_reduce(&mut times, ReduceOp::Max)?;
     times.sort_by(f64::total_cmp);
+    times.iter_mut().for_each(|time| *time /= per_iteration);
     Ok(times)
 }
 
@@ -147,60 +164,49 @@ fn calls_within(budget_us: f64, call_us: f64, bytes: u64) -> usize {
     usual.min((affordable as usize).max(5))
 }
 
-/// The two buffers as the elements that a case is about.
-struct Pair<'a, T: Sample> {
+/// The buffers as the elements that a case is about.
+struct Arrays<'a, T: Sample> {
     communicator: &'a Communicator,
-    case: &'a Case,
+    options: &'a Options,
+    plan: Plan,
     input: &'a mut [T],
-    output: &'a mut [T],
+    /// One for each call of an iteration.
+    outputs: Vec<&'a mut [T]>,
 }
 
-impl<T: Sample> Pair<'_, T> {
+impl<T: Sample> Arrays<'_, T> {
     #[inline]
-    fn call(&mut self) -> Result<()> {
-        let communicator = self.communicator;
-        let op = self.case.call.op.unwrap_or(ReduceOp::Sum);
-        let root = self.case.call.root.unwrap_or(0);
-        match (self.case.call.collective, self.case.in_place) {
-            (Collective::AllReduce, false) => communicator.all_reduce_into(self.input, self.output, op),
-            (Collective::AllReduce, true) => communicator.all_reduce(self.output, op),
-            (Collective::Broadcast, false) => communicator.broadcast_into(self.input, self.output, root),
-            (Collective::Broadcast, true) => communicator.broadcast(self.output, root),
-            _ => communicator.barrier(),
+    fn iterate(&mut self) -> Result<()> {
+        if self.options.asynchronous {
+            calls::started(self.communicator, &self.plan, self.input, &mut self.outputs)
+        } else {
+            calls::blocking(self.communicator, &self.plan, self.input, &mut self.outputs)
         }
     }
 
-    /// Microseconds of one call that all ranks begin together.
-    fn timed_call(&mut self) -> Result<f64> {
+    /// Microseconds of one iteration that all ranks begin together.
+    fn timed(&mut self) -> Result<f64> {
         self.communicator.barrier()?;
         let start = Instant::now();
-        self.call()?;
+        self.iterate()?;
         Ok(start.elapsed().as_nanos() as f64 / 1e3)
     }
 
-    /// Calls on data whose result is known; how many of this rank's elements are wrong.
+    /// Calls on data whose result is known; how many of this rank's elements are wrong: results, and what no call may
+    /// write.
     fn check(&mut self, seed: u64) -> Result<u64> {
-        let (rank, call) = (self.communicator.rank(), self.case.call);
-        let data = Data { seed, ranks: self.communicator.size(), op: call.op };
-        let root = call.root.unwrap_or(rank);
-        let expected = data.expected::<T>(root, self.output.len());
-        let given = data.input::<T>(rank, self.output.len());
-        let source = if self.case.in_place { &mut *self.output } else { &mut *self.input };
-        if rank == root {
-            fill(source, &given);
-        } else {
-            // What the root alone gives must not be there yet.
-            spoil(source, &expected);
+        let line = &self.plan.line;
+        let data = Data { seed, ranks: line.ranks, op: line.op };
+        let (input, output) = (Change::of_input(&self.plan), Change::of_output(&self.plan));
+        let images = [&input.before, &output.before, &output.after];
+        let patterns = Patterns::new(&data, line.elements as usize, &images);
+        input.before.fill(self.input, &patterns);
+        for memory in &mut self.outputs {
+            output.before.fill(memory, &patterns);
         }
-        if !self.case.in_place {
-            spoil(self.output, &expected);
-        }
-        self.call()?;
-        let mut wrong = count_wrong(self.output, &expected);
-        if !self.case.in_place && rank == root {
-            wrong += count_wrong(self.input, &given); // an input is only read
-        }
-        Ok(wrong)
+        self.iterate()?;
+        let wrong = self.outputs.iter().map(|memory| output.after.count_wrong(memory, &patterns));
+        Ok(input.after.count_wrong(self.input, &patterns) + wrong.sum::<u64>())
     }
 }
 
@@ -229,12 +235,12 @@ impl Room {
         Ok(Room::Plain { start: start.min(Room::PAGE / 8), words })
     }
 
-    fn elements<T: Sample>(&mut self, count: usize) -> &mut [T] {
+    fn elements<T: Sample>(&mut self) -> &mut [T] {
         let words = match self {
             Room::Registered(buffer) => &mut buffer[..],
             Room::Plain { words, start } => &mut words[*start..],
         };
-        &mut bytemuck::cast_slice_mut(words)[..count]
+        bytemuck::cast_slice_mut(words)
     }
 }
 

@@ -3,18 +3,24 @@
 //! ```text
 //! options   what to run                     size    the sizes of a run
 //! job       the ranks, and the loop over all cases
+//! line      one line of the table           plan    what a rank passes, and what must come out
 //! measure   one case: two ways of timing, and the check
+//! calls     an iteration                    image   arrays before and after a call
 //! check     data whose result is known      table, json, report    what is printed
 //! ```
 //!
 //! Exit status: 0 all right, 1 wrong elements, 2 a bad option, 3 anything else (a rank was lost, a file cannot be
 //! written …).
 
+mod calls;
 mod check;
+mod image;
 mod job;
 mod json;
+mod line;
 mod measure;
 mod options;
+mod plan;
 mod report;
 mod size;
 mod table;

@@ -5,12 +5,26 @@ use rccl::{Collective, Config, DataType, ReduceOp};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::line::{self, KNOWN, SENDRECV};
 use super::size::{Sizes, parse_size};
+
+/// nccl-tests' name of [`ReduceOp::PreMulSum`], which fits its column.
+const MULSUM: &str = "mulsum";
+
+/// What the options' words mean, below them.
+const SIZES: &str = "\
+A size is that of a rank's data, as in nccl-tests; of reduce_scatter, all_gather, all_to_all, gather and scatter it is
+that of all ranks' blocks together, and the table's count is that of one block. The forms with _v deal all elements
+unevenly: of n ranks, rank r's block gets r in n(n-1)/2 parts of them, and the count is that of all blocks. sendrecv
+sends to the next rank and receives from the one before, in one group. N/A stands where there is no form in place.
+Every element is checked: what must be written, and what must be left alone. The exit status is 1 if one was wrong.";
 
 /// Times a collective and checks its results; nccl-tests' options and table.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = SIZES)]
 pub struct Options {
-    /// What to run: all_reduce, broadcast or barrier (underscores may be left out).
+    /// What to run (underscores may be left out): all_reduce, reduce, reduce_scatter, broadcast, scatter, gather,
+    /// all_gather, all_to_all, sendrecv, barrier; reduce_scatter_v, scatter_v, gather_v, all_gather_v, all_to_all_v.
     #[arg(value_parser = parse_collective)]
     pub collective: Collective,
 
@@ -21,7 +35,7 @@ pub struct Options {
     #[arg(long, hide = true)]
     pub member: bool,
 
-    /// Smallest size of a rank's data, in bytes; K, M and G are powers of 1024.
+    /// Smallest size, in bytes; K, M and G are powers of 1024.
     #[arg(short = 'b', long = "minbytes", alias = "min-bytes", value_name = "SIZE", value_parser = parse_size,
           default_value = "8", help_heading = "Sizes")]
     pub begin: u64,
@@ -52,7 +66,7 @@ pub struct Options {
         help_heading = "Timing"
     )]
     pub warm_up: u32,
-    /// Calls of one iteration; times are for one call.
+    /// Calls of one iteration, submitted as one group, each with an output of its own; times are for one call.
     #[arg(short = 'm', long = "agg_iters", alias = "agg-iters", value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..), help_heading = "Timing")]
     pub calls: u32,
@@ -60,12 +74,18 @@ pub struct Options {
     #[arg(short = 'a', long = "average", value_name = "0..3", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(0..=3), help_heading = "Timing")]
     pub average: u8,
+    /// Start the calls of an iteration without blocking, and wait for all of them at its end.
+    #[arg(long = "async", help_heading = "Timing")]
+    pub asynchronous: bool,
 
     /// Check the results this many times a size, each with other data; 0: not at all.
     #[arg(short = 'c', long = "check", value_name = "N", default_value_t = 1, help_heading = "Work")]
     pub check: u32,
-    /// Operator, or all: sum, prod, max, min, avg; of integers also band, bor, bxor; premulsum (every scalar being 1).
-    #[arg(short = 'o', long = "op", value_name = "OP", default_value = "sum", value_parser = Choice::<ReduceOp>::parse,
+    /// The data that is checked; the same on all ranks, or results count as wrong.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Work")]
+    pub seed: u64,
+    /// Operator, or all: sum, prod, max, min, avg; of integers also band, bor, bxor; mulsum (every scalar being 1).
+    #[arg(short = 'o', long = "op", value_name = "OP", default_value = "sum", value_parser = parse_op,
           help_heading = "Work")]
     pub op: Choice<ReduceOp>,
     /// Type of the elements, or all: float, half, bfloat16, int8 … or f32, f16, bf16, i8 …
@@ -116,11 +136,14 @@ impl Options {
         if self.step == Some(0) && self.factor.unwrap_or(1) == 1 {
             return Err("-i 0 never gets from -b to -e: give a step above 0, or a factor with -f".into());
         }
-        if let (Collective::AllReduce, Choice::One(op), Choice::One(dtype)) =
-            (self.collective, self.op, self.data_type)
+        if let (true, Choice::One(op), Choice::One(dtype)) =
+            (line::reduces(self.collective), self.op, self.data_type)
             && !op.suits(dtype)
         {
             return Err(format!("-o {op}: it combines integers only, and -d {dtype} is a type of floats"));
+        }
+        if self.collective == SENDRECV && (self.algo.is_some() || self.explain.is_some()) {
+            return Err("sendrecv runs no algorithm: leave out --algo and --explain".into());
         }
         if let Some(ranks) = self.ranks {
             self.validate_ranks(ranks)?;
@@ -128,8 +151,15 @@ impl Options {
         self.configure(&mut Config::default()).map_err(|error| error.to_string())
     }
 
-    /// Whether the ranks that options name exist.
+    /// Whether the ranks that options name exist, and there are enough.
     pub fn validate_ranks(&self, ranks: u32) -> Result<(), String> {
+        if self.collective == SENDRECV && self.asynchronous && ranks == 1 {
+            return Err(
+                "sendrecv --async: a rank alone can send to itself in a group only; leave out --async, \
+                        or take more ranks"
+                    .into(),
+            );
+        }
         for (option, choice) in [("-r", Some(&self.root)), ("--explain", self.explain.as_ref())] {
             if let Some(Choice::One(Root(rank))) = choice
                 && *rank >= ranks
@@ -149,7 +179,8 @@ impl Options {
             // For this collective alone: a general rule gives way where it leaves nothing, and the calls that gather
             // the times shall not change.
             let all = words.contains([':', ';']) || self.collective == Collective::Barrier;
-            let rule = if all { words.clone() } else { format!("{}:{words}", self.collective.name()) };
+            let rule =
+                if all { words.clone() } else { format!("{}:{words}", line::even(self.collective).name()) };
             config.set("RCCL_ALGO", &rule)?;
         }
         if let Some(time) = &self.timeout {
@@ -243,15 +274,24 @@ pub enum Memory {
 
 fn parse_collective(text: &str) -> Result<Collective, String> {
     let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
-    const KNOWN: [Collective; 3] = [Collective::AllReduce, Collective::Broadcast, Collective::Barrier];
-    KNOWN.into_iter().find(|known| plain(known.name()) == plain(text)).ok_or_else(|| {
-        let mut names: Vec<_> = KNOWN.map(Collective::name).into();
+    KNOWN.into_iter().find(|&known| plain(line::name(known)) == plain(text)).ok_or_else(|| {
+        let mut names: Vec<_> = KNOWN.map(line::name).into();
         if let Some(near) = rccl::config::nearest(text, names.iter().copied()) {
             return format!("no such collective; did you mean {near}?");
         }
         names.sort_unstable();
         format!("no such collective; there are {}", names.join(", "))
     })
+}
+
+/// An operator by the library's names, and by nccl-tests' where that is another.
+fn parse_op(text: &str) -> Result<Choice<ReduceOp>, String> {
+    if text.eq_ignore_ascii_case(MULSUM) { Ok(Choice::One(ReduceOp::PreMulSum)) } else { Choice::parse(text) }
+}
+
+/// An operator as the table names it.
+pub fn op_word(op: ReduceOp) -> &'static str {
+    if op == ReduceOp::PreMulSum { MULSUM } else { op.name() }
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
@@ -272,10 +312,17 @@ mod tests {
         options: Options,
     }
 
+    impl Options {
+        /// The options of a command line.
+        pub fn parsed(line: &str) -> Result<Options, String> {
+            let words = std::iter::once("perf").chain(line.split_whitespace());
+            let options = Line::try_parse_from(words).map_err(|error| error.to_string())?.options;
+            options.validate().map(|()| options)
+        }
+    }
+
     fn parse(line: &str) -> Result<Options, String> {
-        let words = std::iter::once("perf").chain(line.split_whitespace());
-        let options = Line::try_parse_from(words).map_err(|error| error.to_string())?.options;
-        options.validate().map(|()| options)
+        Options::parsed(line)
     }
 
     #[test]
@@ -292,6 +339,16 @@ mod tests {
             parse("broadcast --minbytes 1K --maxbytes 2K --stepbytes 256 --iters 1 --root -1").unwrap();
         assert_eq!(long.sizes().collect::<Vec<_>>(), [1024, 1280, 1536, 1792, 2048]);
         assert_eq!(long.root, Choice::All);
+        for (text, collective) in [
+            ("alltoall", Collective::AllToAll),
+            ("AllGather", Collective::AllGather),
+            ("reduce-scatter-v", Collective::ReduceScatterV),
+            ("sendrecv", SENDRECV),
+        ] {
+            assert_eq!(parse(text).unwrap().collective, collective);
+        }
+        assert_eq!(parse("reduce -o mulsum").unwrap().op, parse("reduce -o premulsum").unwrap().op);
+        assert!(parse("gather --async --seed 7").unwrap().asynchronous);
         assert_eq!(parse("all_reduce -d bf16").unwrap().data_type, Choice::One(DataType::BF16));
     }
 
@@ -319,6 +376,16 @@ mod tests {
             ("all_reduce -d fp32", "unknown data type"),
             ("all_reduce -o mean", "unknown operator"),
             ("all_reduce -o bxor", "-o bxor: it combines integers only, and -d f32 is a type of floats"),
+            ("reduce_scatter_v -o band -d half", "it combines integers only"),
+            ("reduce --algo trea", "did you mean `tree`"),
+            ("all_too_all", "did you mean all_to_all"),
+            ("gossip", "there are all_gather, all_gather_v, all_reduce,"),
+            ("sendrecv --algo ring", "sendrecv runs no algorithm"),
+            ("sendrecv --explain", "sendrecv runs no algorithm"),
+            ("sendrecv --async --ranks 1", "leave out --async"),
+            ("gather -m 0", "0 is not in 1.."),
+            ("gather --seed x", "invalid digit"),
+            ("scatter --ranks 2 -r 2", "-r 2: there are 2 ranks"),
             ("all_reduce --algo trea", "did you mean `tree`"),
             ("all_reduce --transport ib", "[possible values: auto, shm, tcp]"),
             ("all_reduce --timeout soon", "RCCL_TIMEOUT=soon"),
@@ -340,5 +407,9 @@ mod tests {
         let rules = &config.algo;
         assert_eq!(rules.restrict("broadcast", &["binomial", "chain"]).unwrap(), ["chain"]);
         assert_eq!(rules.restrict("all_reduce", &["ring", "tree"]).unwrap(), ["ring", "tree"]);
+        // The forms with blocks of different lengths run the algorithms of the others.
+        let mut config = Config::default();
+        parse("all_gather_v --algo ring").unwrap().configure(&mut config).unwrap();
+        assert_eq!(config.algo.restrict("all_gather", &["direct", "ring"]).unwrap(), ["ring"]);
     }
 }

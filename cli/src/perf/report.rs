@@ -1,5 +1,6 @@
 //! What a run prints: the table, the JSON, the programs, the progress. Only rank 0 prints; the others' is empty.
 
+use super::line;
 use super::options::Options;
 use super::size::show_size;
 use super::table::{self, Half};
@@ -42,7 +43,7 @@ impl Report {
         let mut text = format!(
             "# rccl {} {}\n# nRanks {} minBytes {} maxBytes {} step: {} warmup iters: {} iters: {} agg iters: {} validation: {}\n#\n# Using ranks\n",
             env!("CARGO_PKG_VERSION"),
-            options.collective.name(),
+            line::name(options.collective),
             places.len(),
             options.begin,
             sizes.largest(),
@@ -152,7 +153,7 @@ impl Progress {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         let place = if case.in_place { "in place" } else { "out of place" };
-        self.bar.set_message(format!("{} {}, {place}", case.call.dtype.name(), show_size(case.call.bytes())));
+        self.bar.set_message(format!("{} {}, {place}", case.line.dtype.name(), show_size(case.line.bytes())));
         self.bar.inc(1);
     }
 
