@@ -80,8 +80,14 @@ for hosts in 2 4; do
             check "$hosts hosts of two ranks, $address, all_reduce by $algorithm" \
                 start "$hosts" "$address" all_reduce $sweep --algo "$algorithm"
         done
-        # shellcheck disable=SC2086
-        check "$hosts hosts of two ranks, $address, broadcast" start "$hosts" "$address" broadcast $sweep -r 1
+        for collective in all_gather reduce_scatter all_to_all; do
+            check "$hosts hosts of two ranks, $address, $collective by hierarchical" \
+                start "$hosts" "$address" "$collective" -b 64 -e 4M -f 8 -n 5 -w 1 --algo hierarchical
+        done
+        for collective in broadcast reduce; do
+            # shellcheck disable=SC2086
+            check "$hosts hosts of two ranks, $address, $collective" start "$hosts" "$address" "$collective" $sweep -r 1
+        done
     done
 done
 

@@ -266,7 +266,7 @@ fn one_pass_reduces_all_ranks_operands() {
         for &algorithm in Algorithm::for_collective(&collective) {
             let one_pass = (2..40).all(|n| {
                 let layout = Layout { host: (0..n).map(|rank| rank % 3).collect() };
-                let programs = rccl_schedule::programs(algorithm, &collective, &layout, 1);
+                let programs = programs(algorithm, &collective, &layout, 1);
                 programs.iter().flat_map(|program| &program.ops).all(|op| {
                     let operands = op.recv.len() + usize::from(op.reduce_with.is_some());
                     operands == 1 && !op.finish || operands == n as usize && op.finish
