@@ -7,7 +7,7 @@ use crate::data::{CLASSES, Example, PIXELS, Shuffler};
 use std::num::NonZero;
 use std::ops::Range;
 
-/// One fully connected layer. Its parameters are the weights, a row of `inputs` for each output, then the biases.
+/// One fully connected layer. Its parameters are the weights, a row of `outputs` for each input, then the biases.
 #[derive(Clone, Debug)]
 pub struct Layer {
     /// Values that an example has before the layer.
@@ -41,7 +41,12 @@ pub fn initial(layers: &[Layer], seed: u64) -> Vec<f32> {
     let mut parameters = Vec::new();
     for layer in layers {
         let scale = (6.0 / (layer.inputs + layer.outputs) as f32).sqrt();
-        parameters.extend((0..layer.inputs * layer.outputs).map(|_| random.signed_unit() * scale));
+        let mut weights = vec![0.0; layer.inputs * layer.outputs];
+        for output in 0..layer.outputs {
+            let to_output = weights[output..].iter_mut().step_by(layer.outputs);
+            to_output.for_each(|weight| *weight = random.signed_unit() * scale);
+        }
+        parameters.extend(weights);
         parameters.resize(layer.place.end, 0.0);
     }
     parameters
@@ -51,13 +56,16 @@ impl Layer {
     /// The layer's outputs for its inputs; for the last layer of a network, the probability of each digit.
     pub fn forward(&self, parameters: &[f32], inputs: &[f32]) -> Vec<f32> {
         let (weights, biases) = parameters.split_at(self.inputs * self.outputs);
-        let mut values = Vec::with_capacity(inputs.len() / self.inputs * self.outputs);
-        for row in inputs.chunks_exact(self.inputs) {
-            let sums = weights.chunks_exact(self.inputs).zip(biases).map(|(to, bias)| bias + dot(to, row));
+        let mut values = vec![0.0; inputs.len() / self.inputs * self.outputs];
+        for (row, sums) in inputs.chunks_exact(self.inputs).zip(values.chunks_exact_mut(self.outputs)) {
+            for (weights, value) in weights.chunks_exact(self.outputs).zip(row) {
+                sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += value * weight);
+            }
+            sums.iter_mut().zip(biases).for_each(|(sum, bias)| *sum += bias);
             if self.last {
-                softmax(sums, &mut values);
+                softmax(sums);
             } else {
-                values.extend(sums.map(f32::tanh));
+                sums.iter_mut().for_each(|sum| *sum = sum.tanh());
             }
         }
         values
@@ -68,11 +76,10 @@ impl Layer {
     pub fn accumulate(&self, inputs: &[f32], error: &[f32], gradient: &mut [f32]) {
         let (to_weights, to_biases) = gradient.split_at_mut(self.inputs * self.outputs);
         for (row, errors) in inputs.chunks_exact(self.inputs).zip(error.chunks_exact(self.outputs)) {
-            let units = to_weights.chunks_exact_mut(self.inputs).zip(&mut *to_biases).zip(errors);
-            for ((to_weights, to_bias), error) in units {
-                *to_bias += error;
-                to_weights.iter_mut().zip(row).for_each(|(to, value)| *to += error * value);
+            for (to_weights, value) in to_weights.chunks_exact_mut(self.outputs).zip(row) {
+                to_weights.iter_mut().zip(errors).for_each(|(to, error)| *to += error * value);
             }
+            to_biases.iter_mut().zip(errors).for_each(|(to, error)| *to += error);
         }
     }
 
@@ -81,10 +88,10 @@ impl Layer {
         let mut below = vec![0.0; inputs.len()];
         let rows = below.chunks_exact_mut(self.inputs).zip(error.chunks_exact(self.outputs));
         for ((below, errors), row) in rows.zip(inputs.chunks_exact(self.inputs)) {
-            for (weights, error) in parameters.chunks_exact(self.inputs).zip(errors) {
-                below.iter_mut().zip(weights).for_each(|(to, weight)| *to += error * weight);
+            let units = below.iter_mut().zip(parameters.chunks_exact(self.outputs)).zip(row);
+            for ((below, weights), value) in units {
+                *below = dot(weights, errors) * (1.0 - value * value);
             }
-            below.iter_mut().zip(row).for_each(|(to, value)| *to *= 1.0 - value * value);
         }
         below
     }
@@ -137,10 +144,7 @@ pub fn pixels(examples: &[Example]) -> Vec<f32> {
     examples.iter().flat_map(|example| example.pixels).collect()
 }
 
-fn softmax(sums: impl Iterator<Item = f32>, values: &mut Vec<f32>) {
-    let first = values.len();
-    values.extend(sums);
-    let row = &mut values[first..];
+fn softmax(row: &mut [f32]) {
     // The largest is taken off first: a softmax does not notice, and no exponential overflows.
     let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     row.iter_mut().for_each(|value| *value = (*value - largest).exp());

@@ -72,10 +72,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let in_buckets = Steps::of(&ranks, buckets, |step| step % 2 == 1);
         let in_one = Steps::of(&ranks, 1, |step| step % 2 == 0);
         println!("{in_one}\n{in_buckets}");
-        println!(
-            "{:.0} % of the communication that one bucket waits for is hidden in {buckets}",
-            100.0 * (1.0 - in_buckets.waited / in_one.waited)
-        );
+        match 100.0 * (1.0 - in_buckets.waited / in_one.waited) {
+            share if share > 0.0 => println!("{share:.0} % of what one bucket waits for is hidden"),
+            _ => println!("nothing is hidden: the calls are too short, or no core is free for them"),
+        }
         if let Some(file) = &options.trace {
             trace::write(file, &ranks)?;
             println!("trace in {}", file.display());

@@ -31,13 +31,13 @@ pub fn draw(file: &Path, ranks: &[Vec<Span>], kinds: &[&Steps]) -> Result<(), Bo
             .margin(10)
             .x_label_area_size(42)
             .y_label_area_size(120)
-            .build_cartesian_2d(0.0..longest, (0..rows).into_segmented())?;
+            .build_cartesian_2d(0.0..longest, (0..rows - 1).into_segmented())?;
         chart
             .configure_mesh()
             .disable_y_mesh()
             .light_line_style(WHITE)
             .label_style((FONT, 13))
-            .x_desc("ms")
+            .x_desc("ms; grey forward, blue backward, green new parameters, orange all_reduce")
             .y_labels(rows)
             .y_label_formatter(&|row| match row {
                 SegmentValue::CenterOf(row) if *row < rows => {
