@@ -35,6 +35,20 @@ use std::time::Instant;
 #[derive(Clone)]
 pub struct Communicator {
     shared: Arc<Shared>,
+    _handles: Arc<Handles>,
+}
+
+/// All handles of a communicator, calls under way among them. The progress thread keeps what is shared for a moment after
+/// the last call; if that were enough to stay, a process that ends meanwhile would end without a goodbye.
+struct Handles(Arc<Shared>);
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        // A call whose `Work` was dropped goes on; the progress thread leaves after it.
+        if !self.0.flow.is_busy() {
+            self.0.control.let_go();
+        }
+    }
 }
 
 pub(crate) struct Shared {
@@ -146,7 +160,8 @@ impl Communicator {
         let (flow, born) = (Flow::new(engine), fork::Generation::now());
         let shrunk = AtomicU32::new(0);
         let shared = Shared { rank, size, label, control, regions, config, shrunk, flow, born };
-        Ok(Communicator { shared: Arc::new(shared) })
+        let shared = Arc::new(shared);
+        Ok(Communicator { _handles: Arc::new(Handles(shared.clone())), shared })
     }
 
     /// A communicator of these ranks of this one, in this order; this rank is one of them.
@@ -287,5 +302,20 @@ fn registered_memory() -> Arc<RegionTable> {
         Some((born, regions)) if born.check().is_ok() => regions.clone(),
         // A forked child shares the pages of its parent's regions, and must not use them for its own.
         _ => regions.insert((fork::Generation::now(), RegionTable::new())).1.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_handle_leaves_whoever_else_keeps_what_is_shared() {
+        let world = Communicator::new(&UniqueId::create(&Config::default()).unwrap(), 0, 1).unwrap();
+        let (kept, another) = (world.shared().clone(), world.clone());
+        drop(world);
+        assert!(kept.control.child(1, &[0]).is_ok(), "a handle is left");
+        drop(another);
+        assert!(kept.control.child(2, &[0]).is_err(), "the session has ended");
     }
 }

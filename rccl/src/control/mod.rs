@@ -301,6 +301,11 @@ impl Control {
         self.0.goodbye();
     }
 
+    /// As dropping it, though others may still hold what it shares.
+    pub(crate) fn let_go(&self) {
+        self.0.let_go();
+    }
+
     /// Ends the session without a goodbye, as if the process were killed.
     #[cfg(test)]
     pub(crate) fn vanish(&self) {
@@ -309,6 +314,18 @@ impl Control {
 }
 
 impl Handle {
+    /// Says goodbye, and before that what is wrong if the thread panics. Does nothing after a goodbye.
+    fn let_go(&self) {
+        let here =
+            || self.process == std::process::id() && self.shared.station.find(self.shared.id).is_some();
+        if std::thread::panicking() && here() {
+            let why = String::from("its thread panicked");
+            let failure = Failure::Aborted { member: self.shared.me.clone(), why: why.clone() };
+            self.shared.report(Report::Aborted { why }, failure);
+        }
+        self.goodbye();
+    }
+
     fn goodbye(&self) {
         if self.process != std::process::id() {
             // A fork's child: the session and its sockets are the parent's.
@@ -327,12 +344,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if std::thread::panicking() && self.process == std::process::id() {
-            let why = String::from("its thread panicked");
-            let failure = Failure::Aborted { member: self.shared.me.clone(), why: why.clone() };
-            self.shared.report(Report::Aborted { why }, failure);
-        }
-        self.goodbye();
+        self.let_go();
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Shuffler(pub u64);
 
 impl Shuffler {
     /// A random number.
-    pub fn next(&mut self) -> u64 {
+    fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -48,13 +48,13 @@ impl Shuffler {
 
     /// A random number from -1 to 1.
     pub fn signed_unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        (self.number() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
     /// Puts the items into a random order (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            items.swap(last, (self.next() % (last as u64 + 1)) as usize);
+            items.swap(last, (self.number() % (last as u64 + 1)) as usize);
         }
     }
 }
