@@ -20,8 +20,9 @@ pub(crate) enum ToRoot {
     State { communicator: u64, round: u32, standing: Standing },
     /// Something failed.
     Report { communicator: Named, report: Report },
-    /// The rank has left the world, after this; if it is also the last that it says, all other communicators too.
-    Goodbye { state: State, last: bool },
+    /// The rank has left the world, after this; if it is also the last that it says, all other communicators too, each
+    /// after entering the call with this number (as far as it remembers).
+    Goodbye { state: State, last: Option<Vec<(u64, u32)>> },
     /// Answer to [`FromRoot::Ping`].
     Pong,
 }
@@ -49,6 +50,8 @@ pub(crate) enum FromRoot {
     Leaving {
         /// The last call of the world that its rank entered.
         entered: u32,
+        /// That of the other communicators that it has left, by their ids.
+        others: Vec<(u64, u32)>,
     },
 }
 

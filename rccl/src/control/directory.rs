@@ -95,6 +95,12 @@ impl Directory {
         left.map_or(Found::Absent, |state| Found::Left(state.clone()))
     }
 
+    /// The communicators other than the world that were left, as far as they are remembered, and the number of the last
+    /// call that the rank entered in each.
+    pub(crate) fn calls_left(&self) -> Vec<(u64, u32)> {
+        self.left.iter().map(|(id, state)| (*id, state.entered)).collect()
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<Shared>> {
         self.here.values().filter_map(Weak::upgrade).collect()
     }

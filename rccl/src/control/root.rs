@@ -157,21 +157,29 @@ impl Root {
         }
     }
 
-    fn goodbye(&mut self, rank: u32, state: State, last: bool) {
+    fn goodbye(&mut self, rank: u32, state: State, last: Option<Vec<(u64, u32)>>) {
         let entered = state.entered;
         self.world().left(rank, state);
-        if !last {
-            return;
+        let Some(others) = last else { return };
+        for &(communicator, entered) in &others {
+            if let Some(case) = self.cases.get_mut(&communicator)
+                && let Some(rank) = case.group().inside(rank)
+            {
+                case.left(rank, after(entered));
+            }
         }
-        self.roster.0[rank as usize].left = true;
+        let entry = &mut self.roster.0[rank as usize];
+        (entry.left, entry.entered) = (true, others.into_iter().collect());
         let local = self.local();
         if !self.leaving && local.contains(&rank) && local.iter().all(|&rank| self.roster.left(rank)) {
             // This process may end now. The others learn it before the one that waits for the answer.
             self.leaving = true;
             let others = (0..self.roster.size()).filter(|&other| other != rank);
-            self.roster.tell_all(others, &FromRoot::Leaving { entered });
+            let named = local.first().map(|&root| &self.roster.0[root as usize].entered);
+            let calls = named.into_iter().flatten().map(|(&id, &entered)| (id, entered)).collect();
+            self.roster.tell_all(others, &FromRoot::Leaving { entered, others: calls });
         }
-        self.roster.tell(rank, &FromRoot::Leaving { entered });
+        self.roster.tell(rank, &FromRoot::Leaving { entered, others: Vec::new() });
     }
 
     fn gone(&mut self, rank: u32, how: String) {
@@ -277,6 +285,11 @@ impl Root {
     }
 }
 
+/// A rank that has entered this call, and ended it, and no later one.
+fn after(entered: u32) -> State {
+    State { entered, completed: entered, calls: Vec::new() }
+}
+
 /// The case of the communicator that rank `rank` of the job speaks of, and the rank's number in it.
 fn case<'a>(
     cases: &'a mut HashMap<u64, Case>,
@@ -291,7 +304,14 @@ fn case<'a>(
                 tracing::debug!(rank, "spoke of a communicator of ranks that do not exist");
                 return None;
             };
-            free.insert(Case::new(communicator.id, group))
+            let mut case = Case::new(communicator.id, group);
+            // Who has left the job cannot be asked any more how far it came.
+            for (number, &member) in (0..).zip(case.group().members().to_vec().iter()) {
+                if let Some(&entered) = roster.0[member as usize].entered.get(&communicator.id) {
+                    case.left(number, after(entered));
+                }
+            }
+            free.insert(case)
         }
     };
     let rank = case.group().inside(rank)?;

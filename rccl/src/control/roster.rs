@@ -4,6 +4,7 @@ use crate::bootstrap::frame::{self, Frame};
 use crate::bootstrap::message::FromRoot;
 use crate::bootstrap::rendezvous::Seat;
 use crate::error::Member;
+use std::collections::HashMap;
 use tokio::time::Instant;
 
 /// By rank in the job.
@@ -15,6 +16,8 @@ pub(super) struct Entry {
     pub warned: bool,
     /// It has left all communicators.
     pub left: bool,
+    /// By communicator that it had left when it left the job: the number of the last call that it entered.
+    pub entered: HashMap<u64, u32>,
     /// It was given up, or its connection has ended without a goodbye.
     pub lost: bool,
     /// Its connection has ended.
@@ -24,7 +27,15 @@ pub(super) struct Entry {
 impl Roster {
     pub(super) fn new(seats: Vec<Seat>) -> Roster {
         let heard = Instant::now();
-        let entry = |seat| Entry { seat, heard, warned: false, left: false, lost: false, gone: false };
+        let entry = |seat| Entry {
+            seat,
+            heard,
+            warned: false,
+            left: false,
+            entered: HashMap::new(),
+            lost: false,
+            gone: false,
+        };
         Roster(seats.into_iter().map(entry).collect())
     }
 

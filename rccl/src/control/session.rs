@@ -91,8 +91,8 @@ pub(crate) struct Session {
     last_heard: Instant,
     silent: bool,
     ticked: Instant,
-    /// The root's process has said goodbye, after entering this call of the world.
-    root_left: Option<u32>,
+    /// The root's process has said goodbye, after entering these calls of the communicators that it was in.
+    root_left: Option<HashMap<u64, u32>>,
     goodbye: Option<(Instant, SyncSender<()>)>,
 }
 
@@ -212,7 +212,8 @@ impl Session {
                 Standing::In(state) | Standing::Left(state) => state,
                 Standing::Absent => State::default(),
             };
-            self.say(&ToRoot::Goodbye { state, last: last.is_some() });
+            let last = last.is_some().then(|| self.station.calls_left());
+            self.say(&ToRoot::Goodbye { state, last });
         }
         if let Some(said) = last {
             self.goodbye = Some((Instant::now() + GOODBYE, said));
@@ -286,11 +287,11 @@ impl Session {
             }
             FromRoot::Failed { communicator, failure } => self.station.failed(communicator, failure),
             FromRoot::Lost { member, how } => self.station.lost(member, how),
-            FromRoot::Leaving { entered } => {
+            FromRoot::Leaving { entered, others } => {
                 if self.goodbye.is_some() {
                     return true;
                 }
-                self.root_left = Some(entered);
+                self.root_left = Some(others.into_iter().chain([(WORLD, entered)]).collect());
             }
             FromRoot::Refused { .. } | FromRoot::Welcome { .. } => {}
         }
@@ -365,7 +366,8 @@ impl Session {
         }
         stall.asked(now, self.late_warn);
         let awaited = stall.awaited.clone();
-        match self.root_left.and_then(|entered| self.needs_root(&shared, sequence, &awaited, entered)) {
+        let entered = self.root_left.as_ref().map(|entered| entered.get(&shared.id).copied());
+        match entered.and_then(|entered| self.needs_root(&shared, sequence, &awaited, entered)) {
             // It will never enter the call, and it needs no asking.
             Some(how) => shared.fail(super::directory::root_lost(&self.station.root, &shared, how, sequence)),
             None => {
@@ -375,17 +377,23 @@ impl Session {
         }
     }
 
-    /// How the root, which has left after entering call `entered` of the world, is missed in a call; `None`: it is not.
-    fn needs_root(&self, shared: &Shared, sequence: u32, awaited: &[u32], entered: u32) -> Option<String> {
+    /// How the root, which has left after entering call `entered` of this communicator, is missed in a call; `None`: it is
+    /// not.
+    fn needs_root(
+        &self,
+        shared: &Shared,
+        sequence: u32,
+        awaited: &[u32],
+        entered: Option<u32>,
+    ) -> Option<String> {
         let rank = shared.group.inside(self.station.root.rank)?;
-        let needed = match (awaited, shared.id) {
-            ([], WORLD) => before(entered, sequence),
-            ([], _) => true,
-            (awaited, _) => awaited.contains(&rank),
+        let needed = match awaited {
+            [] => entered.is_none_or(|entered| before(entered, sequence)),
+            awaited => awaited.contains(&rank),
         };
-        needed.then(|| match shared.id {
-            WORLD => format!("left the job after op #{entered}"),
-            _ => "left the job".into(),
+        needed.then(|| match entered {
+            Some(entered) => format!("left the job after op #{entered}"),
+            None => "left the job".into(),
         })
     }
 

@@ -105,6 +105,10 @@ impl Station {
     pub(crate) fn all(&self) -> Vec<Arc<Shared>> {
         self.directory().all()
     }
+    /// As [`Directory::calls_left`].
+    pub(crate) fn calls_left(&self) -> Vec<(u64, u32)> {
+        self.directory().calls_left()
+    }
     pub(crate) fn standing(&self, communicator: u64) -> Standing {
         match self.directory().find(communicator) {
             Found::Here(shared) => Standing::In(shared.progress.state()),

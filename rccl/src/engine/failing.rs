@@ -2,10 +2,10 @@
 
 use super::Engine;
 use super::run::Stop;
-use crate::call::Call;
+use crate::call::{Call, Collective};
 use crate::error::{Error, Failure, Member};
 use rccl_schedule::Rank;
-use rccl_transport::{Kind, LinkError};
+use rccl_transport::{Kind, LinkError, Tag};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,13 @@ impl Engine {
                     // What met here may be an echo of an earlier difference: the root compares what all ranks called.
                     self.control.report_stall(self.sequence, &[]);
                 }
-                if length || !self.failed_within(Duration::from_millis(500)) {
+                if !length && self.failed_within(Duration::from_millis(500)) {
+                    return self.await_failure(None);
+                }
+                if let Some(mine) = self.met_too_late(&theirs) {
+                    let number = theirs.sequence;
+                    self.control.report_mismatch(number, mine, peer, number, theirs.call);
+                } else {
                     let ours = Call::unpack(ours.call).map_or(*call, |call| call.seen(outgoing, peer));
                     let theirs_words = Call::unpack(theirs.call)
                         .map_or(theirs.call, |call| call.seen(!outgoing, self.rank).pack());
@@ -35,6 +41,15 @@ impl Engine {
             }
             Stop::Link { peer, error } => self.lost(peer, &error),
         }
+    }
+
+    /// What this rank called where the other made the collective call whose message has come: it went by there, and
+    /// found the message only where it waits for one from that rank.
+    fn met_too_late(&self, theirs: &Tag) -> Option<Call> {
+        let message = |call: &Call| matches!(call.collective, Collective::Send | Collective::Recv);
+        let collective = Call::unpack(theirs.call).is_some_and(|call| !message(&call));
+        let mine = self.control.progress().state().call(theirs.sequence)?;
+        (collective && mine.pack() != theirs.call).then_some(mine)
     }
 
     /// A link broke: the control plane knows within moments whether the peer died; else the link itself is at fault.

@@ -252,14 +252,41 @@ fn a_rank_that_dropped_one_is_named_to_those_that_need_it() {
     child[1].progress().enter(1, all_reduce(9).pack());
     child[1].report_stall(1, &[]);
     assert!(failed(&child).to_string().contains("left the communicator after op #0"));
-    // It has also left those that it never said anything about when it has left the job.
+    // It has also left those that it says nothing about before it leaves the job; then it says how far it came.
     let child = children(&ranks, 6, &[1, 0, 2]);
     let [one, zero, two] = <[Control; 3]>::try_from(child).ok().unwrap();
     let mut ranks = ranks;
     drop((two, ranks.pop()));
     one.progress().enter(1, all_reduce(9).pack());
     one.report_stall(1, &[]);
-    assert!(failed(&[one, zero]).to_string().contains("left the job"));
+    assert!(failed(&[one, zero]).to_string().contains("left the communicator after op #0"));
+}
+
+/// Its part of the last call is done: those that are still in it need nothing of it, the root's process included.
+#[test]
+fn a_rank_that_leaves_the_job_after_its_last_call_fails_nobody() {
+    for leaver in [0, 2] {
+        let mut ranks = job(3);
+        let mut child = children(&ranks, 5, &[2, 1, 0]);
+        for rank in &child {
+            rank.progress().enter(1, all_reduce(9).pack());
+        }
+        let gone = child.remove(2 - leaver);
+        gone.progress().leave(1);
+        drop((gone, ranks.remove(leaver)));
+        child[0].report_stall(1, &[]);
+        child[1].report_stall(1, &[]);
+        thread::sleep(Duration::from_millis(900));
+        assert!(!child.iter().any(Control::failed), "{:?}", child[0].failure());
+        // Of the next one it is missed.
+        for rank in &child {
+            rank.progress().leave(1);
+            rank.progress().enter(2, all_reduce(9).pack());
+            rank.report_stall(2, &[]);
+        }
+        let text = failed(&child).to_string();
+        assert!(text.contains("after op #1"), "{text}");
+    }
 }
 
 #[test]
