@@ -37,7 +37,7 @@ struct Page {
     text: &'static str,
 }
 
-static PAGES: [Page; 10] = [
+static PAGES: [Page; 11] = [
     Page {
         code: "RCCL-1001",
         title: "an argument that can never be right",
@@ -82,6 +82,14 @@ the system's answer and the limit to raise. No other rank is to blame.",
 A child process inherits the memory of its parent, but not its threads, and rccl's sockets and shared memory belong to
 the parent. Create the communicator after the fork, or start children with spawn/exec (in Python:
 multiprocessing.set_start_method(\"spawn\")). The parent's communicator is not harmed.",
+    },
+    Page {
+        code: "RCCL-1006",
+        title: "a communicator was used after finish",
+        text: "\
+Communicator::finish leaves the communicator for all handles of this process: clones, and what other threads hold. The
+other ranks may be gone, so nothing can be called on it any more. Call finish once, after the last call; dropping the
+last handle does the same.",
     },
     Page {
         code: "RCCL-2001",

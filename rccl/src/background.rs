@@ -80,6 +80,10 @@ fn run(bell: &Doorbell, busy: &Mutex<Vec<Arc<Shared>>>) {
         drop(idle);
         let flows: Vec<_> = here.iter().map(|communicator| &communicator.flow).collect();
         move_all(&flows);
+        if flows.iter().any(|flow| !flow.is_busy()) {
+            // Whoever may have dropped his handle waits for nothing else than this one to leave.
+            continue;
+        }
         let flows: Vec<_> = flows.into_iter().filter(|flow| !flow.is_helped()).collect();
         sleeper.begin();
         sleeper.add(bell.as_fd(), false);

@@ -15,8 +15,8 @@ use crate::meet;
 use crate::request::Caller;
 use crate::work::Finish;
 use rccl_transport::memory::RegionTable;
+use std::collections::HashMap;
 use std::ops::DerefMut;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -58,8 +58,8 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     regions: Arc<RegionTable>,
     config: Config,
-    /// How often it was shrunk.
-    pub(crate) shrunk: AtomicU32,
+    /// How often it was shrunk, by the ranks that were left.
+    pub(crate) shrunk: Mutex<HashMap<Vec<u32>, u32>>,
     pub(crate) flow: Flow,
     pub(crate) born: fork::Generation,
 }
@@ -158,7 +158,7 @@ impl Communicator {
     ) -> Result<Communicator> {
         let engine = Engine::new(control.clone(), regions.clone(), label.clone(), &config, rank)?;
         let (flow, born) = (Flow::new(engine), fork::Generation::now());
-        let shrunk = AtomicU32::new(0);
+        let shrunk = Mutex::default();
         let shared = Shared { rank, size, label, control, regions, config, shrunk, flow, born };
         let shared = Arc::new(shared);
         Ok(Communicator { _handles: Arc::new(Handles(shared.clone())), shared })
@@ -203,11 +203,12 @@ impl Communicator {
     /// Leaves the communicator, after this rank's last call; waits for calls that are under way.
     ///
     /// # Errors
-    /// The failure that broke the communicator, if one did; [`Error::Forked`] in a forked child.
+    /// The failure that broke the communicator, if one did; [`Error::Finished`] if it was finished before, as every later
+    /// call through a clone; [`Error::Forked`] in a forked child.
     pub fn finish(self) -> Result<()> {
         self.shared.born.check()?;
         self.shared.flow.work_off();
-        let broken = self.engine().engine.broken();
+        let broken = self.engine().engine.finish();
         self.shared.control.goodbye();
         broken.map_or(Ok(()), Err)
     }

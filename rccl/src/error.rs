@@ -167,6 +167,16 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// A call on a communicator that this rank has left by [`finish`](crate::Communicator::finish) through another handle.
+    #[error(
+        "{communicator}: used after finish on rank {rank}; call finish after the last call of all handles and threads"
+    )]
+    Finished {
+        /// Label of the communicator.
+        communicator: String,
+        /// This process's rank in it.
+        rank: u32,
+    },
     /// The communicator is broken; every rank reports the same failure.
     #[error("{communicator}: {failure} [reported by {reporter}]")]
     Failed {
@@ -222,6 +232,7 @@ impl Error {
             Error::Join { .. } => "RCCL-1003",
             Error::System { .. } => "RCCL-1004",
             Error::Forked { .. } => "RCCL-1005",
+            Error::Finished { .. } => "RCCL-1006",
             Error::Failed { failure, .. } => match **failure {
                 Failure::Mismatch { .. } => "RCCL-2001",
                 Failure::PeerLost { .. } => "RCCL-2002",

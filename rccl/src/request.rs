@@ -362,12 +362,16 @@ impl Caller {
 
     fn counts(self, call: &'static str, what: &str, counts: &[usize]) -> Result<Vec<u64>> {
         let sum = counts.iter().try_fold(0_usize, |sum, &count| sum.checked_add(count));
-        if counts.len() == self.size as usize && sum.is_some() {
-            return Ok(counts.iter().map(|&count| count as u64).collect());
-        }
+        let what = match sum {
+            Some(_) if counts.len() == self.size as usize => {
+                return Ok(counts.iter().map(|&count| count as u64).collect());
+            }
+            Some(_) => format!("{what} has {} entries for {} ranks", counts.len(), self.size),
+            None => format!("the entries of {what} add up to more than any memory has"),
+        };
         Err(Error::InvalidArgument {
             call,
-            what: format!("{what} has {} entries for {} ranks", counts.len(), self.size),
+            what,
             hint: "it says for each rank, in order, how many elements its block has".into(),
         })
     }

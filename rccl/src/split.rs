@@ -6,6 +6,7 @@
 
 use crate::communicator::Communicator;
 use crate::error::{Error, Result};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,8 +33,9 @@ impl Communicator {
         whole.ok_or_else(|| self.no_member("duplicate"))
     }
 
-    /// A communicator of all ranks but those in `excluded`, in their order. Every rank but those calls it, as often and
-    /// with the same list (in any order); nothing is sent, so it works on a communicator that a failure has broken too.
+    /// A communicator of all ranks but those in `excluded`, in their order. Every rank but those calls it with the same
+    /// list (in any order), and those that call it several times with one list get one communicator by each call;
+    /// nothing is sent, so it works on a communicator that a failure has broken too.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a rank that does not exist, or if this rank is excluded itself;
@@ -51,7 +53,13 @@ impl Communicator {
             return Err(self.no_member("shrink"));
         }
         let members: Vec<u32> = (0..self.size()).filter(|rank| !excluded.contains(rank)).collect();
-        let times = self.shared().shrunk.fetch_add(1, Ordering::Relaxed);
+        // Ranks that were left out once may stay the next time: only calls with the same members are counted alike by all.
+        let times = {
+            let mut shrunk = self.shared().shrunk.lock().unwrap_or_else(PoisonError::into_inner);
+            let times = shrunk.entry(members.clone()).or_insert(0);
+            *times += 1;
+            *times
+        };
         let words = [self.shared().control.id(), u64::from(times) | 1 << 63];
         let id = digest(words.into_iter().chain(members.iter().map(|&member| member.into())));
         self.child(id, &members, format!("{}/shrunk", self.label()))

@@ -118,6 +118,22 @@ fn shrink_leaves_ranks_out_without_asking_them_also_after_a_failure() {
     });
 }
 
+/// Ranks that are left out of one stay in the next, and of two with the same ranks the first is every rank's first.
+#[test]
+fn one_communicator_may_be_shrunk_several_times() {
+    on_ranks(4, &config("", ""), |world| {
+        let rank = world.rank();
+        let without = |excluded: &[u32]| (!excluded.contains(&rank)).then(|| world.shrink(excluded).unwrap());
+        let parts =
+            [without(&[3]), without(&[0, 1]), without(&[0]), without(&[1, 0]), without(&[]), without(&[3])];
+        for (part, sum_of_ranks) in parts.iter().zip([3, 5, 6, 5, 6, 3]) {
+            if let Some(part) = part {
+                assert_eq!(sum(part, u64::from(rank)), sum_of_ranks);
+            }
+        }
+    });
+}
+
 fn entries(of: &str) -> usize {
     std::fs::read_dir(format!("/proc/self/{of}")).map_or(0, Iterator::count)
 }

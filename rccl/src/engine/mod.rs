@@ -366,9 +366,12 @@ impl Engine {
         format!("{call} by {algorithm}\n{}", self.plans[number].plan.program)
     }
 
-    /// The failure that broke the communicator.
-    pub fn broken(&self) -> Option<Error> {
-        self.broken.clone()
+    /// Refuses every later task; returns what has broken the communicator before.
+    pub fn finish(&mut self) -> Option<Error> {
+        let before = self.broken.clone();
+        let Engine { label, rank, .. } = self;
+        self.broken.get_or_insert_with(|| Error::Finished { communicator: label.clone(), rank: *rank });
+        before
     }
 }
 
