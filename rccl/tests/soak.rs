@@ -27,7 +27,7 @@ fn rank() {
     let Some(task) = task() else { return };
     let numbers: Vec<u64> = task.split(' ').map(|word| word.parse().expect("a number")).collect();
     let [seed, calls] = numbers[..] else { panic!("what is '{task}'?") };
-    let before = sockets();
+    let before = connections();
     let world = join();
     let rank = world.rank();
     let usual = std::panic::take_hook();
@@ -66,19 +66,25 @@ fn rank() {
 }
 
 /// Calls that nobody waits for, on communicators that nobody holds, end by themselves, and then this process leaves the
-/// job: of its sockets only those are left that it had before.
+/// job: of its connections only those are left that it had before.
 fn left_everything(before: usize) {
     let end = Instant::now() + STUCK;
-    while sockets() > before {
+    while connections() > before {
         assert!(Instant::now() < end, "calls that were dropped have not ended");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-fn sockets() -> usize {
+/// TCP sockets of this process.
+fn connections() -> usize {
+    let read = |family| std::fs::read_to_string(format!("/proc/self/net/{family}")).unwrap_or_default();
+    let (tcp, tcp6) = (read("tcp"), read("tcp6"));
+    let lines = tcp.lines().chain(tcp6.lines());
+    let known: Vec<String> =
+        lines.filter_map(|line| Some(format!("socket:[{}]", line.split_whitespace().nth(9)?))).collect();
     let entries = std::fs::read_dir("/proc/self/fd").expect("what this process has open");
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    targets.filter(|target| known.iter().any(|socket| target.as_os_str() == socket.as_str())).count()
 }
 
 /// Settings of a round: number of ranks, settings of all, whether and how they are spread over hosts.
