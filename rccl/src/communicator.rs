@@ -218,14 +218,21 @@ impl Communicator {
         &self.shared.label
     }
 
-    /// The word of the algorithm that `call` takes here.
+    /// The word of the algorithm that `call` takes here; "none" for messages and groups, which take none, and for a root
+    /// that does not exist.
     pub fn algorithm(&self, call: &Call) -> &'static str {
-        self.engine().engine.algorithm(call).word()
+        if self.has_program(call) { self.engine().engine.algorithm(call).word() } else { "none" }
     }
 
-    /// The program that this rank runs for `call`, one operation a line.
+    /// The program that this rank runs for `call`, one operation a line; nothing where [`Communicator::algorithm`] says
+    /// "none".
     pub fn explain(&self, call: &Call) -> String {
-        self.engine().engine.explain_program(call)
+        if self.has_program(call) { self.engine().engine.explain_program(call) } else { String::new() }
+    }
+
+    fn has_program(&self, call: &Call) -> bool {
+        let schedule = call.collective.schedule(call.root.unwrap_or(0));
+        schedule.is_some_and(|collective| collective.root().is_none_or(|root| root < self.size()))
     }
 
     /// How each rank that was met so far is reached, and why so: (rank, transport, reason). Nothing in a forked child.

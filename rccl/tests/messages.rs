@@ -3,7 +3,7 @@
 mod common;
 
 use common::{config, on_ranks};
-use rccl::{Communicator, Error, Failure, ReduceOp, UniqueId, group};
+use rccl::{Call, Collective, Communicator, DataType, Error, Failure, ReduceOp, UniqueId, group};
 use std::time::Duration;
 
 #[test]
@@ -180,6 +180,21 @@ fn wrong_messages_are_refused_before_anything_is_sent() {
             "root 5",
         );
         comm.barrier().unwrap();
+    });
+}
+
+#[test]
+fn what_has_no_program_explains_nothing() {
+    on_ranks(1, &config("", ""), |comm| {
+        let call = |collective, root| Call { collective, dtype: DataType::F32, op: None, root, count: 3 };
+        for call in [
+            call(Collective::Send, Some(0)),
+            call(Collective::Fused, Some(2)),
+            call(Collective::Broadcast, Some(9)),
+        ] {
+            assert_eq!((comm.algorithm(&call), comm.explain(&call)), ("none", String::new()), "{call}");
+        }
+        assert!(comm.explain(&call(Collective::AllGather, None)).contains("in -> out"));
     });
 }
 
