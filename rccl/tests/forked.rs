@@ -3,7 +3,7 @@
 mod processes;
 
 use processes::{Job, hear, join, say, say_failed, task};
-use rccl::{Buffer, Communicator, Config, Error, ReduceOp, UniqueId};
+use rccl::{Buffer, Communicator, Config, Error, ReduceOp, UniqueId, group};
 use std::time::{Duration, Instant};
 
 /// Runs `body` in a forked child; returns the child's process id.
@@ -60,6 +60,13 @@ fn misuse(comm: &Communicator, buffer: &mut Buffer<f32>) {
     is_forked(comm.barrier());
     is_forked(comm.alloc::<f32>(1000));
     is_forked(comm.clone().finish());
+    is_forked(comm.start_all_reduce(vec![1.0_f32; 10], ReduceOp::Sum).wait());
+    is_forked(comm.start_barrier().wait_timeout(Duration::from_secs(20)));
+    is_forked(comm.scope(|calls| drop(calls.all_reduce(buffer, ReduceOp::Sum))));
+    is_forked(group(|calls| calls.barrier(comm)));
+    is_forked(comm.split(Some(0), 0));
+    is_forked(comm.duplicate());
+    is_forked(comm.shrink(&[]));
     comm.abort("a child's abort is nobody's business");
     assert_eq!((comm.rank() < comm.size(), comm.transports().len()), (true, 0));
 }
@@ -96,6 +103,15 @@ fn rank() {
     });
     // The parent goes on while its children live.
     sum(&comm, 50_000);
+    // One that is forked while a call is under way, which it cannot wait for and the parent can.
+    let work = comm.start_all_reduce(vec![1_i64; 1_000_000], ReduceOp::Sum);
+    let (waiting, work) = fork_with(work, |mut work| {
+        is_forked(work.wait_timeout(Duration::from_secs(20)));
+        is_forked(work.wait());
+    });
+    let all = i64::from(comm.size());
+    assert!(work.wait().expect("the parents' call").iter().all(|&x| x == all));
+    assert_eq!(ended(waiting), Ok(0));
     assert_eq!(ended(using), Ok(0));
     assert_eq!(ended(dropping), Ok(0));
     assert!(buffer.iter().all(|&x| x == 1.0), "a child's call that failed changed its parent's memory");

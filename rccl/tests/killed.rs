@@ -3,7 +3,7 @@
 mod processes;
 
 use processes::{Job, hear, join, say, say_failed, task};
-use rccl::ReduceOp;
+use rccl::{Communicator, Error, Failure, ReduceOp, Result, group};
 use std::time::Duration;
 
 /// A second on a quiet machine; what is asserted leaves room for a busy one.
@@ -15,24 +15,66 @@ const BYTES: usize = 100_000;
 fn rank() {
     let Some(task) = task() else { return };
     let comm = join();
-    let mut x = vec![1.0_f32; BYTES / 4];
+    let mut call = calls(&task, &comm);
     if task != "cold" {
-        comm.all_reduce(&mut x, ReduceOp::Max).expect("the first call");
+        call().expect("the first call");
         say("warm");
     }
     let error = loop {
         if task == "idle" && hear().is_none() {
-            return comm.finish().expect("leaving");
+            break None;
         }
-        if let Err(error) = comm.all_reduce(&mut x, ReduceOp::Max) {
-            break error;
+        if let Err(error) = call() {
+            break Some(error);
         }
     };
+    drop(call);
+    let Some(error) = error else { return comm.finish().expect("leaving") };
     say_failed(&error);
     // Later calls report the same first cause.
     let again = comm.barrier().expect_err("a broken communicator");
-    assert_eq!(again.to_string(), error.to_string());
+    if task == "group" {
+        // A death breaks every communicator by itself.
+        let lost = |error: &Error| match error.failure() {
+            Some(Failure::PeerLost { member, .. }) => Some(member.clone()),
+            _ => None,
+        };
+        assert!(lost(&again).is_some() && lost(&again) == lost(&error), "{error}, then {again}");
+    } else {
+        assert_eq!(again.to_string(), error.to_string());
+    }
     comm.finish().expect_err("a broken communicator");
+}
+
+/// What a rank goes on doing until it fails.
+fn calls<'a>(task: &str, comm: &'a Communicator) -> Box<dyn FnMut() -> Result<()> + 'a> {
+    let mut x = vec![1.0_f32; BYTES / 4];
+    match task {
+        "works" => Box::new(move || {
+            let works: Vec<_> =
+                (0..8).map(|_| comm.start_all_reduce(vec![1.0_f32; BYTES / 4], ReduceOp::Max)).collect();
+            let mut results = works.into_iter().map(|work| work.wait().map(drop));
+            let Some(error) = results.find_map(Result::err) else { return Ok(()) };
+            // Those behind it fail for the same reason.
+            results.for_each(|result| {
+                assert_eq!(result.expect_err("after a failure").to_string(), error.to_string());
+            });
+            Err(error)
+        }),
+        "group" => {
+            let (rank, size) = (comm.rank(), comm.size());
+            let copy = comm.duplicate().expect("a copy");
+            let (mine, mut theirs) = (vec![rank; BYTES], vec![rank; BYTES]);
+            Box::new(move || {
+                group(|calls| {
+                    calls.all_reduce(&copy, &mut x, ReduceOp::Max);
+                    calls.send(comm, &mine, (rank + 1) % size);
+                    calls.recv(comm, &mut theirs, (rank + size - 1) % size);
+                })
+            })
+        }
+        _ => Box::new(move || comm.all_reduce(&mut x, ReduceOp::Max)),
+    }
 }
 
 fn kill(size: u32, victim: u32, transport: &str, task: &str) {
@@ -74,6 +116,20 @@ fn in_calls_through_shared_memory() {
 fn in_calls_over_tcp() {
     kill(3, 2, "tcp", "loop");
     kill(4, 1, "tcp", "loop");
+}
+
+#[test]
+fn in_calls_that_are_not_waited_for() {
+    kill(3, 1, "shm", "works");
+    kill(4, 2, "tcp", "works");
+    kill(3, 0, "shm", "works");
+}
+
+#[test]
+fn in_groups_on_two_communicators() {
+    kill(3, 2, "shm", "group");
+    kill(4, 1, "tcp", "group");
+    kill(3, 0, "tcp", "group");
 }
 
 #[test]
