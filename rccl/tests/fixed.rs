@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Stream, config, on_ranks, try_on_ranks};
+use common::stream::Stream;
+use common::{config, on_ranks, try_on_ranks};
 use half::{bf16, f16};
 use rccl::{Communicator, Config, Element, ReduceOp, Reproducible, group};
 

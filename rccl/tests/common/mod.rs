@@ -1,6 +1,9 @@
 //! Ranks as threads of the test's process.
 #![allow(dead_code)]
 
+#[path = "../program/stream.rs"]
+pub mod stream;
+
 use rccl::{Communicator, Config, Result, UniqueId};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -82,18 +85,4 @@ pub fn config(transport: &str, algorithm: &str) -> Config {
     config.timeout = Duration::from_secs(30);
     config.init_timeout = Duration::from_secs(30);
     config
-}
-
-/// A small deterministic stream of numbers.
-pub struct Stream(pub u64);
-
-impl Stream {
-    /// The next 64 bits (splitmix64).
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
 }

@@ -4,23 +4,7 @@ use super::stream::Stream;
 use rccl::{Collective, DataType, ReduceOp};
 
 /// The collectives, and a message.
-const COLLECTIVES: [Collective; 15] = [
-    Collective::AllReduce,
-    Collective::Broadcast,
-    Collective::Barrier,
-    Collective::Reduce,
-    Collective::ReduceScatter,
-    Collective::AllGather,
-    Collective::Gather,
-    Collective::Scatter,
-    Collective::AllToAll,
-    Collective::ReduceScatterV,
-    Collective::AllGatherV,
-    Collective::GatherV,
-    Collective::ScatterV,
-    Collective::AllToAllV,
-    Collective::Send,
-];
+const COLLECTIVES: &[Collective] = Collective::ALL.split_at(15).0;
 
 /// A call on `ranks` ranks.
 #[derive(Clone, Debug)]
@@ -44,7 +28,7 @@ pub struct Call {
 impl Call {
     /// Any call but a message of a rank to itself. An array of it has at most `most` elements.
     pub fn random(stream: &mut Stream, ranks: usize, most: usize) -> Call {
-        let all = if ranks > 1 { &COLLECTIVES[..] } else { &COLLECTIVES[..14] };
+        let all = if ranks > 1 { COLLECTIVES } else { &COLLECTIVES[..14] };
         let collective = *stream.one_of(all);
         let mut call = Call::of(collective, stream, ranks, most);
         if collective == Collective::Send {

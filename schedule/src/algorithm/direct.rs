@@ -11,17 +11,8 @@ use crate::program::{Buffer, Extent, Op, Program, Rank};
 
 pub(super) fn all_reduce(rank: Rank, n: u32) -> Program {
     let mut program = Program::new(&Collective::AllReduce, rank, n, n);
-    for peer in others(rank, n) {
-        program.push(Op::over(Extent::part(peer, n)).reduce_with(Buffer::INPUT).send(peer));
-    }
-    program.push(
-        Op::over(Extent::part(rank, n))
-            .recv_all((0..n).filter(|&peer| peer != rank))
-            .reduce_with(Buffer::INPUT)
-            .copy_to(Buffer::OUTPUT)
-            .send_all(others(rank, n))
-            .finish(),
-    );
+    let reduce = deal_and_reduce(&mut program);
+    program.push(reduce.copy_to(Buffer::OUTPUT).send_all(others(rank, n)));
     for peer in others(rank, n) {
         program.push(Op::over(Extent::part(peer, n)).recv(peer).copy_to(Buffer::OUTPUT));
     }
@@ -42,16 +33,8 @@ pub(super) fn all_gather(rank: Rank, n: u32) -> Program {
 /// Rank r reduces block r of all ranks in a single pass over memory.
 pub(super) fn reduce_scatter(rank: Rank, n: u32) -> Program {
     let mut program = Program::new(&Collective::ReduceScatter, rank, n, 1);
-    for peer in others(rank, n) {
-        program.push(Op::over(Extent::part(peer, n)).reduce_with(Buffer::INPUT).send(peer));
-    }
-    program.push(
-        Op::over(Extent::part(rank, n))
-            .recv_all((0..n).filter(|&peer| peer != rank))
-            .reduce_with(Buffer::INPUT)
-            .copy_to(Buffer::OUTPUT)
-            .finish(),
-    );
+    let reduce = deal_and_reduce(&mut program);
+    program.push(reduce.copy_to(Buffer::OUTPUT));
     program
 }
 
@@ -107,7 +90,19 @@ pub(super) fn all_to_all(rank: Rank, n: u32) -> Program {
     program
 }
 
+/// Hands every other rank its slice, and gives the operation that reduces this rank's slice of all.
+pub(super) fn deal_and_reduce(program: &mut Program) -> Op {
+    let (rank, n) = (program.rank, program.ranks);
+    for peer in others(rank, n) {
+        program.push(Op::over(Extent::part(peer, n)).reduce_with(Buffer::INPUT).send(peer));
+    }
+    Op::over(Extent::part(rank, n))
+        .recv_all((0..n).filter(|&peer| peer != rank))
+        .reduce_with(Buffer::INPUT)
+        .finish()
+}
+
 /// Everybody starts with another peer, so that no rank is everybody's first.
-fn others(rank: Rank, n: u32) -> impl Iterator<Item = Rank> {
+pub(super) fn others(rank: Rank, n: u32) -> impl Iterator<Item = Rank> {
     (1..n).map(move |i| (rank + i) % n)
 }

@@ -3,7 +3,7 @@
 //!
 //! Only a rank's own row and column of blocks are touched, as in direct: it suits calls whose counts vary.
 
-use super::keep_own;
+use super::{direct, keep_own};
 use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Op, Program, Rank};
 
@@ -28,11 +28,10 @@ pub(super) fn all_to_all(rank: Rank, n: u32) -> Program {
 
 /// The root takes one rank's block after the other.
 pub(super) fn gather(rank: Rank, root: Rank, n: u32) -> Program {
-    let mut program = Program::new(&Collective::Gather { root }, rank, n, 1);
     if rank != root {
-        program.push(Op::over(Extent::part(rank, n)).reduce_with(Buffer::INPUT).send(root));
-        return program;
+        return direct::gather(rank, root, n);
     }
+    let mut program = Program::new(&Collective::Gather { root }, rank, n, 1);
     let mut before = program.push(keep_own(Extent::part(rank, n)));
     for peer in (0..n).filter(|&peer| peer != root) {
         let op = Op::over(Extent::part(peer, n)).recv(peer).copy_to(Buffer::OUTPUT);
@@ -43,11 +42,10 @@ pub(super) fn gather(rank: Rank, root: Rank, n: u32) -> Program {
 
 /// The root deals one rank's block after the other.
 pub(super) fn scatter(rank: Rank, root: Rank, n: u32) -> Program {
-    let mut program = Program::new(&Collective::Scatter { root }, rank, n, 1);
     if rank != root {
-        program.push(Op::over(Extent::part(rank, n)).recv(root).copy_to(Buffer::OUTPUT));
-        return program;
+        return direct::scatter(rank, root, n);
     }
+    let mut program = Program::new(&Collective::Scatter { root }, rank, n, 1);
     let mut before = program.push(keep_own(Extent::part(rank, n)));
     for peer in (0..n).filter(|&peer| peer != root) {
         let op = Op::over(Extent::part(peer, n)).reduce_with(Buffer::INPUT).send(peer);

@@ -3,25 +3,19 @@
 //!
 //! All ranks share the work, and each element is sent about twice instead of a root reading everything by itself.
 
+use super::direct::{deal_and_reduce, others};
 use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Op, Program, Rank};
 
 pub(super) fn reduce(rank: Rank, root: Rank, n: u32) -> Program {
     let mut program = Program::new(&Collective::Reduce { root }, rank, n, n);
-    let others = || (1..n).map(|i| (rank + i) % n);
-    for peer in others() {
-        program.push(Op::over(Extent::part(peer, n)).reduce_with(Buffer::INPUT).send(peer));
-    }
-    let mine = Op::over(Extent::part(rank, n))
-        .recv_all((0..n).filter(|&peer| peer != rank))
-        .reduce_with(Buffer::INPUT)
-        .finish();
+    let mine = deal_and_reduce(&mut program);
     if rank != root {
         program.push(mine.send(root));
         return program;
     }
     program.push(mine.copy_to(Buffer::OUTPUT));
-    for peer in others() {
+    for peer in others(rank, n) {
         program.push(Op::over(Extent::part(peer, n)).recv(peer).copy_to(Buffer::OUTPUT));
     }
     program
