@@ -102,7 +102,7 @@ impl Engine {
 
     /// Counts a collective call and lets the control plane see it.
     #[inline]
-    fn enter(&mut self, words: [u64; 2]) {
+    pub(super) fn enter(&mut self, words: [u64; 2]) {
         self.sequence += 1;
         self.control.progress().enter(self.sequence, words);
     }
@@ -239,7 +239,11 @@ impl Engine {
             let Scratch { small, large } = &mut self.scratch[i];
             if bytes <= self.situation.eager {
                 // Nobody needs to find it, and a region costs a descriptor.
-                small.resize(small.len().max(bytes.div_ceil(8) as usize), 0);
+                let words = bytes.div_ceil(8) as usize;
+                if small.len() < words {
+                    small.resize(words, 0);
+                    self.repertoire.forget();
+                }
                 self.now.areas.push(Area { base: small.as_mut_ptr().cast(), place: None });
                 continue;
             }
@@ -324,7 +328,7 @@ impl Engine {
         // only, else by what all ranks know of the call.
         let eagerly = match &active.task {
             Task::Collective { call, .. } => {
-                call.collective.varies() || self.bytes_of_vector(call) <= self.situation.eager
+                call.collective.varies() || self.situation.is_eager(call.bytes(), self.bytes_of_vector(call))
             }
             Task::Fused(pieces) => {
                 pieces.iter().map(|piece| self.bytes_of_vector(&piece.call)).sum::<u64>()

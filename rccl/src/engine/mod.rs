@@ -7,6 +7,7 @@
 //! [`Engine::execute`] runs a call to its end on the caller's thread. [`Engine::begin`] and [`Engine::poll`] do the same
 //! in pieces, for whoever has several engines to look after.
 
+mod again;
 mod begin;
 mod choose;
 mod drive;
@@ -29,6 +30,7 @@ use crate::config::{Config, Reproducible};
 use crate::control::Control;
 use crate::element::{DataType, ReduceOp};
 use crate::error::{Error, Result};
+use again::Repertoire;
 use begin::Scratch;
 use choose::Situation;
 use drive::{Outcome, Stage, Waiting, Watch, drive, go};
@@ -78,6 +80,7 @@ pub(crate) struct Engine {
     plans: Vec<Ready>,
     /// The signature of the last call and its plan.
     last: Option<([u64; 2], usize)>,
+    repertoire: Repertoire,
     kernel: Option<(DataType, ReduceOp, Kernel)>,
     scratch: Vec<Scratch>,
     /// Where small calls lie that run as one: their inputs, and their outputs.
@@ -117,6 +120,13 @@ struct Active {
     number: usize,
     stage: Stage,
     watch: Watch,
+}
+
+impl Active {
+    /// Whether the same call may come again: its memory is all that another one of its signature could have different.
+    fn repeats(&self) -> bool {
+        matches!(self.task, Task::Collective { sizes: Lengths::Equal(_), scale: None, .. })
+    }
 }
 
 /// What became of a task.
@@ -161,6 +171,7 @@ impl Engine {
             sockets: 0,
             plans: Vec::new(),
             last: None,
+            repertoire: Repertoire::default(),
             kernel: None,
             scratch: Vec::new(),
             packed: [None, None],
@@ -185,29 +196,52 @@ impl Engine {
     /// Memory that the task reads is valid for reads, and memory that it writes for writes, until this returns; what it
     /// reads and what it writes is the same memory as far as the collective defines, or does not overlap; and nobody
     /// else touches either.
+    #[inline]
     pub unsafe fn execute(&mut self, task: Task) -> Result<()> {
+        if let Task::Collective { call, sizes: Lengths::Equal(_), input, output, scale: None } = &task
+            // SAFETY: the caller's promise.
+            && let Some(result) = unsafe { self.again(call, input.cast_mut(), *output) }
+        {
+            return result;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.execute_first(task) }
+    }
+
+    /// # Safety
+    /// As for [`Engine::execute`].
+    #[inline(never)]
+    unsafe fn execute_first(&mut self, task: Task) -> Result<()> {
         // SAFETY: the caller's promise.
         let mut active = unsafe { self.prepare(task) }?;
-        let outcome = self.link(&mut active).unwrap_or_else(|| {
-            let plan = &self.plans[active.number].plan;
-            let mut run = Run {
-                plan,
-                state: &mut self.state,
-                links: &mut self.links,
-                pool: &mut self.pool,
-                now: &mut self.now,
-            };
-            let waiting = Waiting {
-                control: &self.control,
-                sleeper: &mut self.sleeper,
-                patience: Patience::new(self.yields),
-                timeout: self.timeout,
-                sequence: self.sequence,
-                peers: &plan.peers,
-            };
-            drive(&mut run, &mut active.stage, &mut active.watch, waiting)
-        });
-        self.end(&active, outcome)
+        let outcome = match self.link(&mut active) {
+            Some(outcome) => outcome,
+            None => self.drive(active.number, &mut active.stage, &mut active.watch),
+        };
+        self.remember(&active, &outcome);
+        self.end_task(&active, outcome)
+    }
+
+    /// Runs what is bound to a plan to its end.
+    #[inline]
+    fn drive(&mut self, number: usize, stage: &mut Stage, watch: &mut Watch) -> Outcome {
+        let plan = &self.plans[number].plan;
+        let mut run = Run {
+            plan,
+            state: &mut self.state,
+            links: &mut self.links,
+            pool: &mut self.pool,
+            now: &mut self.now,
+        };
+        let waiting = Waiting {
+            control: &self.control,
+            sleeper: &mut self.sleeper,
+            patience: Patience::new(self.yields),
+            timeout: self.timeout,
+            sequence: self.sequence,
+            peers: &plan.peers,
+        };
+        drive(&mut run, stage, watch, waiting)
     }
 
     /// Goes on with the task that was begun, one round. Never blocks.
@@ -241,7 +275,7 @@ impl Engine {
             Err(stop) => Outcome::Stopped(stop),
         };
         match self.active.take() {
-            Some(active) => Polled::Ended(self.end(&active, outcome)),
+            Some(active) => Polled::Ended(self.end_task(&active, outcome)),
             None => Polled::Waits,
         }
     }
@@ -273,15 +307,20 @@ impl Engine {
         self.yields
     }
 
-    fn end(&mut self, active: &Active, outcome: Outcome) -> Result<()> {
+    fn end_task(&mut self, active: &Active, outcome: Outcome) -> Result<()> {
+        if matches!(outcome, Outcome::Done) {
+            self.unpack(active);
+        }
+        self.end(&active.call, outcome)
+    }
+
+    #[inline]
+    fn end(&mut self, call: &Call, outcome: Outcome) -> Result<()> {
         let result = match outcome {
-            Outcome::Done => {
-                self.unpack(active);
-                Ok(())
-            }
+            Outcome::Done => Ok(()),
             Outcome::Failed => Err(self.failure()),
             Outcome::TimedOut => Err(self.await_failure(None)),
-            Outcome::Stopped(stop) => Err(self.explain(&active.call, stop)),
+            Outcome::Stopped(stop) => Err(self.explain(call, stop)),
         };
         self.control.progress().leave(self.sequence);
         result.map_err(|error| self.broken_by(error))

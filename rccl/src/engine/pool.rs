@@ -23,7 +23,9 @@ impl Pool {
 
     /// Returns what [`Pool::take`] gave.
     pub fn give_back(&mut self, buffer: Option<u32>) {
-        self.free.extend(buffer);
+        if let Some(buffer) = buffer {
+            self.free.push(buffer);
+        }
     }
 
     /// Start of a taken buffer.

@@ -388,8 +388,12 @@ impl Run<'_> {
             }
             _ => None,
         };
-        // Nothing is won by asking first for a short message that nobody can fetch.
-        let unasked = source.is_none() && !push && len <= link(self.links, end.peer).limits().unasked as u64;
+        // Nothing is won by asking first for a short message that nobody can fetch. Where this rank's memory cannot be
+        // found, the peer's hardly can.
+        let hidden = step.own.is_none_or(|own| place(&self.now.areas, own, start, len).is_none());
+        let unasked = source.is_none()
+            && (!push || hidden)
+            && len <= link(self.links, end.peer).limits().unasked as u64;
         if (eager || unasked)
             && (whole || !step.recvs.is_empty())
             && let Some(bytes) = self.whole_value(s)

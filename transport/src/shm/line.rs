@@ -7,23 +7,24 @@
 //!           +--------------+------------+------------+
 //!  word 1-2 | tag.call                               |
 //!           +----------------------------------------+
-//!  word 3-7 | shape begins with INLINE:  the bytes of an eager message, at most 40
+//!  word 3-  | shape begins with INLINE:  the bytes of an eager message, at most 232
 //!           | else, word 3:     low 16 bits of the message number of each record, first record lowest
 //!           |       word 4-7:   the argument of each record
 //!
 //!  shape, records:  15 14..12  11..9    8..6     5..3     2..0
 //!                   0  0       record 3 record 2 record 1 record 0
-//!  shape, inline:   bits 2..0 INLINE, bits 8..3 length
+//!  shape, inline:   bits 2..0 INLINE, bits 10..3 length
 //!
 //!  argument of SLOT and CHUNK:  63      48 47      24 23      0
 //!                              | index   | offset   | length  |   in the staging area
 //!  argument of SEND_AT, RECV_AT: the bits of a `Place`
 //! ```
 
+use super::wire::LINE_WORDS;
 use crate::link::Tag;
 
 /// Longest eager message that travels inside a line.
-pub(super) const INLINE_BYTES: usize = 40;
+pub(super) const INLINE_BYTES: usize = 8 * (LINE_WORDS - 3);
 /// Records in a line.
 const RECORDS: u32 = 4;
 
@@ -64,7 +65,7 @@ pub(super) fn inline_head(tag: Tag, len: usize) -> u64 {
 /// Length of the eager message in a line, if it holds one.
 #[inline]
 pub(super) fn inline_len(head: u64) -> Option<usize> {
-    ((head >> 16) & 7 == Record::Inline as u64).then_some((head >> 19) as usize & 0x3f)
+    ((head >> 16) & 7 == Record::Inline as u64).then_some((head >> 19) as usize & 0xff)
 }
 
 /// Sequence number in a head.
@@ -151,12 +152,12 @@ pub(super) fn nearest(near: u64, low: u16) -> u64 {
     near.wrapping_add_signed(i64::from(low.wrapping_sub(near as u16) as i16))
 }
 
-/// Copies `len` bytes (at most 40) into words, zero-padded; returns how many words they fill.
+/// Copies `len` bytes (at most [`INLINE_BYTES`]) into words, zero-padded; returns how many words they fill.
 ///
 /// # Safety
 /// `bytes` is valid for reads of `len` bytes.
 #[inline]
-pub(super) unsafe fn pack(bytes: *const u8, len: usize, words: &mut [u64; 5]) -> usize {
+pub(super) unsafe fn pack(bytes: *const u8, len: usize, words: &mut [u64; INLINE_BYTES / 8]) -> usize {
     debug_assert!(len <= INLINE_BYTES);
     let whole = len / 8;
     for (i, word) in words[..whole].iter_mut().enumerate() {
@@ -225,12 +226,12 @@ mod tests {
 
     #[test]
     fn every_inline_length_packs() {
-        let bytes: Vec<u8> = (1..=40).collect();
-        for len in 0..=40 {
+        let bytes: Vec<u8> = (1..=INLINE_BYTES as u8).collect();
+        for len in 0..=INLINE_BYTES {
             let head = inline_head(Tag { sequence: 9, call: [0; 2] }, len);
             assert_eq!((inline_len(head), sequence(head)), (Some(len), 9));
-            let mut words = [0; 5];
-            // SAFETY: `bytes` holds 40 bytes.
+            let mut words = [0; INLINE_BYTES / 8];
+            // SAFETY: `bytes` holds as many bytes.
             let used = unsafe { pack(bytes.as_ptr(), len, &mut words) };
             assert_eq!(used, len.div_ceil(8));
             let unpacked: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).take(len).collect();

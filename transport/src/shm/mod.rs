@@ -6,8 +6,8 @@
 //! everything its peer writes; `c` is the creator's part, `j` the joiner's.
 //!
 //! ```text
-//!  0        preamble (24 bytes, read once at set-up): "rcclshm1", lines, staging bytes, slot, eager
-//!  0x1000   control c | lines c                 0x300 bytes, then 64 bytes a line; up to a whole page
+//!  0        preamble (24 bytes, read once at set-up): "rcclshm2", lines, staging bytes, slot, eager
+//!  0x1000   control c | lines c                 0x300 bytes, then 256 bytes a line; up to a whole page
 //!           control j | lines j
 //!           staging c                           128 KiB
 //!           staging j                           128 KiB
@@ -19,9 +19,9 @@
 //!
 //! # What moves
 //!
-//! * Announcements are *lines* of 64 bytes in a ring (`line`, `ring`): one store sequence each, the head last. Records
+//! * Announcements are *lines* in a ring (`line`, `ring`): one store sequence each, the head last. Records
 //!   with one tag that are announced between two flushes share a line, so the four grants with which two ranks begin a
-//!   direct all_reduce are one line. An eager message of up to 40 bytes is a line by itself and published at once.
+//!   direct all_reduce are one line. An eager message of up to 232 bytes is a line by itself and published at once.
 //! * Other bytes that the sender cannot leave where they are go through *slots* in its staging area (`staging`).
 //! * Progress of direct messages is a counter per message. It carries the lap of the window, so it needs no reset, and
 //!   it is read where it lies, so [`Link::released`](crate::Link::released) and [`Link::landed`](crate::Link::landed)

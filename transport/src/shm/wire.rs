@@ -42,16 +42,21 @@ pub(super) struct Sleep {
     pub(super) asymmetric: AtomicU32,
 }
 
+/// Words of a line: four cache lines, of which a message uses those that it fills, one after the other, which processors
+/// fetch in pairs and ahead (2 ranks, all_reduce of 64 B and 128 B: 0.37 and 0.40 us in such a line, 0.56 and 0.55 in
+/// one of 8 words and a slot; lines of 16 words 0.38 and 0.51; 8 B takes 0.37 in all three).
+pub(super) const LINE_WORDS: usize = 32;
+
 /// One announcement; see [`super::line`].
-#[repr(C, align(64))]
+#[repr(C, align(256))]
 pub(super) struct Line {
-    pub(super) words: [AtomicU64; 8],
+    pub(super) words: [AtomicU64; LINE_WORDS],
 }
 
 #[cfg(not(loom))]
 const _: () = {
     use std::mem::{offset_of, size_of};
-    assert!(size_of::<Line>() == 64);
+    assert!(size_of::<Line>() == 256);
     assert!(offset_of!(Control, sleep) == 0x80);
     assert!(offset_of!(Control, moved) == 0x100);
     assert!(size_of::<Moved>() == 16);
