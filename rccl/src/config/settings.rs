@@ -114,8 +114,9 @@ settings! {
     "RCCL_SOCKET_FAMILY" or "NCCL_SOCKET_FAMILY" => socket_family: Option<Family> = None;
     /// Ports that may be listened on, `first-last`, both included. By default the system chooses.
     "RCCL_PORT_RANGE" => port_range: Option<PortRange> = None;
-    /// Sockets of one TCP link; large messages are spread over them.
-    "RCCL_NSOCKS" => nsocks: u32 = 2;
+    /// Sockets of one TCP link that large messages are spread over. More of them help where one stream does not fill
+    /// the network: bonds, equal-cost paths, cloud limits per flow.
+    "RCCL_NSOCKS" => nsocks: u32 = 1;
 
     /// Transports that may be used, a list of `shm` and `tcp`, or of those to leave out (`^shm`).
     "RCCL_TRANSPORT" => transport: Transports = Transports::default();

@@ -65,7 +65,7 @@ impl Situation {
     fn reduce(&self, bytes: u64) -> Algorithm {
         let long = if self.shared { 16 << 10 } else { 128 << 10 };
         match self.ranks {
-            2 if bytes <= long => Algorithm::Direct,
+            2 if bytes <= long || !self.shared => Algorithm::Direct,
             2..=8 if bytes > long => Algorithm::ReduceGather,
             3..=8 if self.shared => Algorithm::Direct,
             _ if self.shared && bytes > 256 << 10 => Algorithm::ReduceGather,
@@ -156,6 +156,10 @@ impl Situation {
     }
 
     fn broadcast(&self, bytes: u64) -> Algorithm {
+        // Two halves, each short enough to be sent at once: 64 KiB takes 18.7 us instead of 26.9.
+        if self.ranks == 2 && !self.shared && (16 << 10 < bytes && bytes <= 64 << 10) {
+            return Algorithm::ScatterAllGather;
+        }
         let long = if self.shared && self.ranks == 2 { 16 << 10 } else { 512 << 10 };
         if bytes > long {
             match self.ranks {
