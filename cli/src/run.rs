@@ -51,6 +51,9 @@ pub struct Options {
     /// How long ranks have between SIGTERM and SIGKILL
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_time)]
     grace: Duration,
+    /// Give each rank processors of its own: an equal share of those that this command may use, if there are as many
+    #[arg(long)]
+    bind: bool,
     /// Do not put [rank] in front of each line
     #[arg(long)]
     no_prefix: bool,
@@ -84,6 +87,7 @@ pub fn main(options: Options) -> ExitCode {
         timeout: options.timeout,
         grace: options.grace,
         output: if options.no_prefix { Output::Plain } else { Output::Prefixed },
+        bind: options.bind,
     }
     .run()
 }

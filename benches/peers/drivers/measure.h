@@ -2,7 +2,7 @@
 // one way of checking, one output format. A driver only says how its library does a barrier, the collective and a
 // maximum over ranks; `measure` does the rest. Plain C that a C++ compiler accepts too (Gloo needs one).
 //
-// Times are per call: barrier, clock, call, clock; the slowest rank's time counts; then the minimum, median, 99th
+// Times are per call: barrier, clock, call, clock, or with a barrier before the second clock; the slowest rank's counts; then the minimum, median, 99th
 // percentile and maximum over the iterations. Rows are JSON lines with the same keys as `rccl perf --json` writes.
 #ifndef MEASURE_H
 #define MEASURE_H
@@ -25,6 +25,7 @@ struct options {
     enum collective collective;
     size_t begin, end, factor; // sizes in bytes: begin, begin * factor, ... up to end
     int ranks;                 // for the probes, which start their own ranks
+    int closes;                // each call is timed together with a barrier behind it
     double budget_us;          // time that one size may take; a slow library gets fewer iterations, not more time
     const char *library, *transport, *json; // names for the rows, and the file that takes them
 };
@@ -176,6 +177,7 @@ static void measure(const struct library *lib, const struct options *o, float *i
             lib->barrier(lib->context);
             double start = now_us();
             lib->call(lib->context, o->collective, in, out, count);
+            if (o->closes) lib->barrier(lib->context);
             double end = now_us();
             if (i >= 0) took[i] = end - start;
         }
@@ -189,10 +191,10 @@ static void measure(const struct library *lib, const struct options *o, float *i
     if (json) fclose(json);
 }
 
-// COLLECTIVE RANKS BEGIN END FACTOR BUDGET_MS LIBRARY TRANSPORT FILE: only the runner writes this line.
+// COLLECTIVE RANKS BEGIN END FACTOR CLOSES BUDGET_MS LIBRARY TRANSPORT FILE: only the runner writes this line.
 static struct options parse_options(int argc, char **argv) {
-    if (argc != 10) {
-        fprintf(stderr, "usage: %s COLLECTIVE RANKS BEGIN END FACTOR BUDGET_MS LIBRARY TRANSPORT FILE\n", argv[0]);
+    if (argc != 11) {
+        fprintf(stderr, "usage: %s COLLECTIVE RANKS BEGIN END FACTOR CLOSES BUDGET_MS LIBRARY TRANSPORT FILE\n", argv[0]);
         exit(2);
     }
     struct options o;
@@ -207,10 +209,11 @@ static struct options parse_options(int argc, char **argv) {
     o.begin = strtoull(argv[3], NULL, 10);
     o.end = strtoull(argv[4], NULL, 10);
     o.factor = strtoull(argv[5], NULL, 10);
-    o.budget_us = atof(argv[6]) * 1e3;
-    o.library = argv[7];
-    o.transport = argv[8];
-    o.json = argv[9];
+    o.closes = atoi(argv[6]);
+    o.budget_us = atof(argv[7]) * 1e3;
+    o.library = argv[8];
+    o.transport = argv[9];
+    o.json = argv[10];
     return o;
 }
 

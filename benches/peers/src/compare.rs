@@ -31,6 +31,9 @@ pub struct Arguments {
     /// Each size is the one before times this.
     #[arg(short = 'f', default_value_t = 8, value_parser = clap::value_parser!(u64).range(2..))]
     factor: u64,
+    /// Time each call together with a barrier behind it: how long until everybody has it.
+    #[arg(long)]
+    closing_barrier: bool,
     /// How often each library has its turn.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -64,6 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
         begin: arguments.begin.max(arguments.collective.smallest(arguments.ranks)),
         end: arguments.end,
         factor: arguments.factor,
+        closing_barrier: arguments.closing_barrier,
         budget_ms: arguments.budget_ms,
     };
     let machine = Machine::here();
@@ -117,11 +121,12 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
     let report = Report::new(machine, work, versions, arguments.rounds, notes, &comparison);
     print!("{}", report.table());
     let stem = format!(
-        "{}-{}-{}ranks-{}",
+        "{}-{}-{}ranks-{}{}",
         word(&report.work.collective),
         word(&report.work.transport),
         report.work.ranks,
-        word(&report.work.memory)
+        word(&report.work.memory),
+        if report.work.closing_barrier { "-closed" } else { "" }
     );
     for file in report.write(&arguments.out, &stem)? {
         println!("wrote {}", file.display());

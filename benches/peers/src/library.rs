@@ -94,6 +94,8 @@ pub struct Work {
     pub begin: u64,
     pub end: u64,
     pub factor: u64,
+    /// Each call is timed together with a barrier behind it.
+    pub closing_barrier: bool,
     /// Milliseconds of timed calls that one size may take; drivers lower the iterations to stay within it.
     pub budget_ms: u64,
 }
@@ -206,6 +208,9 @@ impl Driver {
                     (work.begin.to_string(), work.end.to_string(), work.factor.to_string());
                 command.args(["-b", &begin, "-e", &end, "-f", &factor]);
                 command.args(["--transport", &word(&work.transport), "--memory", &word(&work.memory)]);
+                if work.closing_barrier {
+                    command.arg("--closing-barrier");
+                }
                 command.arg("--json").arg(rows).args(rccl_arguments);
                 return vec![command];
             }
@@ -216,7 +221,10 @@ impl Driver {
         if matches!(self.library, Library::Openmpi | Library::Mpich) {
             command.arg(&self.program);
         }
-        let numbers = [work.begin, work.end, work.factor, work.budget_ms].map(|n| n.to_string());
+        // Each call of the probe in shared memory ends with a barrier as it is.
+        let closed = self == Library::Limit && work.transport == Transport::Shm;
+        let closes = u64::from(work.closing_barrier && !closed);
+        let numbers = [work.begin, work.end, work.factor, closes, work.budget_ms].map(|n| n.to_string());
         command.arg(word(&work.collective)).arg(&ranks).args(numbers);
         command.args([word(&self.library), word(&work.transport)]).arg(rows);
         if self.library != Library::Gloo {
@@ -272,7 +280,18 @@ mod tests {
     fn sizes_are_counted_as_the_drivers_go_through_them() {
         let sizes = |begin, end, factor| {
             let (collective, transport, memory) = (Collective::Gather, Transport::Shm, Memory::Plain);
-            Work { collective, ranks: 2, transport, memory, begin, end, factor, budget_ms: 1 }.sizes()
+            Work {
+                collective,
+                ranks: 2,
+                transport,
+                memory,
+                begin,
+                end,
+                factor,
+                closing_barrier: false,
+                budget_ms: 1,
+            }
+            .sizes()
         };
         assert_eq!([sizes(8, 16 << 20, 8), sizes(8, 8, 2), sizes(16, 8, 2)], [8, 1, 0]);
         assert_eq!([Collective::Gather.smallest(8), Collective::Reduce.smallest(8)], [32, 4]);

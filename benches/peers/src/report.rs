@@ -114,9 +114,10 @@ impl Report {
 
     /// What was measured, in a line.
     pub fn title(&self) -> String {
-        let Work { collective, ranks, transport, memory, .. } = &self.work;
+        let Work { collective, ranks, transport, memory, closing_barrier, .. } = &self.work;
         let (collective, transport, memory) = (word(collective), word(transport), word(memory));
-        format!("{collective} of f32, {ranks} ranks, {transport}, rccl with {memory} memory")
+        let and = if *closing_barrier { " and a barrier" } else { "" };
+        format!("{collective} of f32{and}, {ranks} ranks, {transport}, rccl with {memory} memory")
     }
 
     pub fn table(&self) -> String {

@@ -189,6 +189,9 @@ impl<T: Sample> Arrays<'_, T> {
         self.communicator.barrier()?;
         let start = Instant::now();
         self.iterate()?;
+        if self.options.closing_barrier {
+            self.communicator.barrier()?;
+        }
         Ok(start.elapsed().as_nanos() as f64 / 1e3)
     }
 

@@ -84,7 +84,8 @@ fn spawn(options: &Options, ranks: u32) -> ExitCode {
     command.extend(std::env::args_os().skip(1));
     command.insert(2, "--member".into()); // right after `perf`, where no argument can swallow it
     let grace = Duration::from_secs(5);
-    Job { command, ranks, nodes: 1, node_rank: 0, meeting, timeout: None, grace, output: Output::Plain }.run()
+    let (timeout, output, bind) = (None, Output::Plain, !options.no_bind);
+    Job { command, ranks, nodes: 1, node_rank: 0, meeting, timeout, grace, output, bind }.run()
 }
 
 fn usage(message: &str) -> ExitCode {

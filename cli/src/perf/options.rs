@@ -31,6 +31,9 @@ pub struct Options {
     /// Start this many processes on this host; without it, join the launcher (mpirun, torchrun, srun, rccl run …).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), help_heading = "Ranks")]
     pub ranks: Option<u32>,
+    /// Do not give each process of --ranks processors of its own, where there are enough of them.
+    #[arg(long, help_heading = "Ranks")]
+    pub no_bind: bool,
     /// A process that `--ranks` started.
     #[arg(long, hide = true)]
     pub member: bool,
@@ -114,6 +117,9 @@ pub struct Options {
     /// output, and the table then goes to standard error.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
+    /// Time each of the JSON's calls together with a barrier behind it: how long until everybody has it.
+    #[arg(long, help_heading = "Output")]
+    pub closing_barrier: bool,
     /// Seconds that the JSON's calls of one size may take; fewer calls are made where they are slow.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = parse_seconds, help_heading = "Output")]
     pub budget: f64,

@@ -4,6 +4,7 @@ use super::environment::Meeting;
 use super::output::{Target, copy_lines};
 use super::rank::RANK_COMMAND;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::thread::CpuSet;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
@@ -36,6 +37,8 @@ pub struct Job {
     pub grace: Duration,
     /// What happens to the ranks' output.
     pub output: Output,
+    /// Whether each rank gets processors of its own, as far as there are enough.
+    pub bind: bool,
 }
 
 /// What happens to the ranks' output.
@@ -143,12 +146,13 @@ impl Job {
     fn start(&self, rank: u32, local_rank: u32) -> io::Result<Child> {
         let size = self.nodes * self.ranks;
         let mut command = Command::new(std::env::current_exe()?);
-        command
-            .arg(RANK_COMMAND)
-            .arg("--parent")
-            .arg(std::process::id().to_string())
-            .arg("--")
-            .args(&self.command);
+        command.arg(RANK_COMMAND).arg("--parent").arg(std::process::id().to_string());
+        if self.bind
+            && let Some(share) = share(&usable_processors(), local_rank as usize, self.ranks as usize)
+        {
+            command.arg("--processors").arg(share);
+        }
+        command.arg("--").args(&self.command);
         command.envs(self.meeting.variables(rank, size, local_rank, self.ranks));
         // A group of its own, to which signals can be sent with all that the rank starts.
         command.process_group(0).kill_on_drop(true);
@@ -160,6 +164,20 @@ impl Job {
         }
         command.spawn()
     }
+}
+
+/// The processors that this process may run on.
+fn usable_processors() -> Vec<usize> {
+    let set = rustix::thread::sched_getaffinity(None);
+    set.map_or_else(|_| Vec::new(), |set| (0..CpuSet::MAX_CPU).filter(|&number| set.is_set(number)).collect())
+}
+
+/// Part `part` of `parts` equal ones, as a list; `None` where there are fewer processors than parts.
+fn share(processors: &[usize], part: usize, parts: usize) -> Option<String> {
+    let bound = |part| processors.len() * part / parts;
+    let numbers: Vec<String> =
+        processors[bound(part)..bound(part + 1)].iter().map(ToString::to_string).collect();
+    (processors.len() >= parts).then(|| numbers.join(","))
 }
 
 /// What is due at a certain time.
@@ -235,5 +253,20 @@ fn how(status: ExitStatus) -> String {
         (Some(code), _) => format!("exited with status {code}"),
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         (None, None) => "ended".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_shared_evenly_or_not_at_all() {
+        let all: Vec<usize> = vec![0, 1, 4, 5, 8];
+        assert_eq!(share(&all, 0, 2).as_deref(), Some("0,1"));
+        assert_eq!(share(&all, 1, 2).as_deref(), Some("4,5,8"));
+        assert_eq!(share(&all, 4, 5).as_deref(), Some("8"));
+        assert_eq!(share(&all, 0, 6), None);
+        assert_eq!(share(&[], 0, 1), None);
     }
 }

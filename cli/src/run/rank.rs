@@ -4,6 +4,7 @@
 //! The kernel can be asked to signal a process when its parent dies, but only by the process itself, after the fork.
 //! Doing that here and not in the forked child needs no code that runs between fork and exec.
 
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -17,6 +18,9 @@ pub struct RankOptions {
     /// The process that must live.
     #[arg(long)]
     parent: i32,
+    /// The processors that it may use: all that its parent may, if none are named.
+    #[arg(long, value_delimiter = ',')]
+    processors: Vec<usize>,
     #[arg(last = true, required = true)]
     program: Vec<OsString>,
 }
@@ -31,6 +35,13 @@ pub fn become_rank(options: RankOptions) -> ExitCode {
     // It may have died before it could be asked for.
     if getppid().map(|parent| parent.as_raw_nonzero().get()) != Some(options.parent) {
         return ExitCode::FAILURE;
+    }
+    if !options.processors.is_empty() {
+        let mut set = CpuSet::new();
+        options.processors.iter().for_each(|&processor| set.set(processor));
+        if let Err(error) = sched_setaffinity(None, &set) {
+            eprintln!("rccl run: no processors of its own for this rank: {error}");
+        }
     }
     let Some((program, arguments)) = options.program.split_first() else { return ExitCode::from(127) };
     let error = Command::new(program).args(arguments).exec();

@@ -31,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Version of everything that processes say to each other, raised with any change. Processes of different versions
 /// refuse each other with an error that names both.
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
 
 const MAGIC: [u8; 4] = *b"RCCL";
 const HELLO: usize = 64;
@@ -269,6 +269,6 @@ mod tests {
             admit(&mut two, &secret).await.unwrap_err()
         });
         assert!(matches!(refusal, Refusal::Version { theirs: 99 }), "{refusal}");
-        assert_eq!(refusal.to_string(), "it speaks wire version 99 and this process version 2");
+        assert_eq!(refusal.to_string(), "it speaks wire version 99 and this process version 3");
     }
 }

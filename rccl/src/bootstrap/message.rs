@@ -1,6 +1,7 @@
 //! What the ranks and the root say to each other over the control connections.
 
 use super::group::{Group, Span};
+use super::processors::Processors;
 use crate::call::Call;
 use crate::error::{CallOf, Failure, Member};
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,12 @@ pub(crate) enum FromRoot {
     /// The rank cannot join, or the job does not come together.
     Refused { cause: String, hint: String },
     /// Everybody is there.
-    Welcome { root: Member, runs: Vec<super::layout::Run> },
+    Welcome {
+        root: Member,
+        runs: Vec<super::layout::Run>,
+        /// How many the ranks of each host may use together, by host; the last stands for all that follow.
+        processors: Vec<u32>,
+    },
     /// A peer's details.
     Details { rank: u32, details: Box<Details> },
     /// Where are you in this communicator? Answered with [`ToRoot::State`].
@@ -88,6 +94,7 @@ impl Silence {
 pub(crate) struct Details {
     pub host: super::host::Identity,
     pub pid: u32,
+    pub processors: Processors,
     /// Path of the socket for links within the host, if shared memory is allowed.
     pub path: Option<String>,
     /// Where its TCP listener is reachable, best first; empty when TCP is not allowed.

@@ -14,6 +14,7 @@ pub(crate) mod host;
 pub(crate) mod interface;
 pub(crate) mod layout;
 pub(crate) mod message;
+pub(crate) mod processors;
 pub(crate) mod rendezvous;
 pub(crate) mod serving;
 mod unique_id;

@@ -7,6 +7,7 @@ use super::layout;
 use super::message::{Details, FromRoot, Joining, Silence};
 use super::serving::{self, ConnectionId, Event, Outbox};
 use super::unique_id::Listening;
+use crate::bootstrap::processors::Processors;
 use crate::control::root::Root;
 use crate::error::{Error, Member, Result, remedy};
 use socket2::{Domain, Socket, Type};
@@ -296,13 +297,25 @@ fn ranges(ranks: impl Iterator<Item = u32>) -> String {
 /// The message that ends the rendezvous: the layout as seen by all.
 pub(crate) fn welcome<'a>(seats: impl Iterator<Item = &'a Seat>, root: Member) -> io::Result<Frame> {
     let mut indices: HashMap<u64, u32> = HashMap::new();
+    let mut on_host: Vec<Vec<&Processors>> = Vec::new();
     let hosts: Vec<u32> = seats
         .map(|seat| {
             let next = indices.len() as u32;
-            *indices.entry(seat.details.host.key).or_insert(next)
+            let host = *indices.entry(seat.details.host.key).or_insert(next);
+            on_host.resize(indices.len(), Vec::new());
+            on_host[host as usize].push(&seat.details.processors);
+            host
         })
         .collect();
-    frame::encode(&FromRoot::Welcome { root, runs: layout::runs(&hosts) })
+    let mut processors: Vec<u32> =
+        on_host.into_iter().map(|ranks| Processors::together(ranks.into_iter())).collect();
+    // Hosts are mostly alike.
+    while let [.., before, last] = processors[..]
+        && before == last
+    {
+        processors.pop();
+    }
+    frame::encode(&FromRoot::Welcome { root, runs: layout::runs(&hosts), processors })
 }
 
 #[cfg(test)]

@@ -103,6 +103,7 @@ async fn join(
     let details = Details {
         host,
         pid,
+        processors: options.processors.clone(),
         path: listeners.path(),
         addresses: listeners.addresses(&options.listening, own),
         port: listeners.port(),
@@ -117,7 +118,7 @@ async fn join(
     };
     let joined = connect::join(stream, joining, deadline).await?;
 
-    let FromRoot::Welcome { root, runs } = joined.welcome else {
+    let FromRoot::Welcome { root, runs, processors } = joined.welcome else {
         return Err(Failed::Join(("the root's answer makes no sense".into(), String::new())));
     };
     let hosts = layout::hosts(&runs, size)
@@ -126,6 +127,7 @@ async fn join(
     let station = Arc::new(Station::new(Start {
         secret,
         me: details.member(rank),
+        processors: processors_of(&processors, hosts[rank as usize]),
         hosts,
         details,
         root,
@@ -139,4 +141,9 @@ async fn join(
     let _ = station.enter(&world);
     let session = Session::new(station, joined.stream, commanded, listeners, &options);
     Ok((world, session))
+}
+
+/// How many processors the ranks of a host have, from what the root says of all hosts.
+fn processors_of(by_host: &[u32], host: u32) -> u32 {
+    by_host.get(host as usize).or(by_host.last()).copied().unwrap_or(u32::MAX)
 }

@@ -38,6 +38,7 @@ mod tests;
 
 use crate::bootstrap::group::Group;
 use crate::bootstrap::message::{Report, Silence};
+use crate::bootstrap::processors::Processors;
 use crate::bootstrap::{Listening, Meeting};
 use crate::call::Call;
 use crate::config::Config;
@@ -69,6 +70,8 @@ pub(crate) struct JoinOptions {
     pub regions: Arc<RegionTable>,
     pub links: LinkSettings,
     /// Set from another thread to give up joining.
+    /// What this process may use.
+    pub processors: Processors,
     pub cancel: Arc<AtomicBool>,
 }
 
@@ -84,6 +87,7 @@ impl JoinOptions {
             agreement: links.agreement(config),
             regions,
             links,
+            processors: Processors::here(config.ignore_cpu_affinity),
             cancel: Arc::default(),
         }
     }
@@ -193,6 +197,11 @@ impl Control {
     /// The host index of every rank of the communicator.
     pub(crate) fn hosts(&self) -> Arc<[u32]> {
         self.0.shared.hosts.clone()
+    }
+
+    /// How many processors the ranks of this host, of the whole job, may use together.
+    pub(crate) fn processors(&self) -> usize {
+        self.0.shared.station.processors as usize
     }
 
     /// Asks for links to these peers; they appear in [`Control::take_links`] and the doorbell rings. Asking again

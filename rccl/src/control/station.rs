@@ -21,6 +21,8 @@ pub(crate) struct Station {
     pub me: Member,
     /// Host index of every rank of the job.
     pub hosts: Vec<u32>,
+    /// How many processors the ranks of this host have together.
+    pub processors: u32,
     pub details: Details,
     pub root: Member,
     pub links: LinkSettings,
@@ -41,6 +43,7 @@ pub(crate) struct Start {
     pub secret: Secret,
     pub me: Member,
     pub hosts: Vec<u32>,
+    pub processors: u32,
     pub details: Details,
     pub root: Member,
     pub links: LinkSettings,
@@ -50,11 +53,12 @@ pub(crate) struct Start {
 
 impl Station {
     pub(crate) fn new(start: Start) -> Station {
-        let Start { secret, me, hosts, details, root, links, regions, commands } = start;
+        let Start { secret, me, hosts, processors, details, root, links, regions, commands } = start;
         Station {
             secret,
             me,
             hosts,
+            processors,
             details,
             root,
             links,

@@ -148,7 +148,7 @@ impl Engine {
         rank: Rank,
     ) -> Result<Engine> {
         let layout = Layout { host: control.hosts() };
-        let processors = wait::usable_processors(config);
+        let processors = control.processors();
         let local = layout.on_host(layout.host[rank as usize]).count();
         let links = control.link_settings();
         let (shm, slot) = (links.shm.is_ok(), links.shm_options.slot as u64);

@@ -1,6 +1,5 @@
 //! How a call waits: it spins, then yields, then sleeps, and it notices failures, stalls and deadlines meanwhile.
 
-use crate::config::Config;
 use rccl_transport::Link;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -141,14 +140,4 @@ impl Sleeper {
         // SAFETY: the list holds `count` initialised entries. An error (a signal) is a wake-up like any other.
         unsafe { libc::poll(self.fds.as_mut_ptr(), count, left.as_millis() as libc::c_int) };
     }
-}
-
-/// Processors that this process may really use: its affinity mask, and no more than its cgroup's quota allows; or, if
-/// the user says so, all that are online.
-pub(crate) fn usable_processors(config: &Config) -> usize {
-    if config.ignore_cpu_affinity {
-        // SAFETY: takes and returns integers only.
-        return usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(1).max(1);
-    }
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -7,6 +7,7 @@ mod processes;
 use super::*;
 use crate::bootstrap::UniqueId;
 use crate::bootstrap::handshake::Secret;
+use crate::bootstrap::processors::Processors;
 use crate::call::Collective;
 use crate::element::{DataType, ReduceOp};
 use std::io::{Read, Write};
@@ -332,7 +333,14 @@ fn a_silent_rank_is_given_up() {
                 let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
                 let host = crate::bootstrap::host::Identity::here(None);
                 let stream = connect::reach(meeting, 1, host.key, deadline).await.unwrap();
-                let details = message::Details { host, pid: 77, path: None, addresses: vec![], port: 0 };
+                let details = message::Details {
+                    host,
+                    pid: 77,
+                    processors: Processors::default(),
+                    path: None,
+                    addresses: vec![],
+                    port: 0,
+                };
                 let joining = message::Joining {
                     rank: 1,
                     size: 2,
