@@ -222,7 +222,7 @@ impl Driver {
             command.arg(&self.program);
         }
         // Each call of the probe in shared memory ends with a barrier as it is.
-        let closed = self == Library::Limit && work.transport == Transport::Shm;
+        let closed = self.library == Library::Limit && work.transport == Transport::Shm;
         let closes = u64::from(work.closing_barrier && !closed);
         let numbers = [work.begin, work.end, work.factor, closes, work.budget_ms].map(|n| n.to_string());
         command.arg(word(&work.collective)).arg(&ranks).args(numbers);
