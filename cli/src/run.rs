@@ -51,7 +51,7 @@ pub struct Options {
     /// How long ranks have between SIGTERM and SIGKILL
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_time)]
     grace: Duration,
-    /// Give each rank processors of its own: an equal share of those that this command may use, if there are as many
+    /// Give each rank an equal share of the processors that this command may use, at least one
     #[arg(long)]
     bind: bool,
     /// Do not put [rank] in front of each line

@@ -31,7 +31,7 @@ pub struct Options {
     /// Start this many processes on this host; without it, join the launcher (mpirun, torchrun, srun, rccl run …).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), help_heading = "Ranks")]
     pub ranks: Option<u32>,
-    /// Do not give each process of --ranks processors of its own, where there are enough of them.
+    /// Do not give each process of --ranks its share of the processors.
     #[arg(long, help_heading = "Ranks")]
     pub no_bind: bool,
     /// A process that `--ranks` started.

@@ -37,7 +37,7 @@ pub struct Job {
     pub grace: Duration,
     /// What happens to the ranks' output.
     pub output: Output,
-    /// Whether each rank gets processors of its own, as far as there are enough.
+    /// Whether each rank gets its share of the processors.
     pub bind: bool,
 }
 
@@ -172,12 +172,13 @@ fn usable_processors() -> Vec<usize> {
     set.map_or_else(|_| Vec::new(), |set| (0..CpuSet::MAX_CPU).filter(|&number| set.is_set(number)).collect())
 }
 
-/// Part `part` of `parts` equal ones, as a list; `None` where there are fewer processors than parts.
+/// Part `part` of `parts` equal ones, as a list: one processor at least, which several parts have where there are fewer
+/// processors than parts. `None` if none is known.
 fn share(processors: &[usize], part: usize, parts: usize) -> Option<String> {
     let bound = |part| processors.len() * part / parts;
-    let numbers: Vec<String> =
-        processors[bound(part)..bound(part + 1)].iter().map(ToString::to_string).collect();
-    (processors.len() >= parts).then(|| numbers.join(","))
+    let end = bound(part + 1).max(bound(part) + 1);
+    let numbers: Vec<String> = processors.get(bound(part)..end)?.iter().map(ToString::to_string).collect();
+    Some(numbers.join(","))
 }
 
 /// What is due at a certain time.
@@ -261,12 +262,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processors_are_shared_evenly_or_not_at_all() {
+    fn processors_are_shared_evenly() {
         let all: Vec<usize> = vec![0, 1, 4, 5, 8];
         assert_eq!(share(&all, 0, 2).as_deref(), Some("0,1"));
         assert_eq!(share(&all, 1, 2).as_deref(), Some("4,5,8"));
         assert_eq!(share(&all, 4, 5).as_deref(), Some("8"));
-        assert_eq!(share(&all, 0, 6), None);
+        assert_eq!(share(&[2, 7], 1, 4).as_deref(), Some("2"));
+        assert_eq!(share(&[2, 7], 3, 4).as_deref(), Some("7"));
         assert_eq!(share(&[], 0, 1), None);
     }
 }
