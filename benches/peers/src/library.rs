@@ -252,7 +252,7 @@ pub fn open_mpi(ranks: u32, transport: Transport) -> Command {
         Transport::Tcp => command.args(["--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo"]),
     };
     if std::thread::available_parallelism().map_or(1, usize::from) < ranks as usize {
-        command.args(["--oversubscribe", "--bind-to", "none"]);
+        command.args(["--oversubscribe", "--bind-to", "core:overload-allowed"]);
     }
     command
 }
