@@ -167,8 +167,6 @@ impl Situation {
                 _ if self.shared || self.ranks <= 8 => Algorithm::ScatterAllGather,
                 _ => Algorithm::PipelinedTree,
             }
-        } else if !self.shared && self.hosts == 1 && (3..=4).contains(&self.ranks) {
-            Algorithm::Chain
         } else {
             Algorithm::Binomial
         }
