@@ -51,7 +51,8 @@ impl Situation {
             Collective::Broadcast { .. } => self.broadcast(bytes),
             Collective::Reduce { .. } => self.reduce(bytes),
             Collective::AllGather | Collective::ReduceScatter => self.gather_or_scatter_all(bytes),
-            Collective::Gather { .. } | Collective::Scatter { .. } => self.gather_or_scatter(bytes),
+            Collective::Gather { .. } => self.gather(bytes),
+            Collective::Scatter { .. } => self.scatter(bytes),
             _ => self.all_to_all(bytes),
         }
     }
@@ -63,13 +64,16 @@ impl Situation {
     }
 
     fn reduce(&self, bytes: u64) -> Algorithm {
-        let long = if self.shared { 16 << 10 } else { 128 << 10 };
+        let halves = match self.ranks {
+            _ if !self.shared => u64::MAX,
+            2 => 16 << 10,
+            3..=8 => 128 << 10,
+            _ => 256 << 10,
+        };
         match self.ranks {
-            2 if bytes <= long || !self.shared => Algorithm::Direct,
-            2..=8 if bytes > long => Algorithm::ReduceGather,
-            3..=8 if self.shared => Algorithm::Direct,
-            _ if self.shared && bytes > 256 << 10 => Algorithm::ReduceGather,
-            9.. if bytes > long => Algorithm::Chain,
+            _ if bytes > halves => Algorithm::ReduceGather,
+            2..=3 => Algorithm::Direct,
+            4..=8 if self.shared => Algorithm::Direct,
             _ => Algorithm::Binomial,
         }
     }
@@ -78,21 +82,27 @@ impl Situation {
         match self.ranks {
             _ if self.several_per_host() => Algorithm::Hierarchical,
             0..=3 => Algorithm::Direct,
-            4..=8 if self.shared => Algorithm::Direct,
+            4..=16 if self.shared => Algorithm::Direct,
             _ if bytes <= 4 << 10 => Algorithm::Bruck,
             _ if self.shared || self.ranks <= 8 => Algorithm::Direct,
             _ => Algorithm::Ring,
         }
     }
 
-    fn gather_or_scatter(&self, bytes: u64) -> Algorithm {
-        if self.ranks > 8 && bytes <= 4 << 10 { Algorithm::Binomial } else { Algorithm::Direct }
+    fn scatter(&self, bytes: u64) -> Algorithm {
+        if self.ranks > 16 && bytes <= 4 << 10 { Algorithm::Binomial } else { Algorithm::Direct }
+    }
+
+    /// As scatter; over sockets, whoever receives from many pays for many.
+    fn gather(&self, bytes: u64) -> Algorithm {
+        let many = !self.shared && self.ranks > 4 && bytes <= 1 << 10;
+        if many { Algorithm::Binomial } else { self.scatter(bytes) }
     }
 
     fn all_to_all(&self, bytes: u64) -> Algorithm {
         match self.ranks {
             _ if self.several_per_host() && self.in_order && bytes <= 4 << 10 => Algorithm::Hierarchical,
-            9.. if bytes <= 512 => Algorithm::Bruck,
+            17.. if bytes <= 512 => Algorithm::Bruck,
             33.. => Algorithm::Pairwise,
             _ => Algorithm::Direct,
         }
@@ -112,17 +122,16 @@ impl Situation {
     fn all_reduce_in_shared_memory(&self, bytes: u64) -> Algorithm {
         let one_round = match self.ranks {
             2 | 9..=16 => 1 << 10,
-            3..=8 => 4 << 10,
+            4 => 4 << 10,
+            5..=8 => 8 << 10,
             _ => 0,
         };
-        if self.ranks <= 16 && bytes <= self.eager.min(one_round) {
-            Algorithm::Exchange
-        } else if self.ranks <= 8 || bytes > 256 << 10 {
-            Algorithm::Direct
-        } else if bytes <= 1 << 10 {
-            Algorithm::RecursiveDoubling
-        } else {
-            Algorithm::Tree
+        match self.ranks {
+            _ if 0 < one_round && bytes <= self.eager.min(one_round) => Algorithm::Exchange,
+            3..=16 if bytes <= 8 << 10 => Algorithm::RecursiveDoubling,
+            _ if self.ranks <= 8 || bytes > 256 << 10 => Algorithm::Direct,
+            _ if bytes <= 1 << 10 => Algorithm::RecursiveDoubling,
+            _ => Algorithm::Tree,
         }
     }
 
@@ -131,12 +140,18 @@ impl Situation {
         if self.hosts > 1 {
             return self.all_reduce_across_hosts(bytes);
         }
-        match self.ranks {
-            2 if bytes <= self.eager => Algorithm::Exchange,
-            2..=4 if bytes <= 64 << 10 => Algorithm::RecursiveDoubling,
-            2..=4 => Algorithm::Direct,
-            5..=8 if bytes > 128 << 10 => Algorithm::Direct,
-            _ => Algorithm::Tree,
+        let (doubling, tree, halving) = match self.ranks {
+            2 => (64 << 10, 0, 0),
+            3..=4 => (64 << 10, 0, 512 << 10),
+            5..=8 => (16 << 10, 128 << 10, 1 << 20),
+            _ => (8 << 10, u64::MAX, 0),
+        };
+        match bytes {
+            _ if self.ranks == 2 && bytes <= self.eager => Algorithm::Exchange,
+            _ if bytes <= doubling => Algorithm::RecursiveDoubling,
+            _ if bytes <= tree => Algorithm::Tree,
+            _ if bytes <= halving => Algorithm::HalvingDoubling,
+            _ => Algorithm::Direct,
         }
     }
 
@@ -156,19 +171,19 @@ impl Situation {
     }
 
     fn broadcast(&self, bytes: u64) -> Algorithm {
-        // Two halves, each short enough to be sent at once: 64 KiB takes 18.7 us instead of 26.9.
-        if self.ranks == 2 && !self.shared && (16 << 10 < bytes && bytes <= 64 << 10) {
-            return Algorithm::ScatterAllGather;
+        if self.shared {
+            return match self.ranks {
+                2 if bytes > 16 << 10 => Algorithm::ScatterAllGather,
+                5.. if bytes > 1 << 20 => Algorithm::ScatterAllGather,
+                _ => Algorithm::Binomial,
+            };
         }
-        let long = if self.shared && self.ranks == 2 { 16 << 10 } else { 512 << 10 };
-        if bytes > long {
-            match self.ranks {
-                2 if !self.shared => Algorithm::Binomial,
-                _ if self.shared || self.ranks <= 8 => Algorithm::ScatterAllGather,
-                _ => Algorithm::PipelinedTree,
-            }
-        } else {
-            Algorithm::Binomial
+        match self.ranks {
+            // Two halves, each short enough to be sent at once: 64 KiB takes 18.7 us instead of 26.9.
+            2 if (16 << 10 < bytes && bytes <= 64 << 10) => Algorithm::ScatterAllGather,
+            3..=8 if bytes > 512 << 10 => Algorithm::ScatterAllGather,
+            9.. if bytes > 2 << 20 => Algorithm::PipelinedTree,
+            _ => Algorithm::Binomial,
         }
     }
 
