@@ -13,9 +13,10 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Without progress for this long the thread sleeps. An all_reduce of 16 MiB over 1 Gbit/s beside as much computation on 2
-/// cores takes 1.13 times as long as the longer of the two (median of six runs, 1.07 to 1.21); with 30 us 1.15 (1.06 to
-/// 1.28), sleeping at once 1.24 (1.15 to 1.44): every sleep costs a system call and a wake-up.
+/// Without progress for this long the thread sleeps: every sleep costs a system call and a wake-up. An all_reduce of 16
+/// MiB over 1 Gbit/s beside as much computation on 2 cores, over the longer of the two alone: 1.09 (median of 14 runs,
+/// 1.02 to 1.25). With 30 us, and sleeping at once, it was 1.15 and 1.24 where this was 1.13. Turns of 100 us for this
+/// thread (`sched_setattr`) gave 1.14 (16 runs, 0.99 to 1.22), so they are not asked for.
 const SLEEP_AFTER: Duration = Duration::from_micros(100);
 
 struct Background {
