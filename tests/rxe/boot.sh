@@ -9,6 +9,8 @@ deadline=${RXE_TIMEOUT:-300}
 guests=() # processes: QEMU under timeout
 relays=() # processes that pass on the guests' output
 work=     # a directory for what the guests are told, and what they say at the end
+# shellcheck disable=SC2034 # for those who source this
+no_network=user,restrict=on,ipv6=off # for boot: nobody answers at the other end
 variables=() # NAME=VALUE: what a command sees beside the caller's variables
 
 fail() {
