@@ -5,6 +5,7 @@
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 cache=${RXE_CACHE:-$(realpath "$here/../..")/target/rxe}
 deadline=${RXE_TIMEOUT:-300}
+cores=${RXE_CPUS:-2}
 
 guests=() # processes: QEMU under timeout
 relays=() # processes that pass on the guests' output
@@ -63,7 +64,7 @@ passed_variables() {
     for name in $(compgen -e); do
         case $name in
             *TOKEN*) ;;
-            RCCL_* | NCCL_* | RUST_* | CARGO_* | TEST_* | RXE_* | LC_* | CI | HOME | LANG | LD_LIBRARY_PATH | PATH | USER)
+            RCCL_* | NCCL_* | RUST* | CARGO_* | TEST_* | RXE_* | LC_* | CI | HOME | LANG | LD_LIBRARY_PATH | PATH | USER)
                 echo "$name" ;;
         esac
     done
@@ -71,13 +72,14 @@ passed_variables() {
     printf '%s\n' ${RXE_ENV:-}
 }
 
-# describe NUMBER PREPARE COMMAND...: writes into $work/NUMBER what that guest is to do: run the script PREPARE, which
-# makes its devices, then the command, in the current directory. Further variables of the command are in `variables`.
+# describe NUMBER "DEVICES [ARGUMENT...]" COMMAND...: writes into $work/NUMBER what that guest is to do: run the script
+# guest/DEVICES, which makes its devices, then the command, in the current directory. Further variables of the command
+# are in `variables`.
 describe() {
     local job=$work/$1 name
     mkdir "$job"
     echo "$1" >"$job/number"
-    echo "$2" >"$job/prepare"
+    printf '%q/guest/%s\n' "$here" "$2" >"$job/prepare"
     cp "$here/guest/start.sh" "$job/start"
     shift 2
     {
@@ -106,7 +108,7 @@ boot() {
     # shellcheck disable=SC2054 # QEMU's commas are its own
     local machine=(
         qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none
-        -machine q35 -accel tcg,thread=multi -cpu max -smp "${RXE_CPUS:-2}" -m "${RXE_MEMORY:-2048}"
+        -machine q35 -accel tcg,thread=multi -cpu max -smp "$cores" -m "${RXE_MEMORY:-2048}"
         -kernel "$cache/vmlinux" -initrd "$cache/initramfs"
         # A panic ends the guest. Emulated cores may stand still for seconds, which is no reason for the kernel to
         # worry. Changes of the network wait for grace periods, which are made short.
@@ -132,20 +134,24 @@ boot() {
     guests+=($!)
 }
 
-# status NUMBER: waits for the end of a guest, and says why it gave no status if so. Returns its command's status, 124 at
-# the deadline, 125 if something was wrong with the guest.
+# status NUMBER: waits for the end of a guest, and passes on what its kernel complained of. Returns its command's status,
+# 124 at the deadline, 125 if something was wrong with the guest.
 status() {
     local job=$work/$1 end=0
     wait "${guests[$1]}" || end=$?
     wait "${relays[@]:2 * $1:2}" || true
+    # It says nothing but where something is wrong, and that it turns the machine off.
+    if grep -vq "reboot: Power down" "$job/console"; then
+        echo "the guest's kernel said:" >&2
+        head -n 100 "$job/console" >&2 # the first trouble is what counts
+    fi
     if [ $end -eq 124 ] || [ $end -eq 137 ]; then
         echo "the guest was killed: it did not end in $deadline s; RXE_TIMEOUT sets another number" >&2
-        tail -n 20 "$job/console" >&2
         return 124
     elif [ -s "$job/status" ]; then
         return "$(cat "$job/status")"
     fi
-    echo "the guest ended without a word from its command (QEMU's status $end); QEMU and the guest's kernel said:" >&2
-    tail -n 40 "$job/qemu" "$job/console" >&2
+    echo "the guest ended without a word from its command; QEMU's status is $end, and it said:" >&2
+    cat "$job/qemu" >&2
     return 125
 }

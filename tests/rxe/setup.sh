@@ -9,9 +9,9 @@ set -euo pipefail
 # shellcheck source=tests/rxe/boot.sh
 . "$(dirname "$(realpath "$0")")/boot.sh"
 
-# What the host needs; as the guest's root is the host's, also what the guest needs: kmod, iproute2 and everything
-# from libibverbs on.
-packages=(qemu-system-x86 busybox-static kmod xz-utils zstd python3 iproute2 iputils-ping
+# What the host needs; as the guest's root is the host's, also what the guest needs: kmod, and everything from procps
+# on.
+packages=(qemu-system-x86 busybox-static kmod xz-utils zstd python3 procps iproute2 iputils-ping
     libibverbs1 ibverbs-providers ibverbs-utils perftest)
 
 # What the initramfs holds. The kernel has no part in it that would load a module by itself before the root is mounted.

@@ -62,5 +62,4 @@ echo $status >$job/status.new && mv $job/status.new $job/status
 while [ -e $job/stay ]; do
     sleep 0.1
 done
-echo o >/proc/sysrq-trigger
-sleep 10
+exec busybox poweroff -f
