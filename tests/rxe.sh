@@ -178,7 +178,8 @@ two_statuses() {
     says err "rank 1 ended with status 5"
 }
 
-# Every device to the next, over the bridge: the packets are counted there. One is set down, and the others go on.
+# Every device to the next, over the bridge: the packets are counted there. One is set down, the others go
+# on, and it comes back.
 four_devices() {
     guest 0 four-devices bash -c "$in_guest"'
         sent() { cat /sys/class/net/nic$1/statistics/tx_packets; }
@@ -190,8 +191,11 @@ four_devices() {
         tc qdisc add dev nic0 root netem loss 2%
         exchange rxe0 rxe1 ib_write_bw -x 1 -s 4096 -n 200 -F
         tc -s qdisc show dev nic0 | grep dropped
+        tc qdisc del dev nic0 root
         ip link set nic0 down
-        exchange rxe2 rxe3 ib_write_bw -x 1 -s 65536 -n 100 -F'
+        exchange rxe2 rxe3 ib_write_bw -x 1 -s 65536 -n 100 -F
+        '"$rxe"'/guest/connect.sh 0
+        exchange rxe0 rxe1 ib_write_bw -x 1 -s 65536 -n 100 -F'
 }
 
 check "the command's surroundings, output and status" as_if_here
