@@ -23,7 +23,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 # The guests' own files: none may be left.
-export TMPDIR=$work/guests RXE_TIMEOUT=120
+export TMPDIR=$work/guests RXE_TIMEOUT=240
 mkdir "$TMPDIR"
 passed=0
 
@@ -74,6 +74,13 @@ as_if_here() {
 long_output() {
     guest 0 run seq 300000
     seq 300000 | cmp - "$work/out" || broken "the output is not whole"
+}
+
+closed_output() {
+    local status=0
+    RXE_TIMEOUT=60 "$rxe/run" yes 2>"$work/err" | head -n 1 >"$work/out" || status=${PIPESTATUS[0]}
+    says out y
+    [ "$status" -eq 141 ] || broken "status $status instead of 141, that of SIGPIPE"
 }
 
 deadline() {
@@ -200,6 +207,7 @@ four_devices() {
 
 check "the command's surroundings, output and status" as_if_here
 check "2 MB of output" long_output
+check "output that nobody reads" closed_output
 check "a deadline" deadline
 check "a guest that breaks down" panic
 check "ended by SIGTERM" ended_by TERM 143

@@ -43,12 +43,13 @@ begin() {
     trap finish EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
+    trap 'exit 141' PIPE
     trap 'exit 143' TERM
     work=$(mktemp -d)
 }
 
 finish() {
-    trap '' HUP INT TERM
+    trap '' HUP INT PIPE TERM
     if [ ${#guests[@]} -gt 0 ]; then
         kill "${guests[@]}" 2>/dev/null || true
         wait "${guests[@]}" || true
@@ -77,6 +78,9 @@ passed_variables() {
 # are in `variables`.
 describe() {
     local job=$work/$1 name
+    case $PWD/ in
+        /dev/* | /proc/* | /run/* | /sys/*) fail "a guest does not see $PWD: /dev, /proc, /run and /sys are its own" ;;
+    esac
     mkdir "$job"
     echo "$1" >"$job/number"
     printf '%q/guest/%s\n' "$here" "$2" >"$job/prepare"
@@ -100,9 +104,10 @@ boot() {
     local job=$work/$1 relay=(cat)
     [ -z "$3" ] || relay=(sed -u "s/^/$3/")
     mkfifo "$job/stdout" "$job/stderr"
-    "${relay[@]}" <"$job/stdout" &
+    # Should nobody read any more, all ends; the guest would wait for it.
+    { "${relay[@]}" || kill -PIPE $$; } <"$job/stdout" &
     relays+=($!)
-    "${relay[@]}" <"$job/stderr" >&2 &
+    { "${relay[@]}" || kill -PIPE $$; } <"$job/stderr" >&2 &
     relays+=($!)
 
     # shellcheck disable=SC2054 # QEMU's commas are its own
