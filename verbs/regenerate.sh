@@ -41,7 +41,7 @@ bindgen "$header" \
     --no-doc-comments --rust-target 1.89 --rust-edition 2024 --wrap-unsafe-ops --use-core \
     --formatter rustfmt --rustfmt-configuration-file "$PWD/../rustfmt.toml" \
     --raw-line "//! Types and functions of infiniband/verbs.h of rdma-core $(dpkg-query -f '${Version}' -W libibverbs-dev)." \
-    --raw-line '//! Written by verbs/regenerate.sh; not to be edited.' \
+    --raw-line '//! Written by verbs/regenerate.sh; not to be edited. The header is used under its BSD licence (OpenIB.org).' \
     --raw-line 'use libc::{pthread_cond_t, pthread_mutex_t};' \
     -- "-I$(gcc -print-file-name=include)" |
     # The library is ours, not libloading's: it finds symbols by their version.
@@ -57,3 +57,4 @@ bindgen "$header" \
         { print }
     ' >src/sys/bindings.rs.new
 mv src/sys/bindings.rs.new src/sys/bindings.rs
+rustfmt --edition 2024 src/sys/bindings.rs # once more, because names have become shorter

@@ -58,8 +58,8 @@ impl ProtectionDomain {
     ///
     /// # Errors
     ///
-    /// As for [`allocate`](ProtectionDomain::allocate); EFAULT if the memory is not all there, or is read-only and the
-    /// device is to write to it.
+    /// As for [`allocate`](ProtectionDomain::allocate); EFAULT or ENOMEM if the memory is not all there, or is read-only
+    /// and the device is to write to it.
     ///
     /// # Safety
     ///

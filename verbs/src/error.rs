@@ -187,17 +187,17 @@ pub(crate) fn advice(call: &str, source: &io::Error) -> String {
             "the peer's address could not be resolved: is the destination GID on a network that this port's reaches, \
              and does a ping to it answer?"
         }
+        ("ibv_modify_qp", libc::ENODATA) => {
+            "the GID index is empty: its address has gone; look at the port's table again"
+        }
         ("ibv_modify_qp", libc::EINVAL) => {
             "commonly a GID index that is empty by now or of another type than the peer's, a path MTU above the \
              port's, or a state that the device has left by itself"
         }
         ("ibv_modify_qp", libc::ENODEV | libc::ENETDOWN) => "the GID's network interface is gone or down",
-        ("ibv_reg_mr" | "ibv_reg_mr_iova2", libc::ENOMEM) => {
-            "no memory is left to pin, or the kernel does not honour the capability by which this process exceeds its \
-             limit (ulimit -l)"
-        }
-        ("ibv_reg_mr" | "ibv_reg_mr_iova2", libc::EFAULT) => {
-            "the memory is not all mapped, or is read-only and the device is to write to it"
+        ("ibv_reg_mr" | "ibv_reg_mr_iova2", libc::EFAULT | libc::ENOMEM) => {
+            "commonly the memory is not all mapped, is read-only where the device is to write, no memory is left to pin, \
+             or a limit (ulimit -l) holds that this process seemed exempt from"
         }
         ("ibv_reg_dmabuf_mr", libc::EOPNOTSUPP) => "this device or kernel cannot register dma-bufs",
         ("ibv_create_cq" | "ibv_create_qp", libc::ENOMEM) => {

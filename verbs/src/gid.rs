@@ -225,4 +225,16 @@ mod tests {
         assert_eq!(seen, expected);
         assert!(from_sysfs(root.path(), root.path(), 1, 3).is_err());
     }
+
+    /// Where there is a device and a library that has the call.
+    #[test]
+    fn sysfs_and_the_library_tell_the_same() {
+        let Ok(library) = crate::Library::open(None) else { return };
+        for device in library.devices().unwrap_or_default() {
+            let context = device.open().unwrap();
+            let gids = context.port(1).unwrap().gids;
+            let told = from_sysfs(context.sysfs(), Path::new("/sys/class/net"), 1, gids).unwrap();
+            assert_eq!(told, context.gids(1).unwrap());
+        }
+    }
 }

@@ -153,9 +153,9 @@ impl MemoryRegion {
         };
         let Some(raw) = NonNull::new(raw) else {
             let source = io::Error::last_os_error();
-            let state = LockedMemory::now();
-            if source.raw_os_error() == Some(libc::ENOMEM) && !state.is_unlimited() {
-                return Err(Error::LockedMemory { device: device.into(), bytes: length, state });
+            if source.raw_os_error() == Some(libc::ENOMEM) {
+                // Another thread may have taken what was left.
+                LockedMemory::now().check(device, address.addr(), length)?;
             }
             return Err(Error::call(call, format!("{device}, {length} bytes"), source));
         };

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bed::{Bed, CAPACITY, DEADLINE, End, bed, fill, read, take};
 use rccl_verbs::{
-    AckTimeout, CompletionChannel, Data, Error, Kind, MemoryRegion, Operation, QpNumber, ReceiveBatch,
-    RemoteKey, RemoteMemory, SendBatch, SendRequest, State, Status,
+    AckTimeout, AsyncEvent, CompletionChannel, Data, Error, Kind, MemoryRegion, Operation, QpNumber,
+    ReceiveBatch, RemoteKey, RemoteMemory, SendBatch, SendRequest, State, Status,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -134,10 +134,10 @@ fn what_is_posted_to_a_failed_queue_pair_is_flushed() {
     assert_eq!(flushed.iter().map(|completion| completion.id()).collect::<Vec<_>>(), [0, 1, 2]);
     assert!(flushed.iter().all(|completion| completion.status() == Status::Flushed), "{flushed:?}");
     assert!(flushed.iter().all(|completion| completion.kind().is_none()));
-    post(&one, 9, Operation::Send, Data::Inline(b"late"));
+    // A receive that is posted now is flushed by the standard, and stays where it is on soft-RoCE.
     one.receive(10, &[]);
-    assert_eq!(take(&one.sends, 1)[0].status(), Status::Flushed);
-    assert!(take(&one.receives, 1)[0].status().is_consequence());
+    post(&one, 9, Operation::Send, Data::Inline(b"late"));
+    assert!(take(&one.sends, 1)[0].status().is_consequence());
 }
 
 #[test]
@@ -175,7 +175,9 @@ fn a_region_that_was_dropped_is_reached_no_more() {
     two.receive(1, &[]);
     let nowhere = RemoteMemory { address: 0, key: RemoteKey(0) };
     post(&one, 2, Operation::WriteWithImmediate(nowhere, 1), Data::Gather(&[segment]));
-    assert_eq!(take(&one.sends, 1)[0].status(), Status::LocalProtection);
+    // The standard asks for the first, soft-RoCE answers with the second.
+    let status = take(&one.sends, 1)[0].status();
+    assert!(matches!(status, Status::LocalProtection | Status::LocalOperation), "{status}");
 }
 
 #[test]
@@ -215,7 +217,9 @@ fn a_message_that_is_too_long_fails_both_ends() {
     let memory = bed.memory(4096);
     two.receive(1, &[memory.segment(0..4)]);
     post(&one, 2, Operation::Send, Data::Inline(b"longer than four"));
-    assert_eq!(take(&one.sends, 1)[0].status(), Status::RemoteInvalidRequest);
+    // The standard asks for the first, soft-RoCE answers with the second.
+    let status = take(&one.sends, 1)[0].status();
+    assert!(matches!(status, Status::RemoteInvalidRequest | Status::RemoteOperation), "{status}");
     assert!(!take(&two.receives, 1)[0].is_success());
 }
 
@@ -272,6 +276,38 @@ fn asking_for_events_of_the_device_does_not_block() {
 }
 
 #[test]
+fn a_completion_queue_that_overflows_is_reported_by_its_token() {
+    let Some(bed) = bed() else { return };
+    let channel = bed.context.completion_channel().unwrap();
+    let tiny = channel.completion_queue(1, 99, 0).unwrap();
+    let room = tiny.entries() as usize;
+    if room >= CAPACITY.sends as usize {
+        eprintln!("skipped: the smallest completion queue has {room} entries");
+        return;
+    }
+    let (one, two) = (bed.end_on(tiny, bed.context.completion_queue(8).unwrap()), bed.end());
+    bed.connect(&one, &two);
+    let target = bed.memory(4096);
+    let mut batch = SendBatch::default();
+    for id in 0..room as u64 + 1 {
+        let (operation, data) = (Operation::Write(target.remote(0)), Data::Inline(b"more"));
+        batch.push(&SendRequest { id, operation, data, signalled: true, solicited: false });
+    }
+    one.pair.post_sends(&mut batch).unwrap();
+    let end = Instant::now() + DEADLINE;
+    let failed = AsyncEvent::CompletionQueueFailed { token: 99 };
+    loop {
+        let (fd, timeout) = (bed.context.events_fd(), Timespec { tv_sec: 1, tv_nsec: 0 });
+        poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap();
+        match bed.context.next_event().unwrap() {
+            Some(event) if event == failed => break,
+            Some(other) => eprintln!("{other:?}"),
+            None => assert!(Instant::now() < end, "no event"),
+        }
+    }
+}
+
+#[test]
 fn requests_beyond_the_capacity_are_refused_and_counted() {
     let Some(bed) = bed() else { return };
     let (one, _two) = bed.connected();
@@ -289,7 +325,8 @@ fn requests_beyond_the_capacity_are_refused_and_counted() {
     assert!(sends.is_empty());
 
     let mut receives = ReceiveBatch::default();
-    let of = capacity.receives as usize + 2;
+    // Devices round up, and need not tell.
+    let of = 4 * capacity.receives as usize + 16;
     for id in 0..of {
         receives.push(id as u64, &[]);
     }

@@ -79,8 +79,8 @@ impl CompletionQueue {
         }
     }
 
-    /// Takes completions off the queue, in order, into the front of `completions`, and answers how many. Does not block,
-    /// and where there are none costs some ten nanoseconds (a system call on soft-RoCE, none).
+    /// Takes completions off the queue, in order, into the front of `completions`, and answers how many. Does not block;
+    /// where there are none it costs little more than a read of memory.
     ///
     /// # Errors
     ///

@@ -13,7 +13,7 @@ pub enum Status {
     Success,
     /// A message was longer than the memory of the receive request, or than a message may be.
     LocalLength,
-    /// The queue pair or the request is inconsistent.
+    /// The queue pair or the request is inconsistent. Soft-RoCE says so for [`LocalProtection`](Status::LocalProtection).
     LocalOperation,
     /// A segment of the request is not in a registered region, or that forbids the access.
     LocalProtection,
@@ -27,7 +27,7 @@ pub enum Status {
     RemoteInvalidRequest,
     /// The peer's memory may not be reached so: wrong key, wrong range, or no permission.
     RemoteAccess,
-    /// The peer could not carry out the request.
+    /// The peer could not carry out the request. Soft-RoCE says so for a message that is too long.
     RemoteOperation,
     /// The peer did not answer, time after time.
     RetriesExceeded,
@@ -78,7 +78,8 @@ impl Status {
             Status::Success => "success",
             Status::LocalLength => "local length error: the message is longer than the memory posted for it",
             Status::LocalOperation => {
-                "local queue pair operation error: the request does not fit the queue pair"
+                "local queue pair operation error: the request does not fit the queue pair, or, on soft-RoCE, a segment \
+                 is in no memory region"
             }
             Status::LocalProtection => {
                 "local protection error: a segment is not, or no longer, in a memory region of the same protection \
@@ -102,7 +103,10 @@ impl Status {
                 "remote access error: the key or address is not, or no longer, of a memory region of the peer that \
                  may be written"
             }
-            Status::RemoteOperation => "remote operation error: the peer's device could not carry it out",
+            Status::RemoteOperation => {
+                "remote operation error: the peer's device could not carry it out; on soft-RoCE also: the message is \
+                 longer than the memory posted for it"
+            }
             Status::RetriesExceeded => {
                 "transport retries exceeded: the peer did not answer. Commonly its process has ended, its port is \
                  down, the route or the GID is wrong (do both GIDs have the same type?), UDP port 4791 is blocked by \

@@ -224,8 +224,9 @@ impl QueuePair {
         self.modify("ready_to_send", State::ReadyToSend, attributes, which)
     }
 
-    /// Any state but Reset to Error: everything posted completes as flushed, and from the peer nothing is taken any more:
-    /// when this returns, no write of it can land here.
+    /// Any state but Reset to Error: everything posted completes as flushed, and nothing more is taken from the peer. What
+    /// of the peer's was being written meanwhile is over once the receive requests have come back; so post one before,
+    /// if memory is to be used for something else after.
     ///
     /// # Errors
     ///
@@ -294,7 +295,8 @@ impl QueuePair {
         self.posted("ibv_post_send", code, position(first, bad), batch.len())
     }
 
-    /// Posts all requests of a batch to the receive queue, in order, and empties the batch. Returns at once.
+    /// Posts all requests of a batch to the receive queue, in order, and empties the batch. Returns at once. Requests that
+    /// are posted in state Error are flushed, save on soft-RoCE, which never reports them.
     ///
     /// # Errors
     ///
