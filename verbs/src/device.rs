@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char};
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -146,7 +147,10 @@ impl Device {
         // SAFETY: the device is valid as long as its list.
         let raw = unsafe { self.library().functions.ibv_open_device(self.raw.as_ptr()) };
         let Some(raw) = NonNull::new(raw) else {
-            let source = std::io::Error::last_os_error();
+            let answer = std::io::Error::last_os_error();
+            // libibverbs tries other ways when it may not open the file, and answers with what the last of them met.
+            let file = File::options().read(true).write(true).open(self.file());
+            let source = file.err().unwrap_or(answer);
             let object = format!("{} ({})", self.name(), self.file().display());
             return Err(Error::call("ibv_open_device", object, source));
         };

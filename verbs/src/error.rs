@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::memlock::LockedMemory;
 use crate::queue_pair::State;
+use crate::unusable::UnusableDevice;
 
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -74,13 +75,14 @@ pub enum Error {
     #[error(transparent)]
     Library(#[from] LibraryError),
     /// There is no device of that name.
-    #[error("no RDMA device {name}; {}", if present.is_empty() {
-        "there is none at all".to_owned() } else { format!("there are {}", present.join(", ")) })]
+    #[error("no RDMA device {name}; {}", alternatives(present, unusable))]
     NoDevice {
         /// The name that was asked for.
         name: String,
         /// Those that there are.
         present: Vec<String>,
+        /// Those that there would be, if nothing were missing.
+        unusable: Vec<UnusableDevice>,
     },
     /// The library, its provider or the kernel refused a call.
     #[error("{call} on {object}: {source}{advice}")]
@@ -169,6 +171,18 @@ pub(crate) fn checked(call: &'static str, object: impl Fn() -> String, code: i32
     Err(Error::call(call, object(), source))
 }
 
+/// Which devices there are, or would be.
+fn alternatives(present: &[String], unusable: &[UnusableDevice]) -> String {
+    let mut words = match present {
+        [] => "there is none".into(),
+        present => format!("there are {}", present.join(", ")),
+    };
+    for device in unusable {
+        words.push_str(&format!("; {device}"));
+    }
+    words
+}
+
 /// What an answer commonly means, beginning with "; ".
 pub(crate) fn advice(call: &str, source: &io::Error) -> String {
     let Some(code) = source.raw_os_error() else { return String::new() };
@@ -232,6 +246,16 @@ mod tests {
             assert!(message.contains(part), "{part} is not in: {message}");
         }
         assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_told_with_those_that_are() {
+        let error = |present: &[&str]| {
+            let present = present.iter().map(|&name| name.to_owned()).collect();
+            Error::NoDevice { name: "rxe7".into(), present, unusable: vec![] }.to_string()
+        };
+        assert_eq!(error(&[]), "no RDMA device rxe7; there is none");
+        assert_eq!(error(&["rxe0", "rxe1"]), "no RDMA device rxe7; there are rxe0, rxe1");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`Library`] | the open library; [`fork`](Library::prepare_for_fork) support; which [`Device`]s there are |
+//! | [`Library`] | the open library; [`fork`](Library::prepare_for_fork) support; which [`Device`]s there are, and which [`UnusableDevice`]s |
 //! | [`Context`] | an open device: [`DeviceAttributes`], [`Port`]s, [`GidEntry`]s, and [`AsyncEvent`]s by a descriptor |
 //! | [`ProtectionDomain`] | what belongs together |
 //! | [`MemoryRegion`] | memory that the device may reach: [`Segment`]s for requests, [`RemoteMemory`] for peers |
@@ -89,6 +89,7 @@ mod port;
 mod queue_pair;
 mod region;
 mod sys;
+mod unusable;
 
 pub use completion::{Completion, CompletionChannel, CompletionQueue, Kind, Status, Token};
 pub use context::{Context, DeviceAttributes};
@@ -105,3 +106,4 @@ pub use queue_pair::{
     SendBatch, SendRequest, State,
 };
 pub use region::{Access, LocalKey, MemoryRegion, RemoteKey, RemoteMemory, Segment};
+pub use unusable::{Missing, UnusableDevice};

@@ -8,6 +8,7 @@ use crate::device::{self, Device};
 use crate::error::{Error, LibraryError, Result, checked};
 use crate::sys::loading::DEFAULT_NAME;
 use crate::sys::{Functions, ibv_fork_status};
+use crate::unusable::{self, UnusableDevice};
 
 /// An open libibverbs. Cheap to clone; all clones are the same library, which stays loaded until the process ends.
 #[derive(Clone)]
@@ -82,17 +83,28 @@ impl Library {
         device::list(self)
     }
 
+    /// The devices that the kernel has and that [`devices`](Library::devices) leaves out, with what is missing. Reads sysfs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`devices`](Library::devices).
+    pub fn unusable_devices(&self) -> Result<Vec<UnusableDevice>> {
+        Ok(unusable::find(&self.devices()?))
+    }
+
     /// The device of that name: "mlx5_0", "rxe0".
     ///
     /// # Errors
     ///
-    /// As for [`devices`](Library::devices); [`Error::NoDevice`] with the names that there are.
+    /// As for [`devices`](Library::devices); [`Error::NoDevice`] with the names that there are, and with those that there
+    /// would be.
     pub fn device(&self, name: &str) -> Result<Device> {
         let mut devices = self.devices()?;
         match devices.iter().position(|device| device.name() == name) {
             Some(found) => Ok(devices.swap_remove(found)),
             None => Err(Error::NoDevice {
                 name: name.into(),
+                unusable: unusable::find(&devices),
                 present: devices.iter().map(|device| device.name().to_owned()).collect(),
             }),
         }

@@ -57,6 +57,9 @@ fn find() -> Result<Bed, String> {
             _ => why = format!("{} has state {:?} and GIDs {gids:?}", device.name(), port.state),
         }
     }
+    for device in library.unusable_devices().map_err(|error| error.to_string())? {
+        why.push_str(&format!("; {device}"));
+    }
     Err(why)
 }
 
