@@ -19,8 +19,6 @@ pub struct Access {
     pub local_write: bool,
     /// Peers may write here; brings `local_write` with it, as verbs demand.
     pub remote_write: bool,
-    /// Peers may read here.
-    pub remote_read: bool,
     /// Writes may become visible in any order, save that all of a message are visible before its completion is. Faster
     /// on some machines; left out where library, kernel or device do not know it.
     pub relaxed_ordering: bool,
@@ -28,8 +26,7 @@ pub struct Access {
 
 impl Access {
     /// Sends from here, and receives to here.
-    pub const LOCAL: Access =
-        Access { local_write: true, remote_write: false, remote_read: false, relaxed_ordering: false };
+    pub const LOCAL: Access = Access { local_write: true, remote_write: false, relaxed_ordering: false };
     /// As [`LOCAL`](Access::LOCAL), and peers may write here.
     pub const REMOTE_WRITE: Access = Access { remote_write: true, ..Access::LOCAL };
 
@@ -37,7 +34,6 @@ impl Access {
         let flag = |set: bool, flag: ibv_access_flags| if set { flag.0 } else { 0 };
         flag(self.local_write || self.remote_write, ibv_access_flags::IBV_ACCESS_LOCAL_WRITE)
             | flag(self.remote_write, ibv_access_flags::IBV_ACCESS_REMOTE_WRITE)
-            | flag(self.remote_read, ibv_access_flags::IBV_ACCESS_REMOTE_READ)
             | flag(self.relaxed_ordering, ibv_access_flags::IBV_ACCESS_RELAXED_ORDERING)
     }
 }

@@ -3,6 +3,8 @@
 #[allow(dead_code)]
 mod bed;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bed::{Bed, CAPACITY, DEADLINE, End, bed, fill, read, take};
@@ -262,6 +264,39 @@ fn a_completion_wakes_who_sleeps_on_the_channel() {
     two.pair.fail().unwrap();
     take(&two.receives, 1);
     drop(two);
+}
+
+/// Destroying a queue waits for its events to be acknowledged, by whoever has taken them.
+#[test]
+fn queues_go_while_another_thread_takes_their_events() {
+    let Some(bed) = bed() else { return };
+    let channel = bed.context.completion_channel().unwrap();
+    let (done, all_done) = std::sync::mpsc::channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let taker = std::thread::spawn({
+        let (channel, stop) = (channel.clone(), stop.clone());
+        move || {
+            let mut taken = 0;
+            while !stop.load(Ordering::Relaxed) {
+                taken += usize::from(channel.next_event().unwrap().is_some());
+                std::thread::yield_now();
+            }
+            taken
+        }
+    });
+    std::thread::spawn(move || {
+        for token in 0..50 {
+            let queue = channel.completion_queue(8, token, 0).unwrap();
+            let end = bed.end_on(queue.clone(), queue);
+            end.receive(1, &[]);
+            end.receives.arm().unwrap();
+            end.pair.fail().unwrap();
+        }
+        done.send(()).unwrap();
+    });
+    all_done.recv_timeout(DEADLINE).expect("all queues are destroyed");
+    stop.store(true, Ordering::Relaxed);
+    eprintln!("{} events of 50 were taken before their queue went", taker.join().unwrap());
 }
 
 #[test]

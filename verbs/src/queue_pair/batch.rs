@@ -155,21 +155,23 @@ impl SendBatch {
 
     /// The first request, chained with the others and with their segments; valid until the batch changes.
     pub(super) fn chain(&mut self) -> *mut ibv_send_wr {
-        let (mut segment, mut byte) = (0, 0);
-        let segments = self.segments.as_mut_ptr();
+        let (first, segments) = (self.requests.as_mut_ptr(), self.segments.as_mut_ptr());
         let inline = self.inline.as_ptr().expose_provenance();
-        let count = self.requests.len();
-        let first = self.requests.as_mut_ptr();
-        for (at, request) in self.requests.iter_mut().enumerate() {
+        let (mut segment, mut byte) = (0, 0);
+        for at in 0..self.requests.len() {
+            // SAFETY: there are so many requests, and nobody else has a reference to one.
+            let request = unsafe { &mut *first.wrapping_add(at) };
             request.sg_list = segments.wrapping_add(segment);
             if request.send_flags & Flag::IBV_SEND_INLINE.0 != 0 {
-                self.segments[segment].addr = (inline + byte) as u64;
-                byte += self.segments[segment].length as usize;
+                // SAFETY: an inline request has one segment.
+                let piece = unsafe { &mut *request.sg_list };
+                piece.addr = (inline + byte) as u64;
+                byte += piece.length as usize;
             }
             segment += request.num_sge as usize;
-            request.next = if at + 1 < count { first.wrapping_add(at + 1) } else { ptr::null_mut() };
+            request.next = follower(first, at, self.requests.len());
         }
-        self.requests.as_mut_ptr()
+        first
     }
 }
 
@@ -232,17 +234,22 @@ impl ReceiveBatch {
 
     /// The first request, chained with the others and with their segments; valid until the batch changes.
     pub(super) fn chain(&mut self) -> *mut ibv_recv_wr {
+        let (first, segments) = (self.requests.as_mut_ptr(), self.segments.as_mut_ptr());
         let mut segment = 0;
-        let segments = self.segments.as_mut_ptr();
-        let count = self.requests.len();
-        let first = self.requests.as_mut_ptr();
-        for (at, request) in self.requests.iter_mut().enumerate() {
+        for at in 0..self.requests.len() {
+            // SAFETY: there are so many requests, and nobody else has a reference to one.
+            let request = unsafe { &mut *first.wrapping_add(at) };
             request.sg_list = segments.wrapping_add(segment);
             segment += request.num_sge as usize;
-            request.next = if at + 1 < count { first.wrapping_add(at + 1) } else { ptr::null_mut() };
+            request.next = follower(first, at, self.requests.len());
         }
-        self.requests.as_mut_ptr()
+        first
     }
+}
+
+/// The request after the one at `at` of `count`; null after the last.
+fn follower<R>(first: *mut R, at: usize, count: usize) -> *mut R {
+    if at + 1 < count { first.wrapping_add(at + 1) } else { ptr::null_mut() }
 }
 
 #[cfg(test)]

@@ -178,8 +178,8 @@ impl QueuePair {
         &self.receives
     }
 
-    /// Reset to Init: binds it to a port and a partition, and says what the peer may do: `remote_write` and `remote_read`
-    /// of `access`. From now on receives can be posted.
+    /// Reset to Init: binds it to a port and a partition, and says whether the peer may write to memory of this side that
+    /// was registered for it ([`Access::remote_write`]). From now on receives can be posted.
     ///
     /// # Errors
     ///
