@@ -198,7 +198,7 @@ fn the_installed_library_opens_and_lists_devices() {
             return;
         }
     };
-    library.prepare_for_fork().unwrap();
+    eprintln!("fork support: {:?}", library.prepare_for_fork().unwrap());
     match library.devices() {
         Ok(devices) => eprintln!("{library:?} has {devices:?}"),
         Err(error) => eprintln!("{error}"),

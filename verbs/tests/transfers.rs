@@ -3,6 +3,7 @@
 #[allow(dead_code)]
 mod bed;
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -264,6 +265,42 @@ fn a_completion_wakes_who_sleeps_on_the_channel() {
     two.pair.fail().unwrap();
     take(&two.receives, 1);
     drop(two);
+}
+
+/// A page that parent and child shared after a fork would be copied at the parent's next write, and the device would go
+/// on with the page that the parent no longer has.
+#[test]
+fn registered_memory_stays_the_parents_across_a_fork() {
+    let Some(bed) = bed() else { return };
+    let (one, two) = bed.connected();
+    let (source, target) = (bed.memory(4096), bed.memory(4096));
+    fill(&source, 0, b"before");
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    // SAFETY: the child makes two system calls and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // Holds its copies until the parent has closed its end, or 20 s.
+        // SAFETY: takes a number.
+        unsafe { libc::alarm(DEADLINE.as_secs() as u32) };
+        // SAFETY: this process's copies of the descriptors are its own.
+        unsafe { libc::close(ours.as_raw_fd()) };
+        let mut byte = 0_u8;
+        // SAFETY: room for one byte.
+        unsafe { libc::read(theirs.as_raw_fd(), (&raw mut byte).cast(), 1) };
+        // SAFETY: ends without running anything of the parent's.
+        unsafe { libc::_exit(0) };
+    }
+    assert!(child > 0, "fork: {}", std::io::Error::last_os_error());
+    fill(&source, 0, b"after!");
+    two.receive(1, &[]);
+    post(&one, 2, Operation::WriteWithImmediate(target.remote(0), 1), Data::Gather(&[source.segment(0..6)]));
+    take(&two.receives, 1);
+    let arrived = read(&target, 0, 6);
+    drop((ours, theirs));
+    let mut status = 0;
+    // SAFETY: the child is this process's and is waited for once; its alarm ends it at the latest.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!((arrived.as_slice(), status), (b"after!".as_slice(), 0));
 }
 
 /// Destroying a queue waits for its events to be acknowledged, by whoever has taken them.
