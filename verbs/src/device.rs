@@ -202,6 +202,6 @@ mod tests {
     fn a_name_ends_at_its_first_zero() {
         assert_eq!(text(&b"rxe0\0mlx\0".map(|byte| byte as c_char)), "rxe0");
         assert_eq!(text(&[]), "");
-        assert_eq!(text(&[-1, 0]), "");
+        assert_eq!(text(&[0xff_u8 as c_char, 0]), "");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::device::{self, Device};
 use crate::error::{Error, LibraryError, Result, checked};
@@ -58,7 +58,10 @@ impl Library {
     ///
     /// [`Error::Call`] of `ibv_fork_init`: EINVAL if memory was registered before, ENOSYS if the kernel cannot.
     pub fn prepare_for_fork(&self) -> Result<ForkSupport> {
-        // SAFETY: the function takes nothing and may be called at any time.
+        // The function makes a table for the process, and two threads at once would make two.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the function takes nothing, and no other thread calls it now.
         let code = unsafe { self.functions.ibv_fork_init() };
         checked("ibv_fork_init", || self.path().display().to_string(), code)?;
         let Ok(initialized) = &self.functions.ibv_is_fork_initialized else {

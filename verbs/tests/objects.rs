@@ -80,7 +80,7 @@ fn what_cannot_be_registered_is_an_error() {
     // SAFETY: nothing is mapped there, so that the kernel refuses.
     let error = unsafe { bed.domain.register(std::ptr::without_provenance_mut(4096), 8, Access::LOCAL) };
     let error = error.unwrap_err();
-    // The kernel says EFAULT; what makes forking safe looks at the memory before, and says ENOMEM.
+    // Hardware's drivers say EFAULT. Soft-RoCE says ENOMEM, as does what makes forking safe.
     assert!(matches!(error.raw_os_error(), Some(libc::EFAULT | libc::ENOMEM)), "{error}");
     assert!(error.to_string().contains("not all mapped"), "{error}");
     let file = tempfile::tempfile().unwrap();
