@@ -284,9 +284,11 @@ impl Pages {
         let start = unsafe { alloc::alloc_zeroed(layout) };
         match NonNull::new(start) {
             Some(start) => Ok(Pages { start, layout }),
-            None => {
-                Err(Error::call("alloc", format!("{rounded:?} bytes"), io::ErrorKind::OutOfMemory.into()))
-            }
+            None => Err(Error::call(
+                "alloc",
+                format!("{} bytes", layout.size()),
+                io::ErrorKind::OutOfMemory.into(),
+            )),
         }
     }
 
