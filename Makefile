@@ -37,6 +37,8 @@ hosts:
 
 asan:
 	RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/asan $(SANITIZED) -p rccl-transport --features conformance
+	RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/asan $(SANITIZED) -p rccl \
+	  --test messages --test repeated --test work
 
 tsan:
 	TSAN_OPTIONS="suppressions=$(CURDIR)/transport/tests/tsan.supp" \
