@@ -108,7 +108,10 @@ impl Engine {
             Stage::Linking | Stage::Steps => return,
         };
         let words = active.call.pack();
-        if !matches!(outcome, Outcome::Done) || !active.repeats() || self.repertoire.find(words).is_some() {
+        // A region of the engine's own may be replaced by a larger one; what short calls need is on the heap.
+        let in_regions = self.now.areas.iter().skip(2).any(|area| area.place.is_some());
+        let needless = in_regions || !active.repeats() || self.repertoire.find(words).is_some();
+        if needless || !matches!(outcome, Outcome::Done) {
             return;
         }
         let Repertoire { known, oldest } = &mut self.repertoire;
