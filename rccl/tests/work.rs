@@ -1,12 +1,11 @@
 //! Calls that do not block: order, ownership, futures, threads.
 
+#[path = "program/awaiting.rs"]
+mod awaiting;
 mod common;
 
 use common::{config, on_ranks};
 use rccl::{Communicator, Failure, ReduceOp, Work};
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -101,24 +100,9 @@ fn wait_timeout_says_whether_it_has_ended() {
     });
 }
 
-/// The smallest runtime there is: sleeps until it is woken.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "never woken");
-        std::thread::park_timeout(Duration::from_secs(30));
-    }
+/// No work of this file takes this long.
+fn block_on<F: Future>(future: F) -> F::Output {
+    awaiting::block_on(future, Instant::now() + Duration::from_secs(30), "a work")
 }
 
 #[test]

@@ -6,6 +6,7 @@
 #![allow(dead_code, missing_docs, reason = "several test programs use parts of it")]
 
 pub mod arrays;
+mod awaiting;
 pub mod call;
 pub mod operation;
 pub mod sample;

@@ -1,6 +1,7 @@
 //! One rank's part in a call: its memory, the ways to make the call, and the comparison afterwards.
 
 use super::arrays::{Array, Arrays};
+use super::awaiting::block_on;
 use super::call::Call;
 use super::sample::Sample;
 use super::stream::Stream;
@@ -10,10 +11,7 @@ use rccl::{
     Work,
 };
 use std::ops::Range;
-use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 /// Longer than any call's own deadline.
@@ -420,23 +418,4 @@ fn wait<B: Send + 'static>(mut work: Work<B>, way: usize, what: &str) -> B {
         _ => block_on(work, end, what),
     };
     result.unwrap_or_else(|error| panic!("{what}: {error}"))
-}
-
-/// The smallest runtime there is: sleeps until it is woken.
-fn block_on<F: Future>(future: F, end: Instant, what: &str) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return value;
-        }
-        assert!(Instant::now() < end, "{what}: never woken");
-        std::thread::park_timeout(end.saturating_duration_since(Instant::now()));
-    }
 }
