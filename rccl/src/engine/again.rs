@@ -73,17 +73,17 @@ impl Engine {
             return Some(Err(error.clone()));
         }
         self.enter(words);
-        self.now.tag = Tag { sequence: self.sequence, call: words };
+        self.space.now.tag = Tag { sequence: self.sequence, call: words };
         let Known { number, round, kernel, element, .. } = self.repertoire.known[at];
-        self.now.kernel = kernel;
-        self.now.element = element;
-        self.now.streaming = false;
-        self.now.rounds = 0;
-        self.state.tags.clear();
+        self.space.now.kernel = kernel;
+        self.space.now.element = element;
+        self.space.now.streaming = false;
+        self.space.now.rounds = 0;
+        self.space.state.tags.clear();
         self.swap(at);
         // Every message is eager: nobody needs to find this memory.
-        self.now.areas[0] = Area { base: input, place: None };
-        self.now.areas[1] = Area { base: output, place: None };
+        self.space.now.areas[0] = Area { base: input, place: None };
+        self.space.now.areas[1] = Area { base: output, place: None };
         let mut stage = match round {
             Some(bytes) => Stage::Round(Round::default(), bytes),
             None => Stage::Straight(Straight::default()),
@@ -97,8 +97,8 @@ impl Engine {
     #[inline]
     fn swap(&mut self, at: usize) {
         let known = &mut self.repertoire.known[at];
-        std::mem::swap(&mut known.steps, &mut self.state.steps);
-        std::mem::swap(&mut known.areas, &mut self.now.areas);
+        std::mem::swap(&mut known.steps, &mut self.space.state.steps);
+        std::mem::swap(&mut known.areas, &mut self.space.now.areas);
     }
 
     /// Keeps a collective call that has just ended, if it was a short one.
@@ -110,7 +110,7 @@ impl Engine {
         };
         let words = active.call.pack();
         // A region of the engine's own may be replaced by a larger one; what short calls need is on the heap.
-        let in_regions = self.now.areas.iter().skip(2).any(|area| area.place.is_some());
+        let in_regions = self.space.now.areas.iter().skip(2).any(|area| area.place.is_some());
         let needless = in_regions || !active.repeats() || self.repertoire.find(words).is_some();
         if needless || !matches!(outcome, Outcome::Done) {
             return;
@@ -123,7 +123,7 @@ impl Engine {
                 words: [0; 2],
                 number: 0,
                 round: None,
-                kernel: self.now.kernel,
+                kernel: self.space.now.kernel,
                 element: 1,
                 steps: Vec::new(),
                 areas: Vec::new(),
@@ -131,11 +131,11 @@ impl Engine {
         }
         let known = &mut known[at];
         (known.words, known.number, known.round) = (words, active.number, round);
-        (known.kernel, known.element) = (self.now.kernel, self.now.element);
-        known.areas.clone_from(&self.now.areas);
+        (known.kernel, known.element) = (self.space.now.kernel, self.space.now.element);
+        known.areas.clone_from(&self.space.now.areas);
         known.steps.clear();
         if round.is_none() {
-            known.steps.extend_from_slice(&self.state.steps);
+            known.steps.extend_from_slice(&self.space.state.steps);
         }
     }
 }

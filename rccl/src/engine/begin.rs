@@ -4,7 +4,7 @@ use super::drive::{Outcome, Stage, Watch};
 use super::lengths::Lengths;
 use super::plan::Plan;
 use super::round::Round;
-use super::run::{Area, Run};
+use super::run::Area;
 use super::straight::Straight;
 use super::task::{Message, Piece, Task, program_of};
 use super::wait::{Next, Patience};
@@ -76,7 +76,7 @@ impl Engine {
         let words = call.pack();
         self.enter(words);
         let number = self.plan(&call, words);
-        self.now.tag = Tag { sequence: self.sequence, call: words };
+        self.space.now.tag = Tag { sequence: self.sequence, call: words };
         self.set_up(number, &call, &sizes, input, output)?;
         let task = Task::Collective { call, sizes, input, output, scale: None };
         Ok(self.start(Active { call, task, number, stage: Stage::Linking, watch: Watch::new(false) }))
@@ -130,7 +130,7 @@ impl Engine {
         self.pack(number, &pieces, Buffer::INPUT);
         let all =
             Call { collective: Collective::Fused, root: Some(pieces.len() as u32), count: digest, ..first };
-        self.now.tag = Tag { sequence: self.sequence, call: all.pack() };
+        self.space.now.tag = Tag { sequence: self.sequence, call: all.pack() };
         self.set_up(number, &call, &sizes, input, output)?;
         let active = Active {
             call: all,
@@ -151,7 +151,7 @@ impl Engine {
             count * dtype.size() as u64
         };
         let nothing = Area { base: std::ptr::null_mut(), place: None };
-        let mut areas = std::mem::take(&mut self.now.areas);
+        let mut areas = std::mem::take(&mut self.space.now.areas);
         areas.clear();
         areas.extend([nothing; 2]);
         areas.extend(
@@ -162,12 +162,12 @@ impl Engine {
             .first()
             .map_or(NO_MESSAGE, |message| call_of(message).seen(message.outgoing, message.peer));
         let longest = of_op.iter().map(|&message| bytes(message)).max();
-        self.now.areas = areas;
-        self.now.element = 1;
-        self.now.kernel = Kernel::select(DataType::U8, ReduceOp::Sum);
-        self.now.streaming = longest.is_some_and(|longest| longest >= STREAMED);
-        self.now.dear_polls = self.sockets > 1;
-        self.now.rounds = 0;
+        self.space.now.areas = areas;
+        self.space.now.element = 1;
+        self.space.now.kernel = Kernel::select(DataType::U8, ReduceOp::Sum);
+        self.space.now.streaming = longest.is_some_and(|longest| longest >= STREAMED);
+        self.space.now.dear_polls = self.sockets > 1;
+        self.space.now.rounds = 0;
         Ok(self.start(Active {
             call,
             task: Task::Messages(list),
@@ -201,7 +201,7 @@ impl Engine {
             (Some(oldest), MESSAGE_PLANS..) => {
                 // Its number gets another meaning.
                 self.plans[oldest] = ready;
-                self.state.forget();
+                self.space.state.forget();
                 oldest
             }
             _ => {
@@ -228,8 +228,8 @@ impl Engine {
         let scratch = program.windows.len() - 2;
         let first = self.area(input, read);
         let second = if input == output && written <= read { first } else { self.area(output, written) };
-        self.now.areas.clear();
-        self.now.areas.extend([first, second]);
+        self.space.now.areas.clear();
+        self.space.now.areas.extend([first, second]);
         for i in 0..scratch {
             let window = Buffer::scratch(i as u16);
             let bytes = self.plans[number].plan.program.len_in(window, sizes) * element;
@@ -244,19 +244,19 @@ impl Engine {
                     small.resize(words, 0);
                     self.repertoire.forget();
                 }
-                self.now.areas.push(Area { base: small.as_mut_ptr().cast(), place: None });
+                self.space.now.areas.push(Area { base: small.as_mut_ptr().cast(), place: None });
                 continue;
             }
             grow(large, &self.regions, bytes, &self.control)?;
             let area = |region: &Region| Area { base: region.as_ptr(), place: Some(region.place(0)) };
-            self.now.areas.extend(large.as_ref().map(area));
+            self.space.now.areas.extend(large.as_ref().map(area));
         }
-        self.now.kernel = self.kernel(call);
-        self.now.element = element;
+        self.space.now.kernel = self.kernel(call);
+        self.space.now.element = element;
         // A reduction in place has read what it overwrites.
-        self.now.streaming = read.max(written) >= STREAMED && (input != output || call.op.is_none());
-        self.now.dear_polls = self.sockets > 1;
-        self.now.rounds = 0;
+        self.space.now.streaming = read.max(written) >= STREAMED && (input != output || call.op.is_none());
+        self.space.now.dear_polls = self.sockets > 1;
+        self.space.now.rounds = 0;
         Ok(())
     }
 
@@ -283,7 +283,7 @@ impl Engine {
 
     fn missing(&self, number: usize) -> Vec<Rank> {
         let peers = self.plans[number].plan.peers.iter().copied();
-        peers.filter(|&peer| self.links[peer as usize].is_none()).collect()
+        peers.filter(|&peer| self.space.links[peer as usize].is_none()).collect()
     }
 
     /// Waits until a task that was begun has its links. `Some`: it has ended.
@@ -296,7 +296,7 @@ impl Engine {
             if ended.is_some() {
                 return ended;
             }
-            self.sleeper.sleep(&mut self.links, &[], self.control.doorbell().as_fd());
+            self.sleeper.sleep(&mut self.space.links, &[], self.control.doorbell().as_fd());
             self.control.doorbell().silence();
         }
         None
@@ -310,20 +310,20 @@ impl Engine {
             self.unasked[peer] = made.link.limits().unasked as u64;
             self.sockets += usize::from(made.kind == Kind::Tcp);
             self.reached.push(Reached { peer: made.peer, kind: made.kind, reason: made.reason });
-            self.links[peer] = Some(made.link);
+            self.space.links[peer] = Some(made.link);
         }
         if !self.missing(active.number).is_empty() {
             return false;
         }
         self.plans[active.number].linked = true;
-        self.now.dear_polls = self.sockets > 1;
+        self.space.now.dear_polls = self.sockets > 1;
         self.run(active);
         true
     }
 
     #[inline]
     fn run(&mut self, active: &mut Active) {
-        self.state.tags.clear();
+        self.space.state.tags.clear();
         // Both ends of a message must decide alike that it is eager: by its length where ranks know their own messages
         // only, else by what all ranks know of the call.
         let eagerly = match &active.task {
@@ -337,13 +337,7 @@ impl Engine {
             Task::Messages(_) => true,
         };
         let Ready { plan, messages: [_, of_op], .. } = &self.plans[active.number];
-        let mut run = Run {
-            plan,
-            state: &mut self.state,
-            links: &mut self.links,
-            pool: &mut self.pool,
-            now: &mut self.now,
-        };
+        let mut run = self.space.run(plan);
         let limits = if eagerly || plan.program.snapshot { &self.unasked } else { &self.eager };
         let longest = match &active.task {
             Task::Collective { call, .. } if plan.one_round && call.bytes() <= self.situation.eager => {

@@ -39,9 +39,9 @@ use plan::Plan;
 use pool::Pool;
 use rccl_kernels::Kernel;
 use rccl_schedule::{Algorithm, Layout, Rank};
+use rccl_transport::Kind;
 use rccl_transport::memory::{Region, RegionTable};
-use rccl_transport::{Kind, Link};
-use run::{CHUNK, Now, Run, State};
+use run::{CHUNK, Space};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,6 @@ pub(crate) struct Engine {
     allowed: Vec<(rccl_schedule::Collective, Vec<Algorithm>)>,
     timeout: Duration,
     yields: bool,
-    links: Vec<Option<Box<dyn Link>>>,
     /// Longest message by peer that is always eager.
     eager: Vec<u64>,
     /// Longest message by peer that may be sent eagerly: what a program of snapshots uses.
@@ -86,9 +85,7 @@ pub(crate) struct Engine {
     /// Where small calls lie that run as one: their inputs, and their outputs.
     packed: [Option<Region>; 2],
     active: Option<Active>,
-    now: Now,
-    state: State,
-    pool: Pool,
+    space: Space,
     sleeper: Sleeper,
     sequence: u32,
     broken: Option<Error>,
@@ -163,7 +160,6 @@ impl Engine {
             allowed: allowed.collect::<Result<_>>()?,
             timeout: config.timeout,
             yields,
-            links: (0..ranks).map(|_| None).collect(),
             eager: vec![0; ranks],
             unasked: vec![0; ranks],
             always_eager: always_eager as u64,
@@ -176,9 +172,7 @@ impl Engine {
             scratch: Vec::new(),
             packed: [None, None],
             active: None,
-            now: Now::new(CHUNK.min(slot), !yields),
-            state: State::default(),
-            pool: Pool::default(),
+            space: Space::new(ranks, CHUNK.min(slot), !yields),
             sleeper: Sleeper::default(),
             sequence: 0,
             broken: None,
@@ -226,13 +220,7 @@ impl Engine {
     #[inline]
     fn drive(&mut self, number: usize, stage: &mut Stage, watch: &mut Watch) -> Outcome {
         let plan = &self.plans[number].plan;
-        let mut run = Run {
-            plan,
-            state: &mut self.state,
-            links: &mut self.links,
-            pool: &mut self.pool,
-            now: &mut self.now,
-        };
+        let mut run = self.space.run(plan);
         let waiting = Waiting {
             control: &self.control,
             sleeper: &mut self.sleeper,
@@ -251,13 +239,7 @@ impl Engine {
             self.active = Some(active);
         }
         let Some(active) = &mut self.active else { return Polled::Ended(Ok(())) };
-        let mut run = Run {
-            plan: &self.plans[active.number].plan,
-            state: &mut self.state,
-            links: &mut self.links,
-            pool: &mut self.pool,
-            now: &mut self.now,
-        };
+        let mut run = self.space.run(&self.plans[active.number].plan);
         let outcome = match go(&mut run, &mut active.stage) {
             Ok((_, true)) => Outcome::Done,
             Ok((true, false)) => {
@@ -289,13 +271,13 @@ impl Engine {
     pub fn arm(&mut self, sleeper: &mut Sleeper) -> bool {
         let Some(active) = &self.active else { return true };
         let peers = &self.plans[active.number].plan.peers;
-        sleeper.arm(&mut self.links, peers, self.control.doorbell().as_fd())
+        sleeper.arm(&mut self.space.links, peers, self.control.doorbell().as_fd())
     }
 
     /// Undoes [`Engine::arm`], whatever that answered.
     pub fn disarm(&mut self) {
         if let Some(active) = &self.active {
-            Sleeper::disarm(&mut self.links, &self.plans[active.number].plan.peers);
+            Sleeper::disarm(&mut self.space.links, &self.plans[active.number].plan.peers);
             if matches!(active.stage, Stage::Linking) {
                 self.control.doorbell().silence();
             }

@@ -157,6 +157,33 @@ impl Now {
     }
 }
 
+/// What runs work in, one after the other.
+pub(crate) struct Space {
+    /// By peer, as far as they are made.
+    pub links: Vec<Option<Box<dyn Link>>>,
+    pub now: Now,
+    pub state: State,
+    pub pool: Pool,
+}
+
+impl Space {
+    pub fn new(ranks: usize, chunk: u64, shared_copies: bool) -> Space {
+        Space {
+            links: (0..ranks).map(|_| None).collect(),
+            now: Now::new(chunk, shared_copies),
+            state: State::default(),
+            pool: Pool::default(),
+        }
+    }
+
+    /// A run of `plan`.
+    #[inline]
+    pub fn run<'a>(&'a mut self, plan: &'a Plan) -> Run<'a> {
+        let Space { links, now, state, pool } = self;
+        Run { plan, state, links, pool, now }
+    }
+}
+
 pub(crate) struct Run<'a> {
     pub plan: &'a Plan,
     pub state: &'a mut State,
