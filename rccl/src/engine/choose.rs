@@ -1,7 +1,7 @@
 //! Which algorithm a call takes, when the user does not say.
 //!
-//! The thresholds come from `benches/sweep.py`: `benches/results/algorithms.csv`, one host of 2 cores, 2 to 32 ranks.
-//! Those for several hosts were not measured: there few rounds come first, as the network's latency does. The choice
+//! The thresholds come from `benches/sweep.py`: `benches/results/algorithms.csv`, one host of 2 cores, 2 to 16 ranks, each
+//! bound to a core. Those for several hosts were not measured: there few rounds come first, as the network's latency does. The choice
 //! depends only on what is the same on every rank.
 
 use crate::call::{self, Call};
