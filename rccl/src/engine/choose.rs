@@ -1,8 +1,8 @@
 //! Which algorithm a call takes, when the user does not say.
 //!
 //! The thresholds come from `benches/sweep.py`: `benches/results/algorithms.csv`, one host of 2 cores, 2 to 16 ranks, each
-//! bound to a core. Those for several hosts were not measured: there few rounds come first, as the network's latency does. The choice
-//! depends only on what is the same on every rank.
+//! bound to a core. Those for several hosts were not measured: there few rounds come first, as the network's latency
+//! does. The choice depends only on what is the same on every rank.
 
 use crate::call::{self, Call};
 use crate::config::{Config, Reproducible};
