@@ -14,7 +14,7 @@ use crate::wishes::{Family, RoceVersion};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// `RCCL_IB_DISABLE`.
+    /// `RCCL_IB_DISABLE`, or `RCCL_NET=tcp`.
     Disabled,
     /// `RCCL_IB_HCA` does not allow it.
     NotAskedFor(DeviceList),
@@ -110,7 +110,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Disabled => f.write_str("RDMA is switched off by RCCL_IB_DISABLE"),
+            Reason::Disabled => f.write_str("RDMA is switched off (RCCL_IB_DISABLE, RCCL_NET)"),
             Reason::NotAskedFor(list) => write!(f, "RCCL_IB_HCA={list} leaves it out"),
             Reason::Adapter(NodeKind::Iwarp) => {
                 f.write_str("it is an iWARP adapter, and rccl speaks RoCE and InfiniBand")

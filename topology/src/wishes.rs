@@ -11,7 +11,7 @@ use crate::prefix::Prefix;
 /// What a user allows and demands; the default allows everything and leaves the choice to the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wishes {
-    /// No RDMA at all (`RCCL_IB_DISABLE`).
+    /// No RDMA at all (`RCCL_IB_DISABLE`, `RCCL_NET=tcp`).
     pub disabled: bool,
     /// Devices and ports (`RCCL_IB_HCA`).
     pub devices: DeviceList,
