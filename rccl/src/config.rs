@@ -16,6 +16,7 @@
 mod algorithms;
 mod logging;
 mod nearest;
+mod rdma;
 mod scalar;
 mod settings;
 mod sources;
@@ -26,7 +27,8 @@ pub use algorithms::Algorithms;
 pub use logging::init_logging;
 pub(crate) use logging::set_rank;
 pub use nearest::nearest;
-pub use scalar::{Bytes, Secret};
+pub use rdma::{GidIndex, Net, RelaxedOrdering};
+pub use scalar::{Bytes, Secret, Within};
 pub use settings::Config;
 pub use sources::Source;
 pub use table::{Setting, settings, settings_markdown};

@@ -9,6 +9,10 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub usize);
 
+/// A whole number, `LOW` to `HIGH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Within<const LOW: u8, const HIGH: u8>(pub u8);
+
 /// 128 bits that only the ranks of a job know. `Debug` does not print them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Secret(pub [u8; 16]);
@@ -48,6 +52,25 @@ impl Value for u32 {
     }
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for u16 {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("a whole number up to {}", u16::MAX))
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl<const LOW: u8, const HIGH: u8> Value for Within<LOW, HIGH> {
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = text.parse().ok().filter(|number| (LOW..=HIGH).contains(number));
+        number.map(Within).ok_or_else(|| format!("a whole number from {LOW} to {HIGH}"))
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
     }
 }
 

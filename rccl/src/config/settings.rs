@@ -1,9 +1,10 @@
 //! The table of settings: the one place to add one.
 
 use super::{
-    Algorithms, Bytes, Family, Interfaces, Level, MeetingPlace, PortRange, Reproducible, Secret, Subsystems,
-    Transports, Value,
+    Algorithms, Bytes, Family, GidIndex, Interfaces, Level, MeetingPlace, Net, PortRange, RelaxedOrdering,
+    Reproducible, Secret, Subsystems, Transports, Value, Within,
 };
+use rccl_topology::{DeviceList, Prefix, RoceVersion};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -126,6 +127,49 @@ settings! {
     "RCCL_COPY_DISABLE" => copy_disable: bool = false;
     /// Bytes of staging memory that a link has in each direction.
     "RCCL_BUFFSIZE" => buffsize: Bytes = Bytes(128 << 10);
+
+    /// What carries data between hosts: `auto` takes RDMA where two hosts have it in common, else TCP, and says so;
+    /// `verbs` (or `IB`) makes it an error where RDMA cannot be used; `tcp` (or `Socket`) never uses RDMA.
+    "RCCL_NET" => net: Net = Net::Auto;
+    /// The library that drives RDMA devices, by name or path, instead of `libibverbs.so.1`.
+    "RCCL_IBVERBS" => ibverbs: Option<PathBuf> = None;
+    /// Do not use RDMA.
+    "RCCL_IB_DISABLE" or "NCCL_IB_DISABLE" => ib_disable: bool = false;
+    /// RDMA devices and ports that may be used: a list of prefixes (`mlx5`), with ports (`mlx5_0:1,mlx5_1:2`), of names
+    /// (`=mlx5_1`), or of either to leave out (`^rxe`, `^=mlx5_3`). By default all.
+    "RCCL_IB_HCA" or "NCCL_IB_HCA" => ib_hca: DeviceList = DeviceList::default();
+    /// The entry of each port's GID table to use, whatever its version, family and range; -1 leaves the choice to the
+    /// rules that `rccl doctor` shows. Indices change when addresses come and go, so rather choose by the settings
+    /// below.
+    "RCCL_IB_GID_INDEX" or "NCCL_IB_GID_INDEX" => ib_gid_index: GidIndex = GidIndex(None);
+    /// `AF_INET` or `AF_INET6`: use only RoCE addresses of this family. By default both, IPv4 first.
+    "RCCL_IB_ADDR_FAMILY" or "NCCL_IB_ADDR_FAMILY" => ib_addr_family: Option<Family> = None;
+    /// Use only RoCE addresses of this range, such as `10.7.0.0/16` or `fd07::/48`.
+    "RCCL_IB_ADDR_RANGE" or "NCCL_IB_ADDR_RANGE" => ib_addr_range: Option<Prefix> = None;
+    /// `1` or `2`: use only this version of RoCE. By default version 2, and 1 between hosts that have nothing else in
+    /// common.
+    "RCCL_IB_ROCE_VERSION_NUM" or "NCCL_IB_ROCE_VERSION_NUM" => ib_roce_version_num: Option<RoceVersion> = None;
+    /// How long a queue pair waits for an acknowledgement before it sends again: 4.096 us doubled so many times, 1 to
+    /// 31; 20 is 4.3 s.
+    "RCCL_IB_TIMEOUT" or "NCCL_IB_TIMEOUT" => ib_timeout: Within<1, 31> = Within(20);
+    /// How often a queue pair sends again before it fails, 0 to 7.
+    "RCCL_IB_RETRY_CNT" or "NCCL_IB_RETRY_CNT" => ib_retry_cnt: Within<0, 7> = Within(7);
+    /// Index in the ports' tables of partition keys (not the key itself).
+    "RCCL_IB_PKEY" or "NCCL_IB_PKEY" => ib_pkey: u16 = 0;
+    /// Service level, 0 to 15; on Ethernet the lower 3 bits are the VLAN's priority.
+    "RCCL_IB_SL" or "NCCL_IB_SL" => ib_sl: Within<0, 15> = Within(0);
+    /// Traffic class of all packets of all queue pairs: DSCP in the upper 6 bits, ECN in the lower 2, so DSCP 26 is 104.
+    /// By default the one that the administrator set for the device, else 0.
+    "RCCL_IB_TC" or "NCCL_IB_TC" => ib_tc: Option<Within<0, 255>> = None;
+    /// Queue pairs of a link between two ranks on each pair of ports, 1 to 128. More of them help where the network
+    /// spreads traffic by UDP source port (ECMP).
+    "RCCL_IB_QPS_PER_CONNECTION" or "NCCL_IB_QPS_PER_CONNECTION" => ib_qps_per_connection: Within<1, 128> = Within(1);
+    /// Split each large message over all queue pairs of a link, instead of giving whole messages to each in turn.
+    "RCCL_IB_SPLIT_DATA_ON_QPS" or "NCCL_IB_SPLIT_DATA_ON_QPS" => ib_split_data_on_qps: bool = false;
+    /// Let devices write to memory in any order, which is faster on some machines: `0` no, `1` yes, `2` where the device
+    /// knows it.
+    "RCCL_IB_PCI_RELAXED_ORDERING" or "NCCL_IB_PCI_RELAXED_ORDERING" => ib_pci_relaxed_ordering: RelaxedOrdering =
+        RelaxedOrdering::Auto;
 
     /// Algorithms that may be used, NCCL's way: `ring,tree` for all collectives, `^tree` to leave some out,
     /// `ring;allreduce:^tree` to say more for one collective.

@@ -1,0 +1,43 @@
+//! What hosts look like to a program that wants to talk between them by RDMA, and what it should use.
+//!
+//! ```text
+//! sysfs, netlink  ->  Host  -- choose(host, wishes) -->  Choice: rails, and why not the others
+//!                                                           |
+//!                                     adverts of both hosts v
+//!                                        pair(mine, theirs)  ->  which rail talks to which
+//! ```
+//!
+//! Discovery ([`Host::discover`]) only reads; the choices are pure functions over what was read, so they can be tried
+//! on made-up hosts, give the same answer every time, and the two ends of a pair decide the same without asking.
+//! Everything that is left out has a reason that says so in a sentence.
+//!
+//! A *rail* is a port that this process may use. An *address* of it is an entry of the port's GID table; a queue pair
+//! is bound to one. An [`Advert`] is what the other hosts are told of an address.
+
+#![forbid(unsafe_code)]
+
+mod advert;
+mod choose;
+mod device_list;
+mod discover;
+mod gid;
+mod host;
+mod network;
+mod pair;
+mod prefix;
+mod reason;
+mod wishes;
+
+pub use advert::Advert;
+pub use choose::{Choice, Rail, RailAddress, Rejected, TrafficClass, choose};
+pub use device_list::DeviceList;
+pub use gid::{Gid, GidKind, Scope};
+pub use host::{
+    Congestion, ConnectionDefaults, Device, GidEntry, Host, Interface, LinkLayer, NodeKind, PartitionKey,
+    Port, PortState, natural_order, roce_mtu,
+};
+pub use network::{Address, Network, Route};
+pub use pair::{Pairing, Unpaired, Way, pair};
+pub use prefix::Prefix;
+pub use reason::Reason;
+pub use wishes::{Family, RoceVersion, Wishes};
