@@ -39,7 +39,7 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn new(options: &Options) -> Layout {
-        let (home, slot, slots) = (options.home(), options.slot.next_multiple_of(64), options.slots);
+        let (home, slot, slots) = (options.home(), options.slot, options.slots);
         let bounces = slots.div_ceil(2);
         let homes_at = RING * ENTRY;
         let slots_at = (homes_at + WINDOW * home).next_multiple_of(PAGE);
@@ -125,7 +125,7 @@ mod tests {
         for options in [
             Options::default(),
             Options { slots: 0, ..Options::default() },
-            Options { eager: 0, slots: 1, slot: 65, ..Options::default() },
+            Options { eager: 0, slots: 1, slot: 64, ..Options::default() },
         ] {
             let layout = Layout::new(&options);
             let mut parts: Vec<(usize, usize)> = Vec::new();

@@ -132,7 +132,12 @@ impl RcLink {
         let Pending { rails, chosen, options, block, pairs } = pending;
         let own = chosen.iter().map(|&rail| rails.rails[rail].port.max_message);
         let theirs = peer.rails.iter().map(|rail| rail.longest);
-        let longest = own.chain(theirs).min().map_or(options.piece, |most| options.piece.min(most as usize));
+        let ports = own.chain(theirs).min().unwrap_or(0) as usize;
+        if ports < options.slot {
+            let what = format!("ports take {ports} bytes in a message, a slot has {}", options.slot);
+            return Err(RcError::Options { what });
+        }
+        let longest = options.piece.min(ports);
         let under_way = pairs.len() * UNCONFIRMED;
         let mut side = Side::new(side);
         side.say_ready().map_err(|failure| match failure {
@@ -149,7 +154,7 @@ impl RcLink {
             rails,
             chosen,
             options,
-            longest: longest.max(1),
+            longest,
             sending: Sending::new(under_way),
             receiving: Receiving::new(under_way, slots, bounces),
             known: Known::new(),
@@ -291,7 +296,7 @@ impl RcLink {
         let layout = self.block.layout;
         let keys = self.known.find(&self.rails, from, len);
         let most = if keys.is_some() && target.is_some() { self.longest } else { self.options.slot };
-        let len = len.min(most).min(self.longest);
+        let len = len.min(most);
         let room = match target {
             None => self.sending.may_stage(m) && self.sending.has_slot(&layout),
             Some(_) => keys.is_some() || self.sending.has_bounce(&layout),
@@ -425,6 +430,10 @@ impl Link for RcLink {
     fn poll(&mut self) -> Result<()> {
         if let Some(failure) = &self.failed {
             return Err(failure.into());
+        }
+        if self.receiving.is_due() {
+            // Nobody flushed since: a caller that only receives need not.
+            self.flush()?;
         }
         self.polls += 1;
         // What the peer had sent is complete here before its end is seen, so it is looked for after that.

@@ -16,7 +16,8 @@ pub struct Options {
     /// Slots of each direction, for bytes whose source or target is not registered. 0 leaves them out: a message that
     /// would need one fails.
     pub slots: usize,
-    /// Bytes of a slot.
+    /// Bytes of a slot, a power of two: what a card writes into slots from registered memory is cut there, and receivers
+    /// take bytes in chunks that must not be cut.
     pub slot: usize,
     /// Longest write in bytes; a longer message is cut, and dealt to the queue pairs. What the ports take may be less.
     pub piece: usize,
@@ -73,8 +74,11 @@ impl Options {
         within("the number of queue pairs on a rail", self.queue_pairs, 1, MOST_PAIRS / rails)?;
         within("the eager limit in bytes", self.eager, 0, 1 << 20)?;
         within("the number of slots", self.slots, 0, 1 << 10)?;
-        within("the bytes of a slot", self.slot, 64, 16 << 20)?;
+        within("the bytes of a slot", self.slot, 64, 1 << 20)?;
         within("the bytes of a piece", self.piece, 4 << 10, 1 << 30)?;
+        if !self.slot.is_power_of_two() {
+            return Err(format!("the bytes of a slot are {}, and must be a power of two", self.slot));
+        }
         within("the exponent of the time-out", self.timeout.into(), 1, 31)?;
         within("the number of retries", self.retries.into(), 0, 7)?;
         let retries = self.receiver_not_ready_retries;

@@ -297,7 +297,7 @@ impl Pairs {
     fn failed(&mut self, k: usize, completion: Completion) -> Failure {
         let mut cause = completion;
         let mut more = [Completion::default(); 32];
-        let rest = self.taken[self.next..self.count].iter().copied().collect::<Vec<_>>();
+        let rest = self.taken[self.next..self.count].to_vec();
         let queue = &self.rails[self.rail].queue;
         let polled = queue.poll(&mut more).unwrap_or(0);
         for other in rest.into_iter().chain(more[..polled].iter().copied()) {

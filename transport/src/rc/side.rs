@@ -72,7 +72,7 @@ impl Side {
         loop {
             let mut space = [MaybeUninit::uninit(); 512];
             match recv(&self.socket, &mut space[..], RecvFlags::DONTWAIT) {
-                Ok(((heard, _), _)) if heard.is_empty() => return Err(Failure::Closed { during }),
+                Ok((([], _), _)) => return Err(Failure::Closed { during }),
                 Ok(((heard, _), _)) => self.heard.extend_from_slice(heard),
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 Err(Errno::CONNRESET | Errno::PIPE) => return Err(Failure::Closed { during }),
