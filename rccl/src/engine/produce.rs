@@ -247,7 +247,7 @@ impl Run<'_> {
                     self.state.ends[end].at += size;
                     return Ok(true);
                 }
-                Some(Way::Copy) => {}
+                Some(Way::Copy | Way::Posted) => {}
                 _ => return Ok(false),
             }
         }
