@@ -51,6 +51,15 @@ impl Drop for Handles {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Queue pairs are seen by both processes, and a link that goes waits for what it has sent.
+        if self.born.check().is_err() {
+            self.flow.abandon();
+        }
+    }
+}
+
 pub(crate) struct Shared {
     rank: u32,
     size: u32,

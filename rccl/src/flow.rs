@@ -38,6 +38,11 @@ pub(crate) struct Driven {
 }
 
 impl Flow {
+    /// Lets go of the links without a word to anybody: they are the parent's, and this process its forked child.
+    pub fn abandon(&mut self) {
+        self.engine.get_mut().unwrap_or_else(PoisonError::into_inner).engine.abandon();
+    }
+
     pub fn new(engine: Engine) -> Flow {
         Flow {
             yields: engine.yields(),

@@ -36,6 +36,7 @@ pub mod launch;
 mod meet;
 mod op;
 mod raw;
+mod rdma;
 mod request;
 mod scope;
 mod split;

@@ -135,6 +135,11 @@ pub(crate) enum Polled {
 }
 
 impl Engine {
+    /// Forgets all links, without running what they do when they are dropped.
+    pub fn abandon(&mut self) {
+        self.space.links.drain(..).for_each(std::mem::forget);
+    }
+
     /// # Errors
     /// [`Error::InvalidSetting`] when `RCCL_ALGO` leaves no algorithm for a collective.
     pub fn new(

@@ -90,7 +90,7 @@ use side::Side;
 pub use error::RcError;
 pub use hello::Hello;
 pub use options::Options;
-pub use pending::Pending;
+pub use pending::{Connected, Pending};
 pub use rails::{RailChoice, RailDescription, Rails};
 pub use registry::Registration;
 

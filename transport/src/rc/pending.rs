@@ -64,20 +64,16 @@ impl Pending {
         }
     }
 
-    /// Connects to the peer that has sent this greeting. `side` is the connection over which both met: nothing may be
-    /// unread in it, it is made non-blocking, and stays open as long as the link, because its end is how the end of the
-    /// peer is noticed. Does not wait for the peer, but looking up the way to it can take a second.
+    /// Connects the queue pairs to those of the peer that has sent this greeting. Does not wait for the peer, but looking
+    /// up the way to it can take a second.
     ///
     /// # Errors
     /// [`RcError::Greeting`] if the two ends do not fit: other settings, another number of rails, other GID types;
-    /// [`RcError::Verbs`] if the peer's address cannot be resolved; [`RcError::Io`] if the side socket is closed.
-    pub fn connect(mut self, peer: &Hello, side: TcpStream) -> Result<RcLink, RcError> {
+    /// [`RcError::Verbs`] if the peer's address cannot be resolved.
+    pub fn connect(mut self, peer: &Hello) -> Result<Connected, RcError> {
         self.compare(peer).map_err(|what| RcError::Greeting { what })?;
         self.pairs.connect(&self.rails, peer, &self.options)?;
-        side.set_nonblocking(true)
-            .and_then(|()| side.set_nodelay(true))
-            .map_err(|source| RcError::Io { during: "setting up the side socket", source })?;
-        RcLink::new(self, peer, side)
+        Ok(Connected { pending: self, peer: peer.clone() })
     }
 
     fn compare(&self, peer: &Hello) -> Result<(), String> {
@@ -102,6 +98,27 @@ impl Pending {
             }
         }
         Ok(())
+    }
+}
+
+/// The connected queue pairs of this end of a link. Nothing has been sent over them yet, so this may be dropped when the
+/// peer could not connect its own.
+pub struct Connected {
+    pending: Pending,
+    peer: Hello,
+}
+
+impl Connected {
+    /// The link. `side` is the connection over which both ends met: nothing may be unread in it, it is made non-blocking,
+    /// and stays open as long as the link, because its end is how the end of the peer is noticed. Does not block.
+    ///
+    /// # Errors
+    /// [`RcError::Io`] if the side socket is closed; [`RcError::Options`] if a port takes less than a slot at a time.
+    pub fn over(self, side: TcpStream) -> Result<RcLink, RcError> {
+        side.set_nonblocking(true)
+            .and_then(|()| side.set_nodelay(true))
+            .map_err(|source| RcError::Io { during: "setting up the side socket", source })?;
+        RcLink::new(self.pending, &self.peer, side)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The devices that this process uses, opened once, and the memory that they know.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -95,6 +96,11 @@ impl Rails {
     /// What each rail is, in the order in which they were chosen.
     pub fn describe(&self) -> Vec<RailDescription> {
         self.rails.iter().map(Rail::describe).collect()
+    }
+
+    /// The descriptors of the open devices: while a forked child has copies of them, the queue pairs outlive this process.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.rails.iter().flat_map(|rail| rail.context.descriptors())
     }
 
     /// Registers memory of the caller's, in whole pages, so that bytes go straight from and to it. The same range again

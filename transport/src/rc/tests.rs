@@ -75,7 +75,8 @@ pub(super) fn ends(rails: usize, options: &Options) -> Ends {
     let [a, b] = rails.each_ref().map(|rails| Pending::new(rails, &places, options).unwrap());
     let [here, there] = [a.hello(), b.hello()];
     let [one, other] = sockets();
-    let links = [a.connect(&there, one).unwrap(), b.connect(&here, other).unwrap()];
+    let links =
+        [a.connect(&there).unwrap().over(one).unwrap(), b.connect(&here).unwrap().over(other).unwrap()];
     Ends { links, rails, tables }
 }
 
@@ -183,7 +184,7 @@ fn ends_that_do_not_fit_are_refused() {
     let rails = Rails::open(&library, &choices().unwrap()[..1], RegionTable::new(), false).unwrap();
     let pending = |options: &Options| Pending::new(&rails, &[0], options);
     let peer = pending(&Options { eager: 4096, ..Options::default() }).unwrap().hello();
-    let refused = pending(&Options::default()).unwrap().connect(&peer, sockets().into_iter().next().unwrap());
+    let refused = pending(&Options::default()).unwrap().connect(&peer);
     let error = refused.err().expect("ends that differ").to_string();
     assert!(error.contains("eager limit: 4096 there, 8192 here"), "{error}");
     for (options, word) in [
