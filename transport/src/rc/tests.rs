@@ -98,6 +98,22 @@ mod tiny {
     crate::conformance_suite!(|| super::pair(1, &options()), if super::has(1));
 }
 
+/// Queue pairs that overtake each other, with pieces short enough that every message goes over all of them.
+mod four {
+    fn options() -> super::Options {
+        super::Options { queue_pairs: 4, piece: 16 << 10, ..super::Options::default() }
+    }
+    crate::conformance_suite!(|| super::pair(1, &options()), if super::has(1));
+}
+
+/// Two devices at each end.
+mod rails {
+    fn options() -> super::Options {
+        super::Options { queue_pairs: 2, piece: 16 << 10, slots: 4, ..super::Options::default() }
+    }
+    crate::conformance_suite!(|| super::pair(2, &options()), if super::has(2));
+}
+
 /// Moves `bytes` from one end to the other, from and to memory of these places.
 fn transfer(ends: &mut Ends, from: &[u8], places: [Place; 2], to: *const u8) -> Result<(), LinkError> {
     let [a, b] = &mut ends.links;
