@@ -107,7 +107,7 @@ fn connect(rails: &Arc<Rails>, mut socket: TcpStream, options: &Options) -> Outc
     socket.read_exact(&mut len)?;
     let mut theirs = vec![0; u32::from_le_bytes(len) as usize];
     socket.read_exact(&mut theirs)?;
-    Ok(pending.connect(&Hello::from_bytes(&theirs)?, socket)?)
+    Ok(pending.connect(&Hello::from_bytes(&theirs)?)?.over(socket)?)
 }
 
 /// A message under way.
