@@ -3,11 +3,11 @@
 #
 #   tests/rdma.sh [SUITE...]
 #
-# A SUITE is one of the functions from `own` on; without any, all run. Wants what tests/rxe/setup.sh
-# prepares, and target/release/rccl. Where the guests are missing all is skipped with a word; with CI=true that is a
-# failure.
+# A SUITE is one of the functions from `own` on; without any, all run that pass today. Wants what tests/rxe/setup.sh
+# prepares. Where the guests are missing all is skipped with a word; with CI=true that is a failure.
 #
-#   RCCL_SOAK     calls of the soak in one guest (600)
+#   RCCL_SOAK            calls of the soak in one guest (600)
+#   TEST_COMMUNICATORS   communicators that are made and destroyed (200)
 # shellcheck disable=SC2016 # much is in single quotes for the guests' shells
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,14 +21,18 @@ elif [ -n "$why" ]; then
     echo "skipped: $why"
     exit
 fi
-rccl=$PWD/target/release/rccl
-[ -x "$rccl" ] || { echo "no $rccl: run cargo build --release" >&2; exit 1; }
 passed=0
+export TEST_COMMUNICATORS=${TEST_COMMUNICATORS:-200}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
-cargo test -p rccl --no-run 2>&1 | tee "$work/built" | grep -E '^error' && { cat "$work/built"; exit 1; }
+
+build() {
+    cargo build -p rccl-cli && cargo test -p rccl --no-run
+}
+build >"$work/built" 2>&1 || { cat "$work/built" >&2; exit 1; }
+rccl=$PWD/target/debug/rccl
 
 # program NAME: the path of a test program of rccl.
 program() {
@@ -45,10 +49,16 @@ guest() {
     RXE_TIMEOUT=$seconds "$rxe/$command" "$@"
 }
 
+broken() {
+    echo "FAILED: $*" >&2
+    echo "$passed passed, 1 failed"
+    exit 1
+}
+
 suite() {
     local began=$SECONDS
     echo "--- rdma: $1"
-    "$1"
+    "$1" || broken "$1"
     echo "--- rdma: $1 ($((SECONDS - began)) s)"
     passed=$((passed + 1))
 }
@@ -60,19 +70,93 @@ in_guest='failed=0
     export TEST_TRANSPORT=verbs # which a device in software takes long enough for
     '
 
-# rccl's own tests: programs whose tests go over any transport, and those of other programs that have verbs in their names.
+# rccl's own tests: programs whose tests go over any transport, and those of other programs that have verbs in their
+# names.
 own() {
     local script=$in_guest name
-    for name in messages work; do
+    for name in messages work every_collective; do
         script+="tests $(program $name) --test-threads=2; "
     done
-    for name in killed forked collectives; do
+    script+="tests $(program split) --skip a_thousand; " # which `promises` does
+    for name in killed forked collectives fixed soak; do
         script+="tests $(program $name) verbs --nocapture; "
     done
     guest 600 run bash -c "$script"'exit $failed'
 }
 
-[ $# -gt 0 ] || set -- own
+# What only RDMA promises, and what stands in its way.
+promises() {
+    guest 300 run bash -c "$in_guest"'
+        tests '"$(program rdma)"' --nocapture --test-threads=1
+        tests '"$(program rdma_denied)"' --nocapture --test-threads=1
+        exit $failed'
+}
+
+# The command: every type, every collective.
+perf() {
+    guest 200 run bash -ec '
+        rccl='"$rccl"'
+        $rccl perf all_reduce --ranks 2 --transport verbs -d all -b 8 -e 128K -f 128 -n 2 -w 1 --json /tmp/report
+        grep -q "\"transport\": *\"verbs\"" /tmp/report
+        for collective in all_gather broadcast reduce_scatter all_to_all sendrecv; do
+            $rccl perf $collective --ranks 4 --transport verbs -b 256K -e 256K -n 2 -w 1 --json /tmp/report
+            grep -q "\"transport\": *\"verbs\"" /tmp/report
+        done'
+}
+
+# For the shells of two guests: `ranks EACH COMMAND...` runs so many ranks in each, and fails if one of them does. Every
+# job has a port of its own, as that of the one before may still be in use.
+in_guests='set -e
+    cd rccl
+    export RCCL_NET=verbs RCCL_INIT_TIMEOUT=60 RCCL_TIMEOUT=50
+    ranks() {
+        local each=$1 started=() process status=0
+        shift
+        MASTER_PORT=$((MASTER_PORT + 1))
+        for ((i = 0; i < each; i++)); do
+            LOCAL_RANK=$i RANK=$((RANK * each + i)) WORLD_SIZE=$((2 * each)) "$@" &
+            started+=($!)
+        done
+        for process in "${started[@]}"; do wait "$process" || status=1; done
+        return $status
+    }
+    '
+
+# Two guests: every collective, and random programs, on 2 ranks and on 4.
+between() {
+    guest 300 two-guests bash -c "$in_guests"'
+        soak="'"$(program soak)"' --exact rank --nocapture"
+        TEST_TASK="1 300 65536" ranks 1 $soak
+        TEST_TASK="2 300 65536" ranks 2 $soak
+        collectives="'"$(program every_collective)"' --exact rank_of_a_launcher --nocapture"
+        TEST_LAUNCHED=1 ranks 1 $collectives
+        TEST_LAUNCHED=1 ranks 2 $collectives'
+}
+
+# Two guests, one of whose addresses goes and comes. Not among the suites that run by themselves: the tests are ignored,
+# and say why.
+addresses() {
+    guest 120 two-guests bash -c "$in_guests"'
+        TEST_NETDEV=eth0 ranks 1 '"$(program rdma_addresses)"' --nocapture --include-ignored --test-threads=1'
+}
+
+# Two guests with a network that loses, delays and reorders packets. Lost packets that no later one tells of are sent again
+# after half a second; the usual 4 seconds would make this take minutes.
+disturbed() {
+    guest 300 two-guests bash -c "$in_guests"'
+        export RCCL_IB_TIMEOUT=17
+        soak="'"$(program soak)"' --exact rank --nocapture"
+        for trouble in "loss 2%" "delay 5ms 2ms" "delay 3ms reorder 25% 50%"; do
+            tc qdisc add dev eth0 root netem $trouble
+            began=$SECONDS
+            TEST_TASK="3 200 65536" ranks 1 $soak
+            tc -s qdisc show dev eth0 | grep -E "netem|dropped"
+            tc qdisc del dev eth0 root
+            echo "$trouble: $((SECONDS - began)) s"
+        done'
+}
+
+[ $# -gt 0 ] || set -- own promises perf between disturbed
 for name in "$@"; do
     suite "$name"
 done

@@ -1,5 +1,10 @@
 //! Addresses of RDMA ports that go and come, as they do when a link flaps or an administrator changes them: what is under
-//! way waits for them.
+//! way waits for them, or goes on over new queue pairs.
+//!
+//! A queue pair keeps the entry of the GID table that it was made with. When its address is removed the entry is dead, but
+//! not free, so the same address comes back at another index, and the first packet that the queue pair sends, an
+//! acknowledgement too, fails it: on soft-RoCE with a local operation error, "Failed allocating skb" in the kernel's log.
+//! So new queue pairs alone are not enough, they must be made with the index that the address has then.
 //!
 //! Changes the addresses of the network device that `TEST_NETDEV` names, which is the guests' own: tests/rdma.sh starts one
 //! rank in each of two guests. Does nothing without it.
@@ -67,6 +72,7 @@ impl Ranks {
 }
 
 #[test]
+#[ignore = "wants links that go on after their queue pairs have failed"]
 fn between_calls() {
     let Some(ranks) = Ranks::join() else { return };
     if ranks.changes() {
@@ -77,7 +83,6 @@ fn between_calls() {
     ranks.end();
 }
 
-/// A queue pair of soft-RoCE that sends or acknowledges meanwhile fails.
 #[test]
 #[ignore = "wants links that go on after their queue pairs have failed"]
 fn in_calls() {
@@ -96,9 +101,9 @@ fn in_calls() {
     ranks.end();
 }
 
-/// Another address takes its place in the table of GIDs, and it comes back in another one.
+/// Another address takes its place in the table of GIDs.
 #[test]
-#[ignore = "wants rails that look their address up again"]
+#[ignore = "wants links that go on after their queue pairs have failed"]
 fn in_another_place_of_the_table() {
     let Some(ranks) = Ranks::join() else { return };
     if ranks.changes() {

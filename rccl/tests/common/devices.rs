@@ -13,14 +13,14 @@ pub fn rdma() -> bool {
 }
 
 fn find() -> Result<(), String> {
-    let ports = entries("/sys/class/infiniband").into_iter().flat_map(|device| entries(device.join("ports")));
+    let mut ports = entries("/sys/class/infiniband").into_iter().flat_map(|device| entries(device.join("ports")));
     let up = |port: PathBuf| read_to_string(port.join("state")).is_ok_and(|state| state.contains("ACTIVE"));
-    if !ports.map(up).any(|up| up) {
+    if !ports.any(up) {
         return Err("there is no RDMA device with an active port".into());
     }
-    let devices = entries("/dev/infiniband").into_iter().filter(|path| {
-        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"uverbs"))
-    });
+    let devices = entries("/dev/infiniband")
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"uverbs")));
     let opened = devices.map(|path| OpenOptions::new().read(true).write(true).open(path));
     match opened.reduce(Result::or) {
         None => Err("/dev/infiniband has no uverbs device".into()),
