@@ -259,6 +259,11 @@ pub trait Link: Send {
     fn drained(&self) -> bool {
         true
     }
+    /// Whether processors of this host do the link's work (a device in software), so that whoever polls without end keeps
+    /// from it what it waits for, and should yield instead.
+    fn in_software(&self) -> bool {
+        false
+    }
 
     // ---- sending ----
 

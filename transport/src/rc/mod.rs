@@ -419,6 +419,9 @@ fn no_slots(m: MessageId, target: bool) -> Failure {
 }
 
 impl Link for RcLink {
+    fn in_software(&self) -> bool {
+        self.chosen.iter().any(|&rail| self.rails.rails[rail].software)
+    }
     fn kind(&self) -> Kind {
         Kind::Verbs
     }

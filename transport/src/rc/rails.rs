@@ -29,6 +29,8 @@ pub struct Rail {
     /// As it was when it was opened.
     pub(super) port: Port,
     pub(super) gid: GidEntry,
+    /// The kernel does its work on this host's processors.
+    pub(super) software: bool,
     /// What the system sets on RoCE connections by default.
     pub(super) traffic_class: u8,
 }
@@ -163,7 +165,9 @@ impl Rail {
         };
         let traffic_class = default_traffic_class(&choice.device, choice.port);
         let (gid, domain) = (gid.clone(), context.protection_domain()?);
-        Ok(Rail { context, domain, port, gid, traffic_class })
+        // Only a device in software has no parent on a bus.
+        let software = !std::path::Path::new("/sys/class/infiniband").join(&choice.device).join("device").exists();
+        Ok(Rail { context, domain, port, gid, software, traffic_class })
     }
 
     pub(super) fn describe(&self) -> RailDescription {
