@@ -321,6 +321,10 @@ impl Engine {
             // The others wait for this rank, and only it knows that they do so in vain.
             self.control.abort(&error.to_string());
         }
+        // The caller gets its memory back, and devices would go on writing to it.
+        for link in &mut self.space.links {
+            link.take_if(|link| link.kind() == Kind::Verbs);
+        }
         self.broken.get_or_insert(error).clone()
     }
 

@@ -166,7 +166,8 @@ impl Rail {
         let traffic_class = default_traffic_class(&choice.device, choice.port);
         let (gid, domain) = (gid.clone(), context.protection_domain()?);
         // Only a device in software has no parent on a bus.
-        let software = !std::path::Path::new("/sys/class/infiniband").join(&choice.device).join("device").exists();
+        let software =
+            !std::path::Path::new("/sys/class/infiniband").join(&choice.device).join("device").exists();
         Ok(Rail { context, domain, port, gid, software, traffic_class })
     }
 
