@@ -64,6 +64,10 @@ pub enum Reason {
     ForeignInterface(String),
     /// Its interface is down.
     InterfaceDown(String),
+    /// The port has enough better ones.
+    Surplus,
+    /// The device was tried and does not work; a sentence that says why.
+    Device(String),
 }
 
 impl Reason {
@@ -90,6 +94,8 @@ impl Reason {
             Reason::OutOfRange(_) => "out-of-range",
             Reason::ForeignInterface(_) => "foreign-interface",
             Reason::InterfaceDown(_) => "interface-down",
+            Reason::Surplus => "surplus",
+            Reason::Device(_) => "device",
         }
     }
 
@@ -154,6 +160,8 @@ impl fmt::Display for Reason {
                 write!(f, "its interface {name} is in another network namespace than this process")
             }
             Reason::InterfaceDown(name) => write!(f, "its interface {name} is down"),
+            Reason::Surplus => f.write_str("the port has enough better addresses"),
+            Reason::Device(why) => f.write_str(why),
         }
     }
 }
