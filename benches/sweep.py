@@ -21,7 +21,7 @@ import tempfile
 
 ALGORITHMS = {
     "all_reduce": ["exchange", "direct", "doubling", "halving", "ring", "tree"],
-    "broadcast": ["binomial", "chain", "pipelined_tree", "scatter_allgather"],
+    "broadcast": ["direct", "binomial", "chain", "pipelined_tree", "scatter_allgather"],
     "reduce": ["direct", "binomial", "chain", "pipelined_tree", "reduce_gather"],
     "reduce_scatter": ["direct", "ring", "bruck"],
     "all_gather": ["direct", "ring", "bruck"],

@@ -1,8 +1,8 @@
 //! Notices that the process is a forked child, whose communicators belong to its parent.
 //!
-//! A child inherits all descriptors. If it kept our sockets open, the death of its parent would close none of them,
-//! and the other ranks would wait as long as the child lives (worker processes that load data live long). So a child
-//! lets go of them at once. What it has instead is the null device under the same numbers: the objects that own the
+//! A child inherits all descriptors. If it kept our sockets and RDMA devices open, the death of its parent would close
+//! none of them, and the other ranks would wait as long as the child lives (worker processes that load data live long).
+//! So a child lets go of them at once. What it has instead is the null device under the same numbers: the objects that own the
 //! descriptors exist in the child too, and must neither read what is meant for the parent nor, when they are dropped,
 //! close what has since got their number.
 
@@ -17,9 +17,9 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 static NOTHING: OnceLock<Option<OwnedFd>> = OnceLock::new();
 
 const CHUNK: usize = 1024;
-/// The inode of the last socket of ours under each descriptor number, 0 for none.
+/// The inode of the last socket or device of ours under each descriptor number, 0 for none.
 ///
-/// Nobody takes an entry out: a number counts only while the socket behind it still has that inode.
+/// Nobody takes an entry out: a number counts only while what is behind it still has that inode.
 static SOCKETS: [OnceLock<Box<[AtomicU64; CHUNK]>>; 1024] = [const { OnceLock::new() }; 1024];
 
 /// The process in which something was made.
@@ -46,10 +46,10 @@ impl Generation {
     }
 }
 
-/// Has this socket closed in children that are forked from now on.
-pub(crate) fn close_in_children(socket: impl AsFd) {
+/// Has this socket, or open device, closed in children that are forked from now on.
+pub(crate) fn close_in_children(descriptor: impl AsFd) {
     install();
-    let number = socket.as_fd().as_raw_fd();
+    let number = descriptor.as_fd().as_raw_fd();
     let Some(inode) = inode(number) else { return };
     if let Some(chunk) = SOCKETS.get(number as usize / CHUNK) {
         let chunk = chunk.get_or_init(|| Box::new([const { AtomicU64::new(0) }; CHUNK]));
@@ -75,14 +75,14 @@ extern "C" fn in_child() {
             let number = (i * CHUNK + j) as RawFd;
             let known = known.swap(0, Relaxed);
             if known != 0 && inode(number) == Some(known) {
-                // SAFETY: takes integers only. The number is a socket of ours, as its inode shows, and stays taken.
+                // SAFETY: takes integers only. The number is one of ours, as its inode shows, and stays taken.
                 unsafe { libc::dup3(nothing.as_raw_fd(), number, libc::O_CLOEXEC) };
             }
         }
     }
 }
 
-/// The inode of the socket under this number; `None` if there is no socket.
+/// The inode of the socket or device under this number; `None` if there is something else, or nothing.
 fn inode(number: RawFd) -> Option<u64> {
     let mut status = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the pointer is valid for writes of the structure; a wrong number is an error.
@@ -91,5 +91,7 @@ fn inode(number: RawFd) -> Option<u64> {
     }
     // SAFETY: filled in, as the call succeeded.
     let status = unsafe { status.assume_init() };
-    (status.st_mode & libc::S_IFMT == libc::S_IFSOCK).then_some(status.st_ino)
+    let ours = matches!(status.st_mode & libc::S_IFMT, libc::S_IFSOCK | libc::S_IFCHR);
+    // An event descriptor of a device has the inode of all anonymous files, so it stays open.
+    ours.then_some(status.st_ino)
 }

@@ -255,7 +255,8 @@ fn words_name_algorithms() {
     let error = Algorithm::parse("ring", &Collective::Broadcast { root: 0 }).unwrap_err().to_string();
     assert_eq!(
         error,
-        "no algorithm of broadcast is called \"ring\"; there are chain, binomial, pipelined_tree, scatter_allgather"
+        "no algorithm of broadcast is called \"ring\"; \
+         there are direct, binomial, chain, pipelined_tree, scatter_allgather"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Links between two ranks under one contract ([`Link`]): shared memory, TCP, and in-process loopback.
+//! Links between two ranks under one contract ([`Link`]): shared memory, TCP, RDMA verbs, and in-process loopback.
 //!
 //! A transport moves bytes and announces where bytes are; it knows nothing of collectives, types or operators.
 //! Connections are made and authenticated elsewhere: a link is built from connected sockets or from memory that both
@@ -11,6 +11,8 @@ pub mod link;
 pub mod loopback;
 #[cfg_attr(loom, allow(dead_code, unused_imports))]
 pub mod memory;
+#[cfg(not(loom))]
+pub mod rc;
 #[cfg_attr(loom, allow(dead_code))]
 pub mod shm;
 mod sync;

@@ -24,6 +24,15 @@
 //! | none | place reachable by copying | [`Sink::Copy`] | [`Source::Landing`] | sender, [`Link::write`] |
 //! | none | none | [`Sink::Staged`] | [`Source::Staged`] | sender into a slot, receiver out of it |
 //! | (byte streams) any | any | [`Sink::Copy`] | [`Source::Copy`] | both: [`Link::write`], [`Link::read`] |
+//! | (network cards) any | place that the card can write | [`Sink::Posted`] | [`Source::Landing`] | the card: [`Link::post`] |
+//! | (network cards) place that the card can read | none | [`Sink::Posted`] | [`Source::Staged`] | the card into a slot, receiver out of it |
+//!
+//! # Bytes that are posted
+//!
+//! A network card reads what it sends after the call that told it so has returned, and reads it once more if the way on
+//! which it went breaks. So bytes that were handed over with [`Link::post`] belong to the link until
+//! [`Link::released`] covers them: they stay mapped and unchanged for so long, and the call of the user that they belong
+//! to does not end before. `released` counts what the receiver has *counted* as its own, not what has left this end.
 //!
 //! # Order and progress
 //!
@@ -117,6 +126,8 @@ pub enum Sink {
     Staged,
     /// The link moves bytes out of local memory: [`Link::write`].
     Copy,
+    /// The link reads local memory after it was handed over with [`Link::post`], until [`Link::released`] covers it.
+    Posted,
 }
 
 /// How the receiver gets the bytes of a message.
@@ -155,6 +166,8 @@ pub enum Kind {
     Shm,
     /// TCP sockets.
     Tcp,
+    /// Queue pairs of RDMA devices: RoCE, InfiniBand.
+    Verbs,
 }
 
 impl Kind {
@@ -164,6 +177,7 @@ impl Kind {
             Kind::Loopback => "loopback",
             Kind::Shm => "shm",
             Kind::Tcp => "tcp",
+            Kind::Verbs => "verbs",
         }
     }
 }
@@ -198,6 +212,18 @@ pub enum LinkError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A device reports that a request failed, or refuses one.
+    #[error("{during} on {device}{}: {what}", queue_pair.map_or(String::new(), |number| format!(", queue pair {number}")))]
+    Verbs {
+        /// What this end was doing.
+        during: &'static str,
+        /// The device.
+        device: String,
+        /// The number of the queue pair on its device, where one is concerned.
+        queue_pair: Option<u32>,
+        /// The status of the completion, or the call and its answer, with what it commonly means and what to do.
+        what: String,
+    },
     /// The peer sent what no peer of this version sends.
     #[error("the peer broke the protocol: {what}")]
     Protocol {
@@ -214,8 +240,8 @@ pub type Result<T> = std::result::Result<T, LinkError>;
 /// A link is used by one thread at a time (`Send`, not `Sync`).
 ///
 /// # Errors
-/// Every method fails with [`LinkError::Closed`] once the peer is gone, [`LinkError::Io`] when the system refuses, and
-/// [`LinkError::Protocol`] when the peer, or this end's caller, breaks the contract.
+/// Every method fails with [`LinkError::Closed`] once the peer is gone, [`LinkError::Io`] when the system refuses,
+/// [`LinkError::Verbs`] when a device does, and [`LinkError::Protocol`] when the peer, or this end's caller, breaks the contract.
 #[allow(clippy::missing_errors_doc, reason = "said once for all methods above")]
 pub trait Link: Send {
     /// Which transport it is.
@@ -232,6 +258,11 @@ pub trait Link: Send {
     /// while polls until this is true, or the peer may wait for bytes that are stuck here.
     fn drained(&self) -> bool {
         true
+    }
+    /// Whether processors of this host do the link's work (a device in software), so that whoever polls without end keeps
+    /// from it what it waits for, and should yield instead.
+    fn in_software(&self) -> bool {
+        false
     }
 
     // ---- sending ----
@@ -261,7 +292,21 @@ pub trait Link: Send {
     /// Says that the first `total` bytes of message `m` are in the peer's memory ([`Sink::Mapped`] only;
     /// [`Link::write`] counts by itself).
     fn wrote(&mut self, m: MessageId, total: u64) -> Result<()>;
-    /// How many bytes of message `m` (its sink is [`Sink::Pulled`]) the receiver has released.
+    /// Hands up to `len` bytes for offset `at` of message `m`, whose sink is [`Sink::Posted`], to the link; returns how
+    /// many it took (0: not now). `at` must be what was taken before. What was taken stays readable and unchanged until
+    /// [`Link::released`] covers it. Links that never answer [`Sink::Posted`] need not implement it.
+    ///
+    /// # Safety
+    /// `bytes` is valid for reads of `len` bytes until `released` covers those that were taken, the message is given up
+    /// by dropping the link, or the link has failed.
+    unsafe fn post(&mut self, m: MessageId, at: u64, bytes: *const u8, len: usize) -> Result<usize> {
+        let _ = (at, bytes, len);
+        Err(LinkError::Protocol {
+            what: format!("this end, not the peer: posted message {m} on a link that takes none"),
+        })
+    }
+    /// How many bytes of message `m` the receiver has released (its sink is [`Sink::Pulled`]), or need not stay as they
+    /// are any more ([`Sink::Posted`]).
     fn released(&mut self, m: MessageId) -> u64;
     /// The caller has no more to do with sent message `m`: all its bytes went out or were released. Frees its place
     /// in the window. (Eager messages are closed by themselves.)

@@ -191,6 +191,15 @@ impl Context {
         CompletionChannel::new(self)
     }
 
+    /// All descriptors of the open device: whoever holds a copy of them, a forked child for instance, keeps its queue
+    /// pairs alive after this process.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        // SAFETY: the context is open as long as `self` lives.
+        let commands = unsafe { self.0.raw.as_ref() }.cmd_fd;
+        // SAFETY: the descriptor is open as long as the context.
+        [unsafe { BorrowedFd::borrow_raw(commands) }, self.events_fd()]
+    }
+
     /// The descriptor that is readable while [`next_event`](Context::next_event) has something, for poll and epoll.
     pub fn events_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the context is open as long as `self` lives.

@@ -56,6 +56,12 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// A piece of a region from its key: what [`MemoryRegion::segment`] gives, for who keeps keys apart from the region.
+    /// If the range does not lie in it, the device refuses the request.
+    pub fn new(address: u64, length: u32, key: LocalKey) -> Segment {
+        Segment { address, length, key }
+    }
+
     /// Bytes.
     pub fn length(self) -> u32 {
         self.length

@@ -18,6 +18,7 @@ mod image;
 mod job;
 mod json;
 mod line;
+mod links;
 mod measure;
 mod options;
 mod plan;

@@ -255,6 +255,8 @@ pub enum Transport {
     Auto,
     /// Shared memory.
     Shm,
+    /// RDMA: RoCE or InfiniBand, also between ranks of one host.
+    Verbs,
     /// TCP.
     Tcp,
 }
@@ -264,6 +266,7 @@ impl Transport {
         match self {
             Transport::Auto => None,
             Transport::Shm => Some("shm"),
+            Transport::Verbs => Some("verbs"),
             Transport::Tcp => Some("tcp"),
         }
     }
@@ -393,7 +396,7 @@ mod tests {
             ("gather --seed x", "invalid digit"),
             ("scatter --ranks 2 -r 2", "-r 2: there are 2 ranks"),
             ("all_reduce --algo trea", "did you mean `tree`"),
-            ("all_reduce --transport ib", "[possible values: auto, shm, tcp]"),
+            ("all_reduce --transport ib", "[possible values: auto, shm, verbs, tcp]"),
             ("all_reduce --timeout soon", "RCCL_TIMEOUT=soon"),
             ("all_reduce --ranks 0", "0 is not in 1..=4096"),
             ("broadcast --ranks 2 -r 2", "-r 2: there are 2 ranks"),

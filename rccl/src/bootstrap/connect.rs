@@ -230,7 +230,7 @@ pub(crate) async fn join(
             "look at the root's (usually rank 0's) own output".to_owned(),
         )
     };
-    let request: Frame = frame::encode(&ToRoot::Join(joining)).map_err(broken)?;
+    let request: Frame = frame::encode(&ToRoot::Join(Box::new(joining))).map_err(broken)?;
     stream.write_all(&request).await.map_err(broken)?;
     loop {
         match timeout_at(deadline + GRACE, frame::read::<FromRoot>(&mut stream)).await {

@@ -31,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Version of everything that processes say to each other, raised with any change. Processes of different versions
 /// refuse each other with an error that names both.
-pub const WIRE_VERSION: u16 = 3;
+pub const WIRE_VERSION: u16 = 4;
 
 const MAGIC: [u8; 4] = *b"RCCL";
 const HELLO: usize = 64;
@@ -71,6 +71,8 @@ pub(crate) enum Purpose {
     Tcp = 3,
     /// Fetching the memory of registered regions, over a path socket.
     Regions = 4,
+    /// Setting up a link over RDMA.
+    Verbs = 5,
 }
 
 /// Who calls, and why.
@@ -186,7 +188,7 @@ pub(crate) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     answer[1..].copy_from_slice(&mac(secret, "listener", &hello, &challenge).finalize().into_bytes());
     stream.write_all(&answer).await?;
 
-    let purpose = [Purpose::Control, Purpose::Local, Purpose::Tcp, Purpose::Regions]
+    let purpose = [Purpose::Control, Purpose::Local, Purpose::Tcp, Purpose::Regions, Purpose::Verbs]
         .into_iter()
         .find(|&purpose| purpose as u8 == hello[6])
         .ok_or_else(|| Refusal::Stranger { began: format!("purpose {}", hello[6]) })?;
@@ -269,6 +271,6 @@ mod tests {
             admit(&mut two, &secret).await.unwrap_err()
         });
         assert!(matches!(refusal, Refusal::Version { theirs: 99 }), "{refusal}");
-        assert_eq!(refusal.to_string(), "it speaks wire version 99 and this process version 3");
+        assert_eq!(refusal.to_string(), "it speaks wire version 99 and this process version 4");
     }
 }

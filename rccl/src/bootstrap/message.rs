@@ -4,6 +4,8 @@ use super::group::{Group, Span};
 use super::processors::Processors;
 use crate::call::Call;
 use crate::error::{CallOf, Failure, Member};
+use crate::rdma::NoRdma;
+use rccl_topology::Advert;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum ToRoot {
     /// The first message of a rank.
-    Join(Joining),
+    Join(Box<Joining>),
     /// Asks for the details of a peer.
     Ask { rank: u32 },
     /// The rank's call has made no progress for a while; it waits for these ranks, or, if none is named, for all.
@@ -100,6 +102,8 @@ pub(crate) struct Details {
     /// Where its TCP listener is reachable, best first; empty when TCP is not allowed.
     pub addresses: Vec<IpAddr>,
     pub port: u16,
+    /// Its RDMA ports, or why it has none.
+    pub rdma: Result<Vec<Advert>, NoRdma>,
 }
 
 impl Details {

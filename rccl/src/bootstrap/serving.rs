@@ -76,7 +76,7 @@ async fn serve(
         Err(_) => return turned_away(address, &Refusal::Late(HANDSHAKE), &strangers),
     };
     let (outbox, inbox) = unbounded_channel();
-    if events.send(Event::Arrived { connection, joining: Box::new(joining), outbox }).is_err() {
+    if events.send(Event::Arrived { connection, joining, outbox }).is_err() {
         return;
     }
     let (mut from, to) = stream.into_split();
@@ -94,7 +94,7 @@ async fn serve(
     let _ = events.send(Event::Gone { connection, how });
 }
 
-async fn first_words(stream: &mut TcpStream, secret: &Secret) -> Result<Joining, Refusal> {
+async fn first_words(stream: &mut TcpStream, secret: &Secret) -> Result<Box<Joining>, Refusal> {
     stream.set_nodelay(true)?;
     let caller = handshake::admit(stream, secret).await?;
     if caller.purpose != Purpose::Control {

@@ -119,7 +119,7 @@ settings! {
     /// the network: bonds, equal-cost paths, cloud limits per flow.
     "RCCL_NSOCKS" => nsocks: u32 = 1;
 
-    /// Transports that may be used, a list of `shm` and `tcp`, or of those to leave out (`^shm`).
+    /// Transports that may be used, a list of `shm`, `verbs` (RDMA) and `tcp`, or of those to leave out (`^shm`).
     "RCCL_TRANSPORT" => transport: Transports = Transports::default();
     /// Do not use shared memory between processes of a host.
     "RCCL_SHM_DISABLE" or "NCCL_SHM_DISABLE" => shm_disable: bool = false;

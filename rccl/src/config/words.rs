@@ -100,7 +100,7 @@ impl fmt::Debug for WordSet {
 }
 
 /// The words that name transports.
-pub const TRANSPORT_WORDS: [&str; 2] = ["shm", "tcp"];
+pub const TRANSPORT_WORDS: [&str; 3] = ["shm", "verbs", "tcp"];
 
 /// The transports that links may use. By default all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -361,8 +361,8 @@ mod tests {
 
     #[test]
     fn word_lists_reject_unknown_words_and_name_the_known() {
-        assert!(Transports::parse("rdma").unwrap_err().contains("shm, tcp"));
-        assert!(Transports::parse("^shm,tcp").is_err(), "nothing is left");
+        assert!(Transports::parse("rdma").unwrap_err().contains("shm, verbs, tcp"));
+        assert!(Transports::parse("^shm,verbs,tcp").is_err(), "nothing is left");
         let tcp = Transports::parse("^shm").unwrap();
         assert!(tcp.allows("tcp") && !tcp.allows("shm"));
         assert!(Level::parse("WARM").unwrap_err().contains("did you mean `WARN`"));

@@ -107,6 +107,7 @@ async fn join(
         path: listeners.path(),
         addresses: listeners.addresses(&options.listening, own),
         port: listeners.port(),
+        rdma: options.links.verbs.as_ref().map(|rdma| rdma.adverts.clone()).map_err(Clone::clone),
     };
     let joining = Joining {
         rank,

@@ -78,7 +78,7 @@ pub(crate) struct JoinOptions {
 impl JoinOptions {
     /// What the settings say; `regions` is the registered memory of this rank.
     pub(crate) fn new(config: &Config, regions: Arc<RegionTable>) -> JoinOptions {
-        let links = LinkSettings::new(config);
+        let links = LinkSettings::new(config, &regions);
         JoinOptions {
             listening: Listening::new(config),
             patience: config.init_timeout,

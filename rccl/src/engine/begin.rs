@@ -20,8 +20,9 @@ use rccl_transport::{Kind, Place, Tag};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// Calls of this many bytes write their results past the caches, which they would only sweep clean.
-const STREAMED: u64 = 2 << 20;
+/// Calls that touch this many bytes write their results past the caches, which they would only sweep clean (the
+/// measured machine has 2 MiB of second-level cache a core).
+const STREAMED: u64 = 3 << 20;
 /// A scratch buffer of the engine's, kept from call to call.
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -161,11 +162,11 @@ impl Engine {
         let call = messages
             .first()
             .map_or(NO_MESSAGE, |message| call_of(message).seen(message.outgoing, message.peer));
-        let longest = of_op.iter().map(|&message| bytes(message)).max();
+        let touched: u64 = of_op.iter().map(|&message| bytes(message)).sum();
         self.space.now.areas = areas;
         self.space.now.element = 1;
         self.space.now.kernel = Kernel::select(DataType::U8, ReduceOp::Sum);
-        self.space.now.streaming = longest.is_some_and(|longest| longest >= STREAMED);
+        self.space.now.streaming = touched >= STREAMED;
         self.space.now.dear_polls = self.sockets > 1;
         self.space.now.rounds = 0;
         Ok(self.start(Active {
@@ -253,8 +254,11 @@ impl Engine {
         }
         self.space.now.kernel = self.kernel(call);
         self.space.now.element = element;
-        // A reduction in place has read what it overwrites.
-        self.space.now.streaming = read.max(written) >= STREAMED && (input != output || call.op.is_none());
+        // A reduction in place has read what it overwrites. Ranks of a call work for each other, so the larger buffer
+        // counts also where a rank has no other (the root's of reduce).
+        let larger = read.max(written);
+        self.space.now.streaming =
+            if input != output { 2 * larger >= STREAMED } else { larger >= STREAMED && call.op.is_none() };
         self.space.now.dear_polls = self.sockets > 1;
         self.space.now.rounds = 0;
         Ok(())
@@ -309,6 +313,7 @@ impl Engine {
             self.eager[peer] = made.link.limits().eager as u64;
             self.unasked[peer] = made.link.limits().unasked as u64;
             self.sockets += usize::from(made.kind == Kind::Tcp);
+            self.yields |= made.link.in_software();
             self.reached.push(Reached { peer: made.peer, kind: made.kind, reason: made.reason });
             self.space.links[peer] = Some(made.link);
         }

@@ -174,7 +174,10 @@ impl Situation {
         if self.shared {
             return match self.ranks {
                 2 if bytes > 16 << 10 => Algorithm::ScatterAllGather,
-                5.. if bytes > 1 << 20 => Algorithm::ScatterAllGather,
+                // Whoever passes something on must first be given a processor: 8 B takes 36 us instead of 64 on 16
+                // ranks, 8.3 instead of 12 on 8, and 16 MiB on 8 3.8 ms instead of 4.7 by scatter_allgather.
+                5..=16 => Algorithm::Direct,
+                17.. if bytes > 1 << 20 => Algorithm::ScatterAllGather,
                 _ => Algorithm::Binomial,
             };
         }

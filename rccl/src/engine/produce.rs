@@ -73,7 +73,7 @@ impl Run<'_> {
             let finish = step.finish.then_some(plan.program.ranks);
             let (inputs, outputs) = (&self.state.inputs, &self.state.outputs);
             let count = (size / self.now.element) as usize;
-            if self.now.streaming && step.store.is_some() && outputs.len() == 1 + step.sends.len() {
+            if self.now.streaming && outputs.len() == usize::from(step.store.is_some()) + step.sends.len() {
                 // SAFETY: as below.
                 unsafe { self.now.kernel.run_streaming(inputs, outputs, count, finish) };
             } else {
@@ -247,7 +247,7 @@ impl Run<'_> {
                     self.state.ends[end].at += size;
                     return Ok(true);
                 }
-                Some(Way::Copy) => {}
+                Some(Way::Copy | Way::Posted) => {}
                 _ => return Ok(false),
             }
         }

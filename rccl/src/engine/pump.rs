@@ -23,6 +23,7 @@ impl Run<'_> {
             Sink::Mapped(base) => state.way = Some(Way::Mapped(base)),
             Sink::Staged => state.way = Some(Way::Staged),
             Sink::Copy => state.way = Some(Way::Copy),
+            Sink::Posted => state.way = Some(Way::Posted),
         }
         Ok(state.way)
     }
@@ -32,6 +33,9 @@ impl Run<'_> {
         let Some(way) = self.way(end)? else { return Ok(false) };
         let peer = self.plan.ends[end].peer;
         let StepState { moved, len, .. } = self.state.steps[s];
+        if way == Way::Posted {
+            return self.post(s, end);
+        }
         let EndState { at: before, message, .. } = self.state.ends[end];
         let mut sent = before;
         if way == Way::Pulled {
@@ -73,6 +77,32 @@ impl Run<'_> {
             self.state.ends[end].closed = true;
         }
         Ok(sent > before || self.state.ends[end].closed)
+    }
+
+    /// Hands what exists of step `s`'s value to a link that reads it for as long as it has not released it.
+    fn post(&mut self, s: usize, end: usize) -> Result<bool, Stop> {
+        let peer = self.plan.ends[end].peer;
+        let StepState { moved, len, .. } = self.state.steps[s];
+        let EndState { at: before, posted: before_posted, message, .. } = self.state.ends[end];
+        let mut posted = before_posted;
+        while posted < moved {
+            let Some((bytes, available)) = self.value(s, posted, moved) else { break };
+            let len = available.min(1 << 20) as usize;
+            // SAFETY: `available` bytes exist behind `bytes`. They stay as they are until they are released: what the
+            // program overwrites waits for this send, an outbox keeps what is not sent, and the step does not end before.
+            let went = unsafe { link(self.links, peer).post(message, posted, bytes, len) };
+            match went.map_err(|error| Stop::Link { peer, error })? {
+                0 => break,
+                went => posted += went as u64,
+            }
+        }
+        let sent = link(self.links, peer).released(message);
+        (self.state.ends[end].posted, self.state.ends[end].at) = (posted, sent);
+        if sent == len && self.state.steps[s].produced {
+            link(self.links, peer).close_send(message);
+            self.state.ends[end].closed = true;
+        }
+        Ok(posted > before_posted || sent > before || self.state.ends[end].closed)
     }
 
     /// # Safety

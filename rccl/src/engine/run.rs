@@ -68,6 +68,7 @@ pub(crate) enum Way {
     Mapped(*mut u8),
     Staged,
     Copy,
+    Posted,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -76,8 +77,10 @@ pub(crate) struct EndState {
     pub closed: bool,
     pub eager: bool,
     pub message: MessageId,
-    /// Bytes sent, or bytes of the current chunk that were fetched.
+    /// Bytes sent so that their memory may change, or bytes of the current chunk that were fetched.
     pub at: u64,
+    /// Bytes that were handed to a link that reads them until it has released them ([`Way::Posted`]).
+    pub posted: u64,
     pub way: Option<Way>,
     pub source: Option<Source>,
     pub bounce: Option<u32>,

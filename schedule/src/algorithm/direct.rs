@@ -5,7 +5,7 @@
 //! each rank and written once to each, and nothing is staged. The other collectives are one step; those that have a
 //! root are bound by what its link carries.
 
-use super::keep_own;
+use super::{keep_input, keep_own};
 use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Op, Program, Rank};
 
@@ -47,6 +47,18 @@ pub(super) fn reduce(rank: Rank, root: Rank, n: u32) -> Program {
     } else {
         op.send(root)
     });
+    program
+}
+
+/// The root hands everything to everybody.
+pub(super) fn broadcast(rank: Rank, root: Rank, n: u32) -> Program {
+    let mut program = Program::new(&Collective::Broadcast { root }, rank, n, 1);
+    if rank != root {
+        program.push(Op::over(Extent::ALL).recv(root).copy_to(Buffer::OUTPUT));
+        return program;
+    }
+    program.push(Op::over(Extent::ALL).reduce_with(Buffer::INPUT).send_all(others(rank, n)));
+    program.push(keep_input());
     program
 }
 

@@ -19,7 +19,8 @@
 //! | | [chain](Algorithm::Chain) | n-1 | B | 0 | pipelined chain |
 //! | | [pipelined_tree](Algorithm::PipelinedTree) | ⌈log₂ n⌉+1 | about B | 0 | Sanders, Speck, Träff 2009 |
 //! | | [reduce_gather](Algorithm::ReduceGather) | 2 | 2B(n-1)/n | 0 | Rabenseifner 2004, with one-step phases |
-//! | broadcast | [chain](Algorithm::Chain) | n-1 | B | 0 | pipelined chain |
+//! | broadcast | [direct](Algorithm::Direct) | 1 | B(n-1) | 0 | the root sends everything to everybody |
+//! | | [chain](Algorithm::Chain) | n-1 | B | 0 | pipelined chain |
 //! | | [binomial](Algorithm::Binomial) | ⌈log₂ n⌉ | B⌈log₂ n⌉ | 0 | Thakur et al. 2005 |
 //! | | [pipelined_tree](Algorithm::PipelinedTree) | ⌈log₂ n⌉+1 | B | 0 | Sanders, Speck, Träff 2009 |
 //! | | [scatter_allgather](Algorithm::ScatterAllGather) | 2 | B | 0 | van de Geijn's, with one-step phases |
@@ -135,7 +136,7 @@ impl Algorithm {
             }
             Collective::Reduce { .. } => &[Direct, Binomial, Chain, PipelinedTree, ReduceGather],
             Collective::ReduceScatter | Collective::AllGather => &[Ring, Bruck, Direct, Hierarchical],
-            Collective::Broadcast { .. } => &[Chain, Binomial, PipelinedTree, ScatterAllGather],
+            Collective::Broadcast { .. } => &[Direct, Binomial, Chain, PipelinedTree, ScatterAllGather],
             Collective::Scatter { .. } | Collective::Gather { .. } => &[Direct, Binomial, Pairwise],
             Collective::AllToAll => &[Direct, Bruck, Pairwise, Hierarchical],
         }
@@ -289,6 +290,7 @@ pub fn program(
             _ => unreachable!("checked above"),
         },
         Collective::Broadcast { root } => match algorithm {
+            Algorithm::Direct => direct::broadcast(rank, root, ranks),
             Algorithm::Chain => chain::broadcast(rank, root, layout),
             Algorithm::Binomial => binomial::broadcast(rank, root, layout),
             Algorithm::PipelinedTree => pipelined_tree::broadcast(rank, root, layout, channels),

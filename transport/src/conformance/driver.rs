@@ -88,6 +88,8 @@ struct Transfer {
     place: Option<Place>,
     state: State,
     moved: usize,
+    /// Bytes that were posted, and may not be touched before the link has released them.
+    posted: usize,
 }
 
 /// One direction at one end: messages that are to be sent, or to be received, in order.
@@ -125,7 +127,7 @@ impl Stream {
             for (i, byte) in unsafe { bytes.slice(message.len) }.iter_mut().enumerate() {
                 *byte = if self.sends { message.byte(i) } else { !message.byte(i) };
             }
-            self.active.push_back(Transfer { message, bytes, place, state: State::New, moved: 0 });
+            self.active.push_back(Transfer { message, bytes, place, state: State::New, moved: 0, posted: 0 });
         }
         let mut moved = false;
         for transfer in &mut self.active {
@@ -200,6 +202,23 @@ impl Transfer {
             Sink::Copy => {
                 // SAFETY: `rest` bytes of this transfer begin there.
                 self.moved += unsafe { link.write(m, self.moved as u64, from, rest) }?;
+            }
+            Sink::Posted => {
+                let from = self.bytes.pointer().wrapping_add(self.posted);
+                let rest = (len - self.posted).min(piece);
+                // SAFETY: `rest` bytes of this transfer begin there, and stay as they are until they are released.
+                self.posted += unsafe { link.post(m, self.posted as u64, from, rest) }?;
+                let released = link.released(m) as usize;
+                assert!(
+                    (self.moved..=self.posted).contains(&released),
+                    "released {released} of {}",
+                    self.posted
+                );
+                // The caller may use this memory for something else now; that must not show at the receiver.
+                let free = self.bytes.pointer().wrapping_add(self.moved);
+                // SAFETY: these bytes of this transfer are not the link's any more.
+                unsafe { free.write_bytes(0xee, released - self.moved) };
+                self.moved = released;
             }
         }
         if self.moved == len {

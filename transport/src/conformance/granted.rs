@@ -93,7 +93,7 @@ pub(super) fn tag_first(make: &dyn Fn() -> Pair) {
             }
             let sink = a.sink(sent).unwrap();
             assert!(
-                matches!(sink, Sink::Waiting | Sink::Foreign(_) | Sink::Pulled | Sink::Copy),
+                matches!(sink, Sink::Waiting | Sink::Foreign(_) | Sink::Pulled | Sink::Copy | Sink::Posted),
                 "the sender would move bytes into another call: {sink:?}"
             );
             if let Sink::Foreign(tag) = sink {

@@ -157,6 +157,14 @@ impl RegionTable {
         Some(mapping.pointer().as_ptr())
     }
 
+    /// First byte and length of the region that the place lies in; `None` for plain memory, or if there is no such region.
+    /// It stays mapped as long as the table lives.
+    pub fn span(&self, place: Place) -> Option<(*mut u8, usize)> {
+        let regions = self.regions.read().unwrap_or_else(PoisonError::into_inner);
+        let (mapping, _) = regions.all.get(usize::from(place.region()?).checked_sub(1)?)?;
+        Some((mapping.pointer().as_ptr(), mapping.len()))
+    }
+
     /// A descriptor of region `number` to be passed to a peer, and the region's length; `None` if there is no such
     /// region or no descriptor is left (`ulimit -n`).
     pub fn fd(&self, number: u16) -> Option<(OwnedFd, usize)> {

@@ -2,13 +2,15 @@
 //!
 //! The rank of a pair that is lower in the job connects, the higher accepts: each has one path socket and one TCP port
 //! for all its communicators, and every link is one communicator's alone. Two ranks whose hosts claim to be the same try shared memory
-//! first, over a path socket ([`local`]); whatever refuses it (another mount namespace, another user, a setting) is
-//! kept as the reason for TCP ([`tcp`]), and logged once.
+//! first, over a path socket ([`local`]), then all that have RDMA ports in common try those ([`verbs`]), then TCP
+//! ([`tcp`]). Whatever refuses the better one (another mount namespace, another user, a port that is down, a setting) is
+//! kept as the reason, and logged once where it is unexpected.
 
 mod local;
 mod passing;
 mod reception;
 mod tcp;
+mod verbs;
 
 use super::JoinOptions;
 use super::session::{Command, link_lost};
@@ -17,12 +19,14 @@ use super::station::Station;
 use crate::bootstrap::Listening;
 use crate::bootstrap::handshake::{Caller, Purpose, Secret};
 use crate::bootstrap::interface;
-use crate::bootstrap::message::Report;
-use crate::config::{Config, Reproducible};
+use crate::bootstrap::message::{Details, Report};
+use crate::config::{Config, Net, Reproducible};
 use crate::error::{Failure, Member, Result, with_remedy};
+use crate::rdma::{self, NoRdma, Rdma};
 pub(super) use local::fetch_regions;
 pub(crate) use local::{forget, forget_rank, sweep};
-use rccl_transport::{Kind, Link, TcpOptions, shm};
+use rccl_transport::memory::RegionTable;
+use rccl_transport::{Kind, Link, TcpOptions, rc, shm};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,6 +34,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 pub(super) use tcp::Halves;
 use tokio::task::JoinSet;
+use tokio::time::{error::Elapsed, timeout};
 
 /// How long one way of making a link may take in all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,6 +57,12 @@ pub(crate) struct Made {
 pub(crate) struct LinkSettings {
     /// Whether shared memory may be used; else the reason.
     pub shm: std::result::Result<(), String>,
+    /// The RDMA ports of this process, or why it has none.
+    pub verbs: std::result::Result<Arc<Rdma>, NoRdma>,
+    /// Whether RDMA is allowed to all ranks, whether they have any or not.
+    pub verbs_allowed: bool,
+    /// A pair that is not on one host and has no RDMA is an error.
+    pub verbs_only: bool,
     /// Whether TCP may be used.
     pub tcp: bool,
     /// Whether processes may copy out of each other's memory; else the reason.
@@ -63,7 +74,7 @@ pub(crate) struct LinkSettings {
 }
 
 impl LinkSettings {
-    pub(crate) fn new(config: &Config) -> LinkSettings {
+    pub(crate) fn new(config: &Config, regions: &Arc<RegionTable>) -> LinkSettings {
         let shm = if config.shm_disable {
             Err("RCCL_SHM_DISABLE is set".into())
         } else if !config.transport.allows("shm") {
@@ -76,6 +87,9 @@ impl LinkSettings {
         let slot = defaults.slot.min(staging_bytes / 4);
         LinkSettings {
             shm,
+            verbs: rdma::open(config, regions),
+            verbs_allowed: config.transport.allows("verbs") && config.net != Net::Tcp,
+            verbs_only: config.net == Net::Verbs,
             tcp: config.transport.allows("tcp"),
             copies: if config.copy_disable { Err("RCCL_COPY_DISABLE is set".into()) } else { Ok(()) },
             sockets: config.nsocks.clamp(1, 64) as u8 + 1,
@@ -87,9 +101,10 @@ impl LinkSettings {
     /// The settings that must agree, one to a line.
     pub(crate) fn agreement(&self, config: &Config) -> String {
         let shm = if self.shm.is_ok() { "used" } else { "not used" };
+        let verbs = if self.verbs_allowed { "allowed" } else { "not used" };
         let tcp = if self.tcp { "used" } else { "not used" };
         format!(
-            "shared memory {shm}\nTCP {tcp}\nRCCL_NSOCKS={}\nRCCL_BUFFSIZE={}\nRCCL_ALGO={}\nreductions {}",
+            "shared memory {shm}\nRDMA {verbs}\nTCP {tcp}\nRCCL_NSOCKS={}\nRCCL_BUFFSIZE={}\nRCCL_ALGO={}\nreductions {}",
             config.nsocks,
             config.buffsize.0,
             config.algo,
@@ -101,12 +116,11 @@ impl LinkSettings {
     /// may be.
     pub(crate) fn eager(&self) -> (usize, usize) {
         let shm = self.shm.is_ok().then(|| self.shm_options.limits());
-        let tcp = self.tcp_options.eager;
-        match shm {
-            Some(shm) if self.tcp => (shm.eager.min(tcp), shm.unasked.min(tcp)),
-            Some(shm) => (shm.eager, shm.unasked),
-            None => (tcp, tcp),
-        }
+        let verbs = self.verbs_allowed.then(|| rc::Options::default().eager);
+        let tcp = self.tcp.then_some(self.tcp_options.eager);
+        let limits = [shm.map(|shm| (shm.eager, shm.unasked)), verbs.map(|n| (n, n)), tcp.map(|n| (n, n))];
+        let least = |one: (usize, usize), other: (usize, usize)| (one.0.min(other.0), one.1.min(other.1));
+        limits.into_iter().flatten().reduce(least).unwrap_or((0, 0))
     }
 }
 
@@ -126,7 +140,7 @@ impl Listeners {
         let local = local.and_then(|opened| {
             opened.inspect_err(|error| tracing::warn!(%error, "no shared memory with other processes")).ok()
         });
-        let tcp = if options.links.tcp {
+        let tcp = if options.links.tcp || options.links.verbs_allowed {
             let (listener, port) = crate::bootstrap::rendezvous::bind(None, &options.listening)?;
             let listener =
                 tokio::net::TcpListener::from_std(listener).map_err(|source| crate::Error::System {
@@ -254,51 +268,74 @@ pub(super) async fn connect(shared: Arc<Shared>, peer: u32) -> Option<Command> {
 
 async fn attempt(shared: &Shared, peer: u32) -> Attempt {
     let station = &*shared.station;
-    let lost = |kind: &str, cause: &str| Attempt::Failed(link_lost(shared, peer, kind, 0, cause));
+    let lost = |kind: Kind, cause: &str| Attempt::Failed(link_lost(shared, peer, kind.word(), 0, cause));
     let Some(details) = shared.group.outside(peer).and_then(|rank| station.peer(rank)) else {
-        return lost("control", "the peer's address is not known");
+        return Attempt::Failed(link_lost(shared, peer, "control", 0, "the peer's address is not known"));
     };
-    let neighbours = details.host.key == station.details.host.key;
-    let no_shm = match (&station.links.shm, &details.path) {
-        _ if !neighbours => Obstacle::Natural("different hosts".into()),
-        (Err(reason), _) => Obstacle::Natural(reason.clone()),
-        (Ok(()), None) => Obstacle::Unexpected("the peer could not open a path socket".into()),
-        (Ok(()), Some(path)) => {
-            let made = local::connect(shared, peer, path);
-            match tokio::time::timeout(PATIENCE, made).await {
-                Ok(Ok(made)) => return Attempt::Made(made),
-                Ok(Err(NoLink::Refused(reason))) => Obstacle::Unexpected(reason),
-                // The peer may believe that there is a link: a second one would not be the same at both ends.
-                Ok(Err(NoLink::Broken(cause))) => return lost("shm", &cause),
-                Ok(Err(NoLink::Left(last))) => return left(shared, peer, last),
-                Ok(Err(NoLink::NotYet)) => return Attempt::Again,
-                Err(_) => {
-                    return lost("shm", &format!("the peer did not answer within {} s", PATIENCE.as_secs()));
-                }
+    // What a way of making a link came to, or why there is none by it.
+    let settled = |kind: Kind, tried: Result<std::result::Result<Made, NoLink>, Elapsed>| match tried {
+        Ok(Ok(made)) => Ok(Attempt::Made(made)),
+        Ok(Err(NoLink::Refused(reason))) => Err(reason),
+        // The peer may believe that there is a link: a second one would not be the same at both ends.
+        Ok(Err(NoLink::Broken(cause))) => Ok(lost(kind, &cause)),
+        Ok(Err(NoLink::Left(last))) => Ok(left(shared, peer, last)),
+        Ok(Err(NoLink::NotYet)) => Ok(Attempt::Again),
+        Err(_) => Ok(lost(kind, &format!("the peer did not answer within {} s", PATIENCE.as_secs()))),
+    };
+
+    let mut reason = why_not_shm(station, &details);
+    let mut surprising = false;
+    if let Ok(path) = shm_path(station, &details) {
+        match settled(Kind::Shm, timeout(PATIENCE, local::connect(shared, peer, path)).await) {
+            Ok(attempt) => return attempt,
+            Err(why) => {
+                reason = format!("same host, but no shared memory ({why})");
+                surprising = true;
+            }
+        }
+    }
+    let no_rdma = match verbs::Way::find(station, &details) {
+        Err(obstacle) => obstacle,
+        Ok(way) => {
+            let tried = timeout(PATIENCE, verbs::connect(shared, peer, &details, &way, &reason)).await;
+            match settled(Kind::Verbs, tried) {
+                Ok(attempt) => return attempt,
+                Err(why) => Obstacle::Unexpected(why),
             }
         }
     };
-    let reason = match no_shm {
-        Obstacle::Natural(reason) => format!("{reason}: TCP"),
-        Obstacle::Unexpected(reason) => {
-            let reason = format!("same host, but no shared memory ({reason}): TCP");
-            if !station.links.tcp {
-                return lost("shm", &format!("{reason} is not allowed by RCCL_TRANSPORT"));
-            }
-            warn_once(shared, peer, &reason);
-            reason
+    surprising |= matches!(no_rdma, Obstacle::Unexpected(_));
+    if station.links.verbs_allowed {
+        reason = format!("{reason}, and no RDMA ({})", no_rdma.into_reason());
+        if station.links.verbs_only {
+            return lost(Kind::Verbs, &format!("{reason}; RCCL_NET=verbs allows nothing else between hosts"));
         }
-    };
+    }
     if !station.links.tcp {
-        return lost("tcp", &format!("{reason} is not allowed by RCCL_TRANSPORT"));
+        return lost(Kind::Tcp, &format!("{reason}; TCP is not allowed by RCCL_TRANSPORT"));
     }
-    match tokio::time::timeout(PATIENCE, tcp::connect(shared, peer, &details, reason)).await {
-        Ok(Ok(made)) => Attempt::Made(made),
-        Ok(Err(NoLink::Refused(cause) | NoLink::Broken(cause))) => lost("tcp", &cause),
-        Ok(Err(NoLink::Left(last))) => left(shared, peer, last),
-        Ok(Err(NoLink::NotYet)) => Attempt::Again,
-        Err(_) => lost("tcp", &format!("no connection within {} s", PATIENCE.as_secs())),
+    let reason = format!("{reason}: TCP");
+    if surprising {
+        warn_once(shared, peer, &reason);
     }
+    match settled(Kind::Tcp, timeout(PATIENCE, tcp::connect(shared, peer, &details, reason)).await) {
+        Ok(attempt) => attempt,
+        Err(cause) => lost(Kind::Tcp, &cause),
+    }
+}
+
+/// Where a peer with which memory may be shared listens, else why it may not.
+fn shm_path<'a>(station: &Station, peer: &'a Details) -> std::result::Result<&'a str, String> {
+    if peer.host.key != station.details.host.key {
+        return Err("different hosts".into());
+    }
+    station.links.shm.clone()?;
+    peer.path.as_deref().ok_or_else(|| "same host, but the peer could not open a path socket".into())
+}
+
+/// The reason why two ranks do not try to share memory; that they could not is known only to the end that tried.
+fn why_not_shm(station: &Station, peer: &Details) -> String {
+    shm_path(station, peer).err().unwrap_or_else(|| "same host, but no shared memory".into())
 }
 
 /// The peer has left, and this rank needs it.
@@ -319,12 +356,19 @@ pub(super) fn left_after(id: u64, member: Member, last: u32, sequence: u32, seen
     Failure::PeerLost { member, how: format!("left the {what} after op #{last}"), sequence, seen_by }
 }
 
-/// Why there is no shared memory between two ranks.
+/// Why a better way is not taken.
 enum Obstacle {
     /// As it should be.
     Natural(String),
     /// It should have worked.
     Unexpected(String),
+}
+
+impl Obstacle {
+    fn into_reason(self) -> String {
+        let (Obstacle::Natural(reason) | Obstacle::Unexpected(reason)) = self;
+        reason
+    }
 }
 
 /// A fallback is never silent, and says so once for all peers.

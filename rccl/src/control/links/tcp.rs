@@ -64,7 +64,7 @@ pub(super) async fn connect(
 }
 
 /// The peer's addresses that can lead to it and not to somebody here.
-fn usable(own: &Details, peer: &Details) -> Result<Vec<SocketAddr>, String> {
+pub(super) fn usable(own: &Details, peer: &Details) -> Result<Vec<SocketAddr>, String> {
     if peer.addresses.is_empty() {
         return Err("the peer does not use TCP".into());
     }
@@ -86,7 +86,11 @@ fn usable(own: &Details, peer: &Details) -> Result<Vec<SocketAddr>, String> {
     Ok(usable)
 }
 
-async fn reach(addresses: &[SocketAddr], secret: &Secret, caller: Caller) -> Result<TcpStream, String> {
+pub(super) async fn reach(
+    addresses: &[SocketAddr],
+    secret: &Secret,
+    caller: Caller,
+) -> Result<TcpStream, String> {
     let mut last = String::new();
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
@@ -158,6 +162,9 @@ async fn serve(mut socket: TcpStream, address: SocketAddr, station: Arc<Station>
         Ok(Err(refusal)) => return tracing::debug!(%address, "dropped a stranger's connection: {refusal}"),
         Err(_) => return tracing::debug!(%address, "dropped a connection without handshake"),
     };
+    if caller.purpose == Purpose::Verbs {
+        return super::verbs::serve(socket, caller, station).await;
+    }
     // The first socket is answered, and the others come when the answer was heard.
     if caller.lane > 0 {
         if let Some(shared) = station.find(caller.communicator)
@@ -183,10 +190,12 @@ async fn serve(mut socket: TcpStream, address: SocketAddr, station: Arc<Station>
 async fn admit(socket: &mut TcpStream, station: &Station) -> Result<Caller, Refusal> {
     socket.set_nodelay(true)?;
     let caller = handshake::admit(socket, &station.secret).await?;
-    let fits = caller.purpose == Purpose::Tcp
-        && caller.target == station.me.rank
-        && caller.rank < station.me.rank
-        && caller.lane < station.links.sockets;
+    let lanes = match caller.purpose {
+        Purpose::Tcp if station.links.tcp => station.links.sockets,
+        Purpose::Verbs => 1,
+        _ => 0,
+    };
+    let fits = caller.target == station.me.rank && caller.rank < station.me.rank && caller.lane < lanes;
     if !fits {
         return Err(Refusal::Stranger { began: format!("{caller:?}") });
     }

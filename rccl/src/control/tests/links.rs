@@ -69,7 +69,7 @@ fn ipv6_alone_suffices() {
 #[test]
 fn without_shared_memory_neighbours_use_tcp() {
     let ranks = job_with(3, |_| {
-        let mut config = Config::default();
+        let mut config = config();
         config.set("RCCL_SHM_DISABLE", "1").unwrap();
         JoinOptions::new(&config, RegionTable::new())
     });

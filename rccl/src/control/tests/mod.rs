@@ -10,12 +10,20 @@ use crate::bootstrap::handshake::Secret;
 use crate::bootstrap::processors::Processors;
 use crate::call::Collective;
 use crate::element::{DataType, ReduceOp};
+use crate::rdma::NoRdma;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
+/// The defaults on a host without RDMA.
+fn config() -> Config {
+    let mut config = Config::default();
+    config.set("RCCL_NET", "tcp").unwrap();
+    config
+}
+
 fn options() -> JoinOptions {
-    let mut options = JoinOptions::new(&Config::default(), RegionTable::new());
+    let mut options = JoinOptions::new(&config(), RegionTable::new());
     options.patience = Duration::from_secs(30);
     options
 }
@@ -340,6 +348,7 @@ fn a_silent_rank_is_given_up() {
                     path: None,
                     addresses: vec![],
                     port: 0,
+                    rdma: Err(NoRdma::Natural("no RDMA device".into())),
                 };
                 let joining = message::Joining {
                     rank: 1,

@@ -21,7 +21,7 @@ fn process() {
     };
     println!("\nid {id}");
     let meeting = Meeting::Id(id);
-    let mut config = Config::default();
+    let mut config = config();
     config.set("RCCL_SILENCE_WARN", "1").unwrap();
     config.set("RCCL_SILENCE_FATAL", "2").unwrap();
     let options = JoinOptions::new(&config, RegionTable::new());

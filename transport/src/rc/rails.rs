@@ -1,0 +1,190 @@
+//! The devices that this process uses, opened once, and the memory that they know.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rccl_verbs::{Context, Gid, GidEntry, GidType, Library, Port, PortState, ProtectionDomain};
+
+use super::error::RcError;
+use super::registry::{Keys, Registration, Registry};
+use crate::memory::RegionTable;
+
+/// Which port and address to use of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RailChoice {
+    /// The kernel's name of the device: "mlx5_0", "rxe0".
+    pub device: String,
+    /// Its port, from 1.
+    pub port: u8,
+    /// Index of the address in the port's table of GIDs.
+    pub gid_index: u8,
+}
+
+/// One device's port and address that this process uses.
+pub struct Rail {
+    pub(super) context: Context,
+    pub(super) domain: ProtectionDomain,
+    /// As it was when it was opened.
+    pub(super) port: Port,
+    pub(super) gid: GidEntry,
+    /// The kernel does its work on this host's processors.
+    pub(super) software: bool,
+    /// What the system sets on RoCE connections by default.
+    pub(super) traffic_class: u8,
+}
+
+/// What a rail is, for reports: `rxe0 port 1, GID 1 ::ffff:10.7.0.1 (RoCE v2), MTU 4096`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RailDescription {
+    /// The device.
+    pub device: String,
+    /// Its port, from 1.
+    pub port: u8,
+    /// Index of the address in the port's table.
+    pub gid_index: u32,
+    /// The address.
+    pub gid: Gid,
+    /// How packets are wrapped.
+    pub kind: GidType,
+    /// Bytes of payload in a packet; a connection uses the lesser of both ends.
+    pub mtu: u32,
+}
+
+impl fmt::Display for RailDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RailDescription { device, port, gid_index, gid, kind, mtu } = self;
+        write!(f, "{device} port {port}, GID {gid_index} {gid} ({kind}), MTU {mtu}")
+    }
+}
+
+/// The rails of this process, and what is registered on them. One per process is enough, shared by all its links. May be
+/// used from any thread.
+pub struct Rails {
+    pub(super) rails: Vec<Rail>,
+    pub(super) registry: Registry,
+    /// Bytes that went through slots.
+    staged: AtomicU64,
+}
+
+impl Rails {
+    /// Opens the chosen devices. `memory` is registered memory of the process: each of its regions is registered with the
+    /// devices when a link first meets it, and stays so. `relaxed_ordering` lets devices write to registered memory in any
+    /// order, which is faster on some machines; bytes are never looked at before the write that brought them is complete.
+    ///
+    /// Takes some milliseconds a device.
+    ///
+    /// # Errors
+    /// [`RcError::Options`] for no choice or more than 8; [`RcError::Verbs`] if there is no such device, or it cannot be
+    /// opened; [`RcError::Rail`] if the port is not active or the GID index is empty.
+    pub fn open(
+        library: &Library,
+        choice: &[RailChoice],
+        memory: Arc<RegionTable>,
+        relaxed_ordering: bool,
+    ) -> Result<Arc<Rails>, RcError> {
+        if choice.is_empty() || choice.len() > super::MOST_RAILS {
+            let what = format!("{} rails, and may be 1 to {}", choice.len(), super::MOST_RAILS);
+            return Err(RcError::Options { what });
+        }
+        let rails = choice.iter().map(|choice| Rail::open(library, choice)).collect::<Result<Vec<_>, _>>()?;
+        let domains = rails.iter().map(|rail| rail.domain.clone()).collect();
+        let registry = Registry::new(domains, memory, relaxed_ordering);
+        Ok(Arc::new(Rails { rails, registry, staged: AtomicU64::new(0) }))
+    }
+
+    /// What each rail is, in the order in which they were chosen.
+    pub fn describe(&self) -> Vec<RailDescription> {
+        self.rails.iter().map(Rail::describe).collect()
+    }
+
+    /// The descriptors of the open devices: while a forked child has copies of them, the queue pairs outlive this process.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.rails.iter().flat_map(|rail| rail.context.descriptors())
+    }
+
+    /// Registers memory of the caller's, in whole pages, so that bytes go straight from and to it. The same range again
+    /// is counted. Takes time in proportion to its length.
+    ///
+    /// # Errors
+    /// [`RcError::Verbs`]: the process may not lock so much memory (says how much and how to raise the limit), or a
+    /// device refuses.
+    ///
+    /// # Safety
+    /// Until the registration is dropped the memory stays mapped, and its pages are nobody's whom it would harm that peers
+    /// write to them: peers are told the key of what they are granted, and it opens all of the range's pages. No message
+    /// that uses the memory is under way when it is dropped.
+    pub unsafe fn register(self: &Arc<Rails>, address: *mut u8, len: usize) -> Result<Registration, RcError> {
+        // SAFETY: passed on.
+        unsafe { Registration::new(self, address, len) }
+    }
+
+    /// Bytes that went through slots or other memory of links, counted at both ends, since the rails were opened: 0 shows
+    /// that everything went straight from user memory to user memory. Eager messages are not counted.
+    pub fn staged_bytes(&self) -> u64 {
+        self.staged.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_staged(&self, bytes: usize) {
+        self.staged.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The keys of memory that is registered on all rails, or that belongs to a region and can be.
+    pub(super) fn find(&self, pointer: *const u8, len: usize) -> Option<Keys> {
+        self.registry.find(pointer, len)
+    }
+}
+
+impl fmt::Debug for Rails {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Rails").field(&self.describe()).finish()
+    }
+}
+
+impl Rail {
+    fn open(library: &Library, choice: &RailChoice) -> Result<Rail, RcError> {
+        let refused = |what: String| RcError::Rail { device: choice.device.clone(), port: choice.port, what };
+        let context = library.device(&choice.device)?.open()?;
+        let port = context.port(choice.port)?;
+        if port.state != PortState::Active {
+            return Err(refused(format!(
+                "its state is {:?}, not Active: is its network interface up, and the cable plugged in?",
+                port.state
+            )));
+        }
+        let gids = context.gids(choice.port)?;
+        let Some(gid) = gids.iter().find(|entry| entry.index == u32::from(choice.gid_index)) else {
+            let filled: Vec<String> = gids.iter().map(|gid| format!("{} {}", gid.index, gid.gid)).collect();
+            return Err(refused(format!(
+                "GID index {} is empty; filled are: {}",
+                choice.gid_index,
+                filled.join(", ")
+            )));
+        };
+        let traffic_class = default_traffic_class(&choice.device, choice.port);
+        let (gid, domain) = (gid.clone(), context.protection_domain()?);
+        // Only a device in software has no parent on a bus.
+        let software =
+            !std::path::Path::new("/sys/class/infiniband").join(&choice.device).join("device").exists();
+        Ok(Rail { context, domain, port, gid, software, traffic_class })
+    }
+
+    pub(super) fn describe(&self) -> RailDescription {
+        RailDescription {
+            device: self.context.name().into(),
+            port: self.port.number,
+            gid_index: self.gid.index,
+            gid: self.gid.gid,
+            kind: self.gid.kind,
+            mtu: self.port.active_mtu.bytes(),
+        }
+    }
+}
+
+/// What the administrator set for RoCE connections of the port (Documentation/ABI/testing/configfs-rdma_cm), 0 if nothing.
+fn default_traffic_class(device: &str, port: u8) -> u8 {
+    let path = format!("/sys/kernel/config/rdma_cm/{device}/ports/{port}/default_roce_tos");
+    std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}

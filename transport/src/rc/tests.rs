@@ -1,0 +1,247 @@
+//! The conformance suite, on the devices that there are. Where there is none the tests say so and pass;
+//! `RCCL_TEST_RDMA=1` makes that a failure, and `RCCL_TEST_RDMA_DEVICE` names the device.
+
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rccl_verbs::{GidEntry, GidType, Library, PortState};
+
+use super::{Options, Pending, RailChoice, Rails, RcLink};
+use crate::conformance::{DEADLINE, Pair};
+use crate::link::{Link, LinkError, Place, Sink, Tag};
+use crate::memory::RegionTable;
+
+/// The first port and a usable address of every active device.
+pub(super) fn choices() -> Result<Vec<RailChoice>, String> {
+    let library = Library::open(None).map_err(|error| error.to_string())?;
+    library.prepare_for_fork().map_err(|error| error.to_string())?;
+    let wanted = std::env::var("RCCL_TEST_RDMA_DEVICE").ok();
+    let mut found = Vec::new();
+    for device in library.devices().map_err(|error| error.to_string())? {
+        if wanted.as_deref().is_some_and(|wanted| wanted != device.name()) {
+            continue;
+        }
+        let context = device.open().map_err(|error| error.to_string())?;
+        let port = context.port(1).map_err(|error| error.to_string())?;
+        let gids = context.gids(1).map_err(|error| error.to_string())?;
+        let usable = |entry: &&GidEntry| entry.kind != GidType::RoceV1 && !entry.gid.is_link_local();
+        if let Some(gid) = gids.iter().find(usable).filter(|_| port.state == PortState::Active) {
+            let device = device.name().to_owned();
+            found.push(RailChoice { device, port: 1, gid_index: gid.index as u8 });
+        }
+    }
+    if found.is_empty() { Err("there is no RDMA device with an active port".into()) } else { Ok(found) }
+}
+
+/// Whether there are so many devices; prints why not.
+pub(super) fn has(rails: usize) -> bool {
+    let why = match choices() {
+        Ok(found) if found.len() >= rails => return true,
+        Ok(found) => format!("there are {} devices, needed are {rails}", found.len()),
+        Err(why) => why,
+    };
+    assert!(rails > 1 || std::env::var_os("RCCL_TEST_RDMA").is_none(), "RCCL_TEST_RDMA is set, and {why}");
+    eprintln!("skipped, needs RDMA devices (RCCL_TEST_RDMA=1 demands one): {why}");
+    false
+}
+
+/// Both ends of a TCP connection.
+pub(super) fn sockets() -> [TcpStream; 2] {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    [one, listener.accept().unwrap().0]
+}
+
+/// Both ends of a link over so many rails, and what they are made of. With two rails or more each end has its own.
+pub(super) struct Ends {
+    pub(super) links: [RcLink; 2],
+    pub(super) rails: [Arc<Rails>; 2],
+    pub(super) tables: [Arc<RegionTable>; 2],
+}
+
+pub(super) fn ends(rails: usize, options: &Options) -> Ends {
+    let library = Library::open(None).unwrap();
+    let choices = choices().unwrap();
+    let tables = [(); 2].map(|()| RegionTable::new());
+    let chosen = [0, 1].map(|end| {
+        // The second end uses other devices where there are enough.
+        let from = if choices.len() >= 2 * rails { end * rails } else { 0 };
+        &choices[from..from + rails]
+    });
+    let rails =
+        [0, 1].map(|end| Rails::open(&library, chosen[end], Arc::clone(&tables[end]), false).unwrap());
+    let places: Vec<usize> = (0..chosen[0].len()).collect();
+    let [a, b] = rails.each_ref().map(|rails| Pending::new(rails, &places, options).unwrap());
+    let [here, there] = [a.hello(), b.hello()];
+    let [one, other] = sockets();
+    let links =
+        [a.connect(&there).unwrap().over(one).unwrap(), b.connect(&here).unwrap().over(other).unwrap()];
+    Ends { links, rails, tables }
+}
+
+fn pair(rails: usize, options: &Options) -> Pair {
+    let Ends { links: [a, b], tables, .. } = ends(rails, options);
+    let links: [Box<dyn Link>; 2] = [Box::new(a), Box::new(b)];
+    Pair { links, regions: tables.map(Some), service: Box::new(|| ()) }
+}
+
+mod one {
+    crate::conformance_suite!(|| super::pair(1, &super::Options::default()), if super::has(1));
+}
+
+/// Little room, so that all of it is used up again and again.
+mod tiny {
+    fn options() -> super::Options {
+        super::Options { eager: 100, slots: 2, slot: 512, piece: 4096, ..super::Options::default() }
+    }
+    crate::conformance_suite!(|| super::pair(1, &options()), if super::has(1));
+}
+
+/// Queue pairs that overtake each other, with pieces short enough that every message goes over all of them.
+mod four {
+    fn options() -> super::Options {
+        super::Options { queue_pairs: 4, piece: 16 << 10, ..super::Options::default() }
+    }
+    crate::conformance_suite!(|| super::pair(1, &options()), if super::has(1));
+}
+
+/// Two devices at each end.
+mod rails {
+    fn options() -> super::Options {
+        super::Options { queue_pairs: 2, piece: 16 << 10, slots: 4, ..super::Options::default() }
+    }
+    crate::conformance_suite!(|| super::pair(2, &options()), if super::has(2));
+}
+
+/// Moves `bytes` from one end to the other, from and to memory of these places.
+fn transfer(ends: &mut Ends, from: &[u8], places: [Place; 2], to: *const u8) -> Result<(), LinkError> {
+    let [a, b] = &mut ends.links;
+    let (tag, len) = (Tag { sequence: 1, call: [2, 3] }, from.len() as u64);
+    let sent = a.open_send(tag, len, Some(places[0]))?.expect("room to send");
+    let m = b.open_recv(tag, len, false, Some(places[1]))?.expect("room to receive");
+    let (mut posted, begun) = (0, Instant::now());
+    while b.landed(m) < len || a.released(sent) < len {
+        for link in [&mut *a, &mut *b] {
+            link.flush()?;
+            link.poll()?;
+        }
+        if a.sink(sent)? == Sink::Posted && posted < from.len() {
+            let rest = &from[posted..];
+            // SAFETY: the bytes stay as they are as long as this function runs, which is until they are released.
+            posted += unsafe { a.post(sent, posted as u64, rest.as_ptr(), rest.len()) }?;
+        } else if a.sink(sent)? == Sink::Staged {
+            a.reserve(sent, 100)?;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{posted} bytes posted, {} landed", b.landed(m));
+    }
+    a.close_send(sent);
+    b.close_recv(m);
+    // SAFETY: all bytes have landed, so nobody writes there any more.
+    assert!(unsafe { std::slice::from_raw_parts(to, from.len()) } == from);
+    Ok(())
+}
+
+fn without_slots() -> Options {
+    Options { slots: 0, ..Options::default() }
+}
+
+#[test]
+fn registered_memory_is_not_copied() {
+    if !has(1) {
+        return;
+    }
+    let mut ends = ends(1, &without_slots());
+    let len = 3_000_001;
+    let [source, target] = ends.tables.each_ref().map(|table| table.alloc(len).unwrap());
+    // SAFETY: the memory is this test's, and nobody else uses it yet.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(source.as_ptr(), len) };
+    bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 7 / 5) as u8);
+    let places = [source.place(0), target.place(0)];
+    transfer(&mut ends, bytes, places, target.as_ptr()).unwrap();
+    assert_eq!(ends.rails.each_ref().map(|rails| rails.staged_bytes()), [0, 0]);
+}
+
+#[test]
+fn the_users_own_memory_is_registered_on_request_and_counted() {
+    if !has(1) {
+        return;
+    }
+    let mut ends = ends(1, &without_slots());
+    let bytes: Vec<u8> = (0..100_000).map(|i| (i * 3 / 2) as u8).collect();
+    let space = vec![0u8; 100_000];
+    let places = [&bytes, &space].map(|memory| Place::at_address(memory.as_ptr()));
+    let register = |rails: &Arc<Rails>, memory: &Vec<u8>| {
+        // SAFETY: the vectors live until the end of the test, and their pages are written by its own ends only.
+        unsafe { rails.register(memory.as_ptr().cast_mut(), memory.len()) }.unwrap()
+    };
+    let source = register(&ends.rails[0], &bytes);
+    let twice = [register(&ends.rails[1], &space), register(&ends.rails[1], &space)];
+    transfer(&mut ends, &bytes, places, space.as_ptr()).unwrap();
+    let [one, other] = twice;
+    drop(one);
+    transfer(&mut ends, &bytes, places, space.as_ptr()).unwrap();
+    assert_eq!(ends.rails.each_ref().map(|rails| rails.staged_bytes()), [0, 0]);
+    // Without it the bytes would have to be copied, and there is no memory for that.
+    drop((source, other));
+    let error = transfer(&mut ends, &bytes, places, space.as_ptr()).unwrap_err().to_string();
+    for part in ["message 2", "not registered", "0 slots", "allow slots"] {
+        assert!(error.contains(part), "{part} is not in: {error}");
+    }
+}
+
+/// Two ends that are set otherwise say so instead of misunderstanding each other.
+#[test]
+fn ends_that_do_not_fit_are_refused() {
+    if !has(1) {
+        return;
+    }
+    let library = Library::open(None).unwrap();
+    let rails = Rails::open(&library, &choices().unwrap()[..1], RegionTable::new(), false).unwrap();
+    let pending = |options: &Options| Pending::new(&rails, &[0], options);
+    let peer = pending(&Options { eager: 4096, ..Options::default() }).unwrap().hello();
+    let refused = pending(&Options::default()).unwrap().connect(&peer);
+    let error = refused.err().expect("ends that differ").to_string();
+    assert!(error.contains("eager limit: 4096 there, 8192 here"), "{error}");
+    for (options, word) in [
+        (Options { slot: 1000, ..Options::default() }, "power of two"),
+        (Options { queue_pairs: 17, ..Options::default() }, "queue pairs"),
+        (Options { retries: 8, ..Options::default() }, "retries"),
+    ] {
+        let error = pending(&options).err().expect(word).to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    let choice = RailChoice { gid_index: 200, ..choices().unwrap()[0].clone() };
+    let error = Rails::open(&library, &[choice], RegionTable::new(), false).err().unwrap().to_string();
+    assert!(error.contains("GID index 200 is empty; filled are: 0 fe80"), "{error}");
+}
+
+/// A peer that ends is noticed by its socket at once, not by retries that take seconds.
+#[test]
+fn a_peer_that_is_gone_is_noticed_at_once() {
+    if !has(1) {
+        return;
+    }
+    for sends in [false, true] {
+        let Ends { links: [mut a, b], .. } = ends(1, &Options::default());
+        let tag = Tag { sequence: 1, call: [0; 2] };
+        a.poll().unwrap();
+        a.open_recv(tag, 100_000, false, None).unwrap().expect("room to receive");
+        a.flush().unwrap();
+        drop(b);
+        let begun = Instant::now();
+        let error = loop {
+            if sends {
+                // SAFETY: no bytes are read.
+                let _ = unsafe { a.send_eager(tag, std::ptr::null(), 0) };
+            }
+            if let Err(error) = a.flush().and_then(|()| a.poll()) {
+                break error;
+            }
+            assert!(begun.elapsed() < DEADLINE, "the end of the peer was not noticed");
+        };
+        assert!(matches!(error, LinkError::Closed { .. }), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "noticed only after {:?}", begun.elapsed());
+        assert!(matches!(a.poll(), Err(LinkError::Closed { .. })));
+    }
+}
