@@ -19,7 +19,8 @@ fn alone(name: &str) -> bool {
     let arguments = ["--exact", name, "--nocapture"];
     let output = Command::new(program).args(arguments).env("TEST_ALONE", "1").output();
     let output = output.expect("starting a process");
-    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    let said =
+        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
     assert!(output.status.success(), "{said}");
     println!("{said}");
     false
@@ -199,7 +200,10 @@ fn nothing_is_left_of_a_thousand_communicators() {
     }
     assert_eq!(settle(&nothing, held), nothing, "of queue pairs, completion queues, regions and domains");
     let after = settle(&before, || [entries("fd"), entries("task")]);
-    println!("{made} communicators in {:.1} s; descriptors, threads: {after:?}", began.elapsed().as_secs_f64());
+    println!(
+        "{made} communicators in {:.1} s; descriptors, threads: {after:?}",
+        began.elapsed().as_secs_f64()
+    );
     assert!(after <= before, "descriptors, threads: {before:?}, then {after:?}");
     assert_eq!(status("VmPin:"), 0, "pinned memory");
 }

@@ -108,21 +108,6 @@ pub struct Rejected {
 /// Addresses of a port that others are told of: enough for some VLANs, and little enough to be told to every peer.
 const MOST_ADDRESSES: usize = 8;
 
-impl Choice {
-    /// Takes all rails of a device out again, because it turned out not to work: it could not be opened, or lacks
-    /// something. The other rails keep their numbers.
-    pub fn withdraw(&mut self, device: &str, why: &str) {
-        let (withdrawn, kept) = self.rails.drain(..).partition(|rail| rail.device == device);
-        self.rails = kept;
-        self.rejected.extend(Vec::into_iter(withdrawn).map(|rail: Rail| Rejected {
-            device: rail.device,
-            port: Some(rail.port),
-            gid: None,
-            reason: Reason::Device(why.into()),
-        }));
-    }
-}
-
 /// Decides which ports and addresses of a host are used. The order of the host's lists does not matter.
 pub fn choose(host: &Host, wishes: &Wishes) -> Choice {
     let mut devices: Vec<&Device> = host.devices.iter().collect();

@@ -66,8 +66,6 @@ pub enum Reason {
     InterfaceDown(String),
     /// The port has enough better ones.
     Surplus,
-    /// The device was tried and does not work; a sentence that says why.
-    Device(String),
 }
 
 impl Reason {
@@ -95,7 +93,6 @@ impl Reason {
             Reason::ForeignInterface(_) => "foreign-interface",
             Reason::InterfaceDown(_) => "interface-down",
             Reason::Surplus => "surplus",
-            Reason::Device(_) => "device",
         }
     }
 
@@ -161,7 +158,6 @@ impl fmt::Display for Reason {
             }
             Reason::InterfaceDown(name) => write!(f, "its interface {name} is down"),
             Reason::Surplus => f.write_str("the port has enough better addresses"),
-            Reason::Device(why) => f.write_str(why),
         }
     }
 }

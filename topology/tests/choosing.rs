@@ -243,19 +243,6 @@ fn the_traffic_class_is_the_drivers_then_the_users_then_the_systems() {
 }
 
 #[test]
-fn a_device_that_does_not_work_is_withdrawn() {
-    let mut tree = connectx("10.7.0.1", 9000);
-    tree.interface("eth3", 9000, &["10.8.0.1/24"]);
-    tree.device("mlx5_1", &[("10.8.0.1", "v2", "eth3")]);
-    let mut choice = choose(&tree.host(), &Wishes::default());
-    choice.withdraw("mlx5_0", "it could not be opened: permission denied");
-    assert_eq!(rails(&choice), ["1 mlx5_1:1 0 10.8.0.1"]);
-    assert_eq!(rejected(&choice).last().unwrap(), "mlx5_0:1: it could not be opened: permission denied");
-    choice.withdraw("mlx5_7", "never heard of");
-    assert_eq!(choice.rails.len(), 1);
-}
-
-#[test]
 fn of_many_addresses_the_best_are_told() {
     let mut tree = Tree::new();
     let addresses: Vec<String> = (1..=12).map(|host| format!("10.7.{host}.1")).collect();

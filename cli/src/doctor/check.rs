@@ -1,7 +1,7 @@
 //! What is wrong with a host, as a pure function of the facts.
 //!
-//! A finding is an error where it keeps RDMA from working: then the command's status says so. What a setting asks for is
-//! no error, nor is a machine without RDMA, unless `RCCL_NET=verbs` demands it.
+//! A finding is an error where it keeps RDMA from working: then the command's status says so. What a setting asks for
+//! is no error, nor is a machine without RDMA, unless `RCCL_NET=verbs` demands it.
 
 mod access;
 mod network;

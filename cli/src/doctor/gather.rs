@@ -33,6 +33,8 @@ pub fn gather(config: &rccl::Config) -> Gathered {
     let mut gathered =
         Gathered { choice: choose(&host, &config.rdma_wishes()), ..from_files(root, host, config) };
     gathered.facts.adverts = gathered.choice.adverts();
+    // As rccl's links do: the best address of each port.
+    gathered.facts.adverts.dedup_by_key(|advert| advert.rail);
     gathered.ask_library(config);
     gathered
 }
@@ -212,8 +214,8 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// Registers memory on both, connects a queue pair of each with the other's, and writes all of it. Microseconds, or what
-/// failed.
+/// Registers memory on both, connects a queue pair of each with the other's, and writes all of it. Microseconds, or
+/// what failed.
 fn write_between(one: (&Context, &Advert), two: (&Context, &Advert), manner: Manner) -> Result<u64, Trouble> {
     let own = End::new(one.0, one.1.port, manner)?;
     let other = End::new(two.0, two.1.port, manner)?;

@@ -165,7 +165,8 @@ impl Outcome<'_> {
             0 => format!("RDMA does not work between these ranks: {otherwise}."),
             _ if working < tried => {
                 format!(
-                    "RDMA works between {working} of {tried} pairs that were tried, and not between the others: {otherwise}."
+                    "RDMA works between {working} of {tried} pairs that were tried, and not between the \
+                     others: {otherwise}."
                 )
             }
             _ => {

@@ -102,7 +102,7 @@ pub struct GidReport {
     pub address: String,
     pub kind: String,
     pub interface: Option<String>,
-    /// "chosen", "reserve" (taken where the chosen one does not fit the peer) or "no".
+    /// "chosen", "reserve" (usable, but the chosen one is better) or "no".
     pub r#use: String,
     /// Why not: code and sentence.
     pub reason: Option<Why>,

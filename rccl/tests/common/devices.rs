@@ -18,9 +18,9 @@ fn find() -> Result<(), String> {
     if !ports.map(up).any(|up| up) {
         return Err("there is no RDMA device with an active port".into());
     }
-    let devices = entries("/dev/infiniband").into_iter().filter(|path| {
-        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"uverbs"))
-    });
+    let devices = entries("/dev/infiniband")
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"uverbs")));
     let opened = devices.map(|path| OpenOptions::new().read(true).write(true).open(path));
     match opened.reduce(Result::or) {
         None => Err("/dev/infiniband has no uverbs device".into()),

@@ -107,7 +107,10 @@ fn devices(facts: &Facts, choice: &Choice, findings: &mut Vec<Finding>) {
                 device.name.as_str(),
                 error.as_str(),
                 "this process cannot use the device",
-                format!("chmod 0666 {0}, or give the user's group access; in a container --device=/dev/infiniband", device.file),
+                format!(
+                    "chmod 0666 {}, or give the user's group access; in a container --device=/dev/infiniband",
+                    device.file
+                ),
             ));
         }
         for test in &device.tests {

@@ -72,8 +72,10 @@ fn traffic_class(facts: &Facts, rail: &Rail, findings: &mut Vec<Finding>) {
             "traffic-class-unset",
             subject(rail),
             "packets have traffic class 0",
-            "on a network that keeps RoCE free of losses for one priority only (PFC, ECN), these packets are not among them",
-            "ask who runs the network; often RCCL_IB_TC=104 or 106 (DSCP 26, priority 3), the same on all hosts",
+            "on a network that keeps RoCE free of losses for one priority only (PFC, ECN), these packets are not \
+             among them",
+            "ask who runs the network; often RCCL_IB_TC=104 or 106 (DSCP 26, priority 3), the same on all \
+             hosts",
         ));
     }
     let defaults = device.and_then(|device| device.ports.iter().find(|port| port.number == rail.port));
@@ -136,7 +138,8 @@ fn congestion(facts: &Facts, rail: &Rail, findings: &mut Vec<Finding>) {
             warn(
                 "ecn",
                 format!(
-                    "it never {what} congestion at priority {priority}, that of traffic class {class} ({folder} {bits:#04x})"
+                    "it never {what} congestion at priority {priority}, that of traffic class {class} \
+                     ({folder} {bits:#04x})"
                 ),
                 "senders do not slow down before packets are lost",
                 format!("echo 1 > /sys/class/net/{name}/ecn/{folder}/enable/{priority}"),

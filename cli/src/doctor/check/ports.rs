@@ -32,7 +32,8 @@ pub fn check(facts: &Facts, choice: &Choice, findings: &mut Vec<Finding>) {
                 "roce-v1",
                 subject.as_str(),
                 format!("the port has RoCE v1 addresses only, such as {}", rail.addresses[0].gid),
-                "v1 passes no router and is spread over no parallel paths; peers that speak v2 only are reached over TCP",
+                "v1 passes no router and is spread over no parallel paths; peers that speak v2 only are reached over \
+                 TCP",
                 "a driver, firmware or mode with RoCE v2 (for mlx4: options mlx4_core roce_mode=2)",
             ));
         }
@@ -93,7 +94,8 @@ fn remedy(host: &Host, choice: &Choice, rejected: &Rejected) -> String {
         Reason::PortState { .. } => format!("ip link set dev {interface} up; check cable and switch port"),
         Reason::NoGid => {
             format!(
-                "give {interface} an address: ip address add 10.7.0.1/24 dev {interface}; a bond's member has none of its own"
+                "give {interface} an address: ip address add 10.7.0.1/24 dev {interface}; a bond's \
+                 member has none of its own"
             )
         }
         Reason::NoUsableGid => {

@@ -12,8 +12,8 @@ use rccl_topology::{Advert, Pairing, Way, pair};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
-/// Pairs beyond this many rounds are left out: up to 64 hosts are all tried with all, of more hosts each tries 64 others at the
-/// most.
+/// Pairs beyond this many rounds are left out: up to 64 hosts are all tried with all, of more hosts each tries 64 others
+/// at the most.
 const MOST_ROUNDS: usize = 64;
 
 /// Two ranks and what came of their writes.
@@ -96,8 +96,8 @@ fn tournament(count: usize) -> Vec<Vec<(usize, usize)>> {
     (0..seats.saturating_sub(1)).map(round).collect()
 }
 
-/// Writes between all pairs of those who speak; all ranks of the communicator take part in the talking. The same reports
-/// on every rank, by ranks.
+/// Writes between all pairs of those who speak; all ranks of the communicator take part in the talking. The same
+/// reports on every rank, by ranks.
 pub fn write_to_all(
     communicator: &Communicator,
     config: &Config,
@@ -209,13 +209,9 @@ fn report(low: &Speaker, high: &Speaker, attempts: &[Vec<Attempt>]) -> PairRepor
     let pairings = match pair(&low.adverts, &high.adverts) {
         Ok(pairings) => pairings,
         Err(why) => {
-            let words = why
-                .to_string()
-                .replace("this host", &format!("rank {}'s host", low.rank))
-                .replace("the other's", &format!("rank {}'s", high.rank))
-                .replace("the other host", &format!("rank {}'s host", high.rank))
-                .replace("of the other", &format!("of rank {}'s", high.rank));
-            return PairReport { ranks, hosts, rails: Vec::new(), unpaired: Some(words) };
+            let [mine, theirs] = ranks.map(|rank| format!("rank {rank}'s host"));
+            let unpaired = Some(why.between(&mine, &theirs));
+            return PairReport { ranks, hosts, rails: Vec::new(), unpaired };
         }
     };
     let rail = |(at, pairing): (usize, &Pairing)| {
