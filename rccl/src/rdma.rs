@@ -150,11 +150,11 @@ fn options(config: &Config) -> rc::Options {
     }
     let bytes = config.buffsize.0.max(4096);
     let slot = (bytes / 4).next_power_of_two().min(defaults.slot);
+    let slots = if config.buffsize.0 == 0 { 0 } else { (4 * bytes / slot).clamp(4, 1 << 10) };
     rc::Options {
         queue_pairs,
         slot,
-        slots: (4 * bytes / slot).clamp(4, 1 << 10),
-        eager: defaults.eager.min(slot),
+        slots,
         timeout: config.ib_timeout.0,
         retries: config.ib_retry_cnt.0,
         service_level: config.ib_sl.0,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{config, on_ranks};
+use common::{config, devices, on_ranks};
 use rccl::{Communicator, ReduceOp};
 
 const COUNTS: &[usize] = &[0, 1, 2, 3, 5, 10, 11, 63, 64, 997, 4096, 70_001, 300_000];
@@ -105,6 +105,13 @@ fn all_reduce_over_tcp() {
 }
 
 #[test]
+fn all_reduce_over_verbs() {
+    if devices::rdma() {
+        with("verbs", REDUCING, &[2, 4], all_reduce_everything);
+    }
+}
+
+#[test]
 fn broadcast_in_shared_memory() {
     with("shm", SHARING, &[2, 3, 5], broadcast_everything);
 }
@@ -112,6 +119,13 @@ fn broadcast_in_shared_memory() {
 #[test]
 fn broadcast_over_tcp() {
     with("tcp", SHARING, &[2, 3, 5], broadcast_everything);
+}
+
+#[test]
+fn broadcast_over_verbs() {
+    if devices::rdma() {
+        with("verbs", SHARING, &[2, 4], broadcast_everything);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{config, on_ranks};
+use common::{config, on_ranks, transports};
 use rccl::{Communicator, Op, ReduceOp};
 
 const COUNTS: &[usize] = &[0, 1, 2, 7, 64, 997, 5000, 40_001];
@@ -182,7 +182,7 @@ fn all_to_all_everything(comm: &Communicator) {
 }
 
 fn with(algorithms: &[&'static str], body: fn(&Communicator)) {
-    for transport in ["shm", "tcp"] {
+    for transport in transports() {
         for &algorithm in algorithms {
             for n in [1, 2, 3, 5] {
                 eprintln!("{transport} {algorithm} on {n} ranks");
@@ -222,7 +222,7 @@ fn all_to_all() {
 
 #[test]
 fn every_rank_multiplies_by_its_own_scalar_first() {
-    for transport in ["shm", "tcp"] {
+    for transport in transports() {
         on_ranks(3, &config(transport, ""), |comm| {
             let (rank, ranks) = (comm.rank(), comm.size());
             for count in [1_usize, 100, 70_000] {

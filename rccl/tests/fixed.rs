@@ -111,17 +111,26 @@ fn fixed(transport: &str, algorithm: &str) -> Config {
     config
 }
 
-#[test]
-fn nothing_but_the_operands_changes_the_bits() {
-    for (transport, algorithm) in
-        [("shm", ""), ("tcp", ""), ("shm", "direct"), ("tcp", "direct,reduce_gather")]
-    {
+fn one_result(ways: &[(&'static str, &'static str)]) {
+    for &(transport, algorithm) in ways {
         on_ranks(RANKS, &fixed(transport, algorithm), move |comm| {
             let context = format!("{transport} {algorithm}");
             every_call::<f32>(&comm, &context);
             every_call::<f16>(&comm, &context);
             every_call::<bf16>(&comm, &context);
         });
+    }
+}
+
+#[test]
+fn nothing_but_the_operands_changes_the_bits() {
+    one_result(&[("shm", ""), ("tcp", ""), ("shm", "direct"), ("tcp", "direct,reduce_gather")]);
+}
+
+#[test]
+fn nor_does_rdma_over_verbs() {
+    if common::devices::rdma() {
+        one_result(&[("verbs", ""), ("verbs", "direct,reduce_gather")]);
     }
 }
 

@@ -1,5 +1,7 @@
 //! A forked child cannot use its parent's communicator, does not disturb it, and does not hide its death.
 
+#[path = "common/devices.rs"]
+mod devices;
 mod processes;
 
 use processes::{Job, hear, join, say, say_failed, task};
@@ -168,6 +170,13 @@ fn children_are_told_and_disturb_nobody_over_tcp() {
     children("tcp");
 }
 
+#[test]
+fn children_are_told_and_disturb_nobody_over_verbs() {
+    if devices::rdma() {
+        children("verbs");
+    }
+}
+
 fn orphan(transport: &str) {
     let mut job = Job::start(3, "orphan", &[("RCCL_TRANSPORT", transport)], |_, _| {});
     let child: i32 = job.ranks[1].says("child ").1["child ".len()..].parse().expect("a number");
@@ -199,4 +208,12 @@ impl Drop for Orphan {
 fn the_death_of_a_parent_is_noticed_while_its_child_lives() {
     orphan("shm");
     orphan("tcp");
+}
+
+/// Whose memory the devices know, and who has open devices.
+#[test]
+fn the_death_of_a_parent_is_noticed_over_verbs_too() {
+    if devices::rdma() {
+        orphan("verbs");
+    }
 }

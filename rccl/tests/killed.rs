@@ -1,5 +1,7 @@
 //! A killed process is named on every other rank within a second, whatever the others are doing, and leaves nothing.
 
+#[path = "common/devices.rs"]
+mod devices;
 mod processes;
 
 use processes::{Job, hear, join, say, say_failed, task};
@@ -9,6 +11,8 @@ use std::time::Duration;
 /// A second on a quiet machine; what is asserted leaves room for a busy one.
 const SOON: Duration = Duration::from_secs(3);
 const BYTES: usize = 100_000;
+/// One call takes longer than a test waits before it kills, so that it is hit in the middle of it.
+const LARGE: usize = 64 << 20;
 
 /// What each rank does; started by the tests below.
 #[test]
@@ -16,7 +20,10 @@ fn rank() {
     let Some(task) = task() else { return };
     let comm = join();
     let mut call = calls(&task, &comm);
-    if task != "cold" {
+    if task == "large" {
+        comm.barrier().expect("a barrier");
+        say("warm");
+    } else if task != "cold" {
         call().expect("the first call");
         say("warm");
     }
@@ -48,7 +55,7 @@ fn rank() {
 
 /// What a rank goes on doing until it fails.
 fn calls<'a>(task: &str, comm: &'a Communicator) -> Box<dyn FnMut() -> Result<()> + 'a> {
-    let mut x = vec![1.0_f32; BYTES / 4];
+    let mut x = vec![1.0_f32; if task == "large" { LARGE } else { BYTES } / 4];
     match task {
         "works" => Box::new(move || {
             let works: Vec<_> =
@@ -82,7 +89,7 @@ fn kill(size: u32, victim: u32, transport: &str, task: &str) {
     if task != "cold" {
         job.ranks.iter().for_each(|rank| drop(rank.says("warm")));
         // Into the loop of calls.
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(if task == "large" { 500 } else { 50 }));
     }
     let mut since = job.ranks[victim as usize].kill();
     let survivors = (0..size).filter(|&rank| rank != victim).map(|rank| rank as usize);
@@ -159,5 +166,22 @@ fn while_links_are_made() {
         for transport in ["shm", "tcp"] {
             kill(4, victim, transport, "cold");
         }
+    }
+}
+
+/// The moments are those of the tests above.
+#[test]
+fn over_verbs() {
+    if !devices::rdma() {
+        return;
+    }
+    kill(2, 1, "verbs", "large");
+    kill(4, 2, "verbs", "large");
+    kill(3, 0, "verbs", "loop");
+    kill(4, 1, "verbs", "works");
+    kill(3, 2, "verbs", "group");
+    kill(3, 1, "verbs", "idle");
+    for victim in [0, 1, 2] {
+        kill(3, victim, "verbs", "cold");
     }
 }

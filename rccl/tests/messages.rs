@@ -2,13 +2,13 @@
 
 mod common;
 
-use common::{config, on_ranks};
+use common::{config, on_ranks, transports};
 use rccl::{Call, Collective, Communicator, DataType, Error, Failure, ReduceOp, UniqueId, group};
 use std::time::Duration;
 
 #[test]
 fn messages_arrive_in_order_and_whole() {
-    for transport in ["shm", "tcp"] {
+    for transport in transports() {
         on_ranks(3, &config(transport, ""), |comm| {
             for count in [0_usize, 1, 100, 5000, 1_000_000] {
                 match comm.rank() {
@@ -37,7 +37,7 @@ fn messages_arrive_in_order_and_whole() {
 
 #[test]
 fn a_ring_in_a_group_never_waits_for_itself() {
-    for transport in ["shm", "tcp"] {
+    for transport in transports() {
         for n in [1, 2, 3, 5] {
             on_ranks(n, &config(transport, ""), move |comm| {
                 let (rank, n) = (comm.rank(), comm.size());
@@ -200,7 +200,7 @@ fn what_has_no_program_explains_nothing() {
 
 #[test]
 fn a_message_of_another_length_or_type_names_both() {
-    for transport in ["shm", "tcp"] {
+    for transport in transports() {
         for large in [1, 100_000_usize] {
             let errors = on_ranks(3, &config(transport, ""), move |comm| {
                 match comm.rank() {

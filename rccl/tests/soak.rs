@@ -1,12 +1,15 @@
 //! Random programs of 2 to 8 processes, every result compared with what plain arithmetic gives: all collectives and
 //! messages, types, operators, lengths from 0 to 4 Mi elements, roots, in place and not, registered and plain memory;
 //! blocking, started, in scopes, in groups and raw; on communicators that are split, duplicated, shrunk and dropped on
-//! the way; through shared memory, over TCP and mixed.
+//! the way; through shared memory, over TCP and mixed; over RDMA, where there are devices, in arrays of at most 64 Ki
+//! elements on 2 and 4 ranks.
 //!
-//! `cargo test` makes 600 calls. `RCCL_SOAK=n` makes n, in rounds of at most 500; every round is a job of its own and has
+//! `cargo test` makes 600 calls of each. `RCCL_SOAK=n` makes n, in rounds of at most 500; every round is a job of its own and has
 //! a seed, which a failure names. `RCCL_SOAK_SEED` begins with that round: the same calls on the same memory, though not
 //! the same timing. `RCCL_SOAK_RANKS` sets the number of ranks.
 
+#[path = "common/devices.rs"]
+mod devices;
 mod processes;
 mod program;
 
@@ -18,6 +21,8 @@ use std::time::{Duration, Instant};
 const SHARE: usize = 600;
 const ROUND: usize = 500;
 const MOST: usize = 4 << 20;
+/// Devices in software are slow.
+const MOST_OVER_VERBS: usize = 64 << 10;
 /// Longer than a call's own deadline, which names who is missing, and shorter than the test's.
 const STUCK: Duration = Duration::from_secs(55);
 
@@ -26,7 +31,7 @@ const STUCK: Duration = Duration::from_secs(55);
 fn rank() {
     let Some(task) = task() else { return };
     let numbers: Vec<u64> = task.split(' ').map(|word| word.parse().expect("a number")).collect();
-    let [seed, calls] = numbers[..] else { panic!("what is '{task}'?") };
+    let [seed, calls, most] = numbers[..] else { panic!("what is '{task}'?") };
     let before = connections();
     let world = join();
     let rank = world.rank();
@@ -50,7 +55,7 @@ fn rank() {
             }
         }
     });
-    let mut program = Program::new(world, seed, MOST);
+    let mut program = Program::new(world, seed, most as usize);
     let mut said = 0;
     while program.calls < calls as usize {
         program.step();
@@ -87,12 +92,21 @@ fn connections() -> usize {
     targets.filter(|target| known.iter().any(|socket| target.as_os_str() == socket.as_str())).count()
 }
 
+/// What rounds draw from.
+struct Choice {
+    /// Number of ranks.
+    sizes: &'static [usize],
+    ways: &'static [&'static str],
+    /// Elements of the longest array.
+    most: usize,
+}
+
 /// Settings of a round: number of ranks, settings of all, whether and how they are spread over hosts.
-fn round(seed: u64, calls: usize, ranks: Option<usize>) -> usize {
+fn round(choice: &Choice, seed: u64, calls: usize, ranks: Option<usize>) -> usize {
     let mut stream = Stream(seed);
-    let drawn = 2 + stream.below(7);
+    let drawn = *stream.one_of(choice.sizes);
     let size = ranks.unwrap_or(drawn) as u32;
-    let way = *stream.one_of(&["shm", "tcp", "mixed", "mixed"]);
+    let way = *stream.one_of(choice.ways);
     let algorithm = *stream.one_of(&["", "", "", "direct", "ring,chain,pairwise", "^direct"]);
     let copies = if stream.once_in(4) { "1" } else { "0" };
     let hosts = stream.below(2);
@@ -104,7 +118,7 @@ fn round(seed: u64, calls: usize, ranks: Option<usize>) -> usize {
     println!(
         "RCCL_SOAK_SEED={seed} RCCL_SOAK={calls_text}: {size} ranks, {way} {hosts}, '{algorithm}', copies off {copies}"
     );
-    let job = Job::start(size, &format!("{seed} {calls}"), &settings, |rank, command| {
+    let job = Job::start(size, &format!("{seed} {calls} {}", choice.most), &settings, |rank, command| {
         for name in ["RCCL_SOAK", "RCCL_SOAK_SEED", "RCCL_SOAK_RANKS"] {
             command.env_remove(name);
         }
@@ -131,13 +145,25 @@ fn round(seed: u64, calls: usize, ranks: Option<usize>) -> usize {
 
 #[test]
 fn random_programs_give_what_arithmetic_says() {
+    let (sizes, ways) = (&[2, 3, 4, 5, 6, 7, 8], &["shm", "tcp", "mixed", "mixed"]);
+    soak(&Choice { sizes, ways, most: MOST });
+}
+
+#[test]
+fn random_programs_give_the_same_over_verbs() {
+    if devices::rdma() {
+        soak(&Choice { sizes: &[2, 4], ways: &["verbs"], most: MOST_OVER_VERBS });
+    }
+}
+
+fn soak(choice: &Choice) {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let calls = number("RCCL_SOAK").map_or(SHARE, |calls| calls as usize);
     let ranks = number("RCCL_SOAK_RANKS").map(|ranks| ranks as usize);
     let first = number("RCCL_SOAK_SEED").unwrap_or_else(|| rand::random::<u64>() >> 16);
     let (began, mut made, mut seed) = (Instant::now(), 0, first);
     while made < calls {
-        made += round(seed, ROUND.min(calls - made), ranks);
+        made += round(choice, seed, ROUND.min(calls - made), ranks);
         seed += 1;
     }
     println!("{made} calls in {} rounds, {:.1} s", seed - first, began.elapsed().as_secs_f64());

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{config, on_ranks};
+use common::{config, on_ranks, transports};
 use rccl::{Communicator, Failure, ReduceOp, group};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ fn sum(comm: &Communicator, x: u64) -> u64 {
 
 #[test]
 fn colors_and_keys_part_and_order_the_ranks() {
-    for transport in ["shm", "tcp"] {
+    for transport in transports() {
         on_ranks(5, &config(transport, ""), |world| {
             let rank = world.rank();
             // Odd ranks backwards, even ones by one key, so in their order.

@@ -4,13 +4,13 @@
 mod awaiting;
 mod common;
 
-use common::{config, on_ranks};
+use common::{config, on_ranks, transports};
 use rccl::{Communicator, Failure, ReduceOp, Work};
 use std::time::{Duration, Instant};
 
 #[test]
 fn works_run_in_order_with_blocking_calls_between() {
-    for transport in ["shm", "tcp"] {
+    for transport in transports() {
         on_ranks(3, &config(transport, ""), |comm| {
             let works: Vec<Work<Vec<i64>>> = (0..20_i64)
                 .map(|i| {

@@ -1,6 +1,7 @@
 //! Ranks as threads of the test's process.
 #![allow(dead_code)]
 
+pub mod devices;
 #[path = "../program/stream.rs"]
 pub mod stream;
 
@@ -73,8 +74,24 @@ fn start<R: Send + 'static>(
     collected.into_iter().flatten().collect()
 }
 
-/// Settings that allow one transport and one algorithm only; `""` leaves either open.
+/// The transports that a test goes over, each by itself: shared memory, TCP, and RDMA where there are devices; or the one
+/// that `TEST_TRANSPORT` names.
+pub fn transports() -> Vec<&'static str> {
+    let all = ["shm", "tcp", "verbs"].into_iter();
+    let wanted = wanted();
+    all.filter(|&transport| wanted.as_deref().is_none_or(|wanted| wanted == transport))
+        .filter(|&transport| transport != "verbs" || devices::rdma())
+        .collect()
+}
+
+fn wanted() -> Option<String> {
+    std::env::var("TEST_TRANSPORT").ok()
+}
+
+/// Settings that allow one transport and one algorithm only; `""` leaves either open, but for `TEST_TRANSPORT`.
 pub fn config(transport: &str, algorithm: &str) -> Config {
+    let wanted = wanted().unwrap_or_default();
+    let transport = if transport.is_empty() { &wanted } else { transport };
     let mut config = Config::default();
     if !transport.is_empty() {
         config.set("RCCL_TRANSPORT", transport).expect("a known transport");
