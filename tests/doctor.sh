@@ -85,7 +85,7 @@ EOF
     expect 1 env RCCL_IBVERBS=/nowhere/libibverbs.so.1 "$rccl" doctor
     says "ERROR    library: /nowhere/libibverbs.so.1: not found"
     local library
-    library=$(ldconfig -p | awk '/libibverbs.so.1 / { print $NF; exit }')
+    library=$(ldconfig -p | awk '/libibverbs.so.1 / && !seen { print $NF; seen = 1 }') # reads to the end, or ldconfig fails
     head -c 20000 "$library" >"$work/truncated.so"
     expect 1 env RCCL_IBVERBS="$work/truncated.so" "$rccl" doctor
     says "$work/truncated.so: not a usable shared library"
