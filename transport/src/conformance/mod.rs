@@ -13,7 +13,7 @@
 mod driver;
 mod eager;
 mod granted;
-mod random;
+pub(crate) mod random;
 mod waiting;
 
 use std::sync::Arc;

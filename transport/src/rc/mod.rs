@@ -48,6 +48,9 @@
 //! The connection over which both ends met stays open. Its end says that the peer is gone, which queue pairs notice only
 //! seconds later. It is looked at once in a few hundred polls, and before every sleep.
 //!
+//! When queue pairs fail, or a port goes down, the two ends agree over it how to go on: over fresh queue pairs, over other
+//! rails, and if there are none over this socket itself. `moving.rs` says how, and why nothing is lost or late.
+//!
 //! # Waiting
 //!
 //! [`Link::watch`] names a completion channel for each rail, and the side socket. Dropping a link waits up to 20 ms until
@@ -59,6 +62,7 @@ mod error;
 mod failure;
 mod frame;
 mod hello;
+mod moving;
 mod options;
 mod pairs;
 mod pending;
@@ -75,16 +79,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rccl_verbs::{Data, RemoteKey, RemoteMemory, Segment};
+use rccl_verbs::{Data, LocalKey, RemoteKey, RemoteMemory, Segment};
 
 use crate::link::{Incoming, Kind, Limits, Link, LinkError, MessageId, Place, Result, Sink, Source, Tag};
 use block::Block;
 use failure::Failure;
 use frame::{Arrival, ENTRY, Frame, HEADER, Target};
-use pairs::{Arrived, Pairs, UNCONFIRMED, Write};
+use moving::{Path, Strikes};
+use pairs::{Arrived, KEPT, Pairs, UNCONFIRMED, Write};
 use receiving::{Head, Receiving};
 use registry::Known;
-use sending::{Origin, Piece, Reserved, Sending, Way};
+use sending::{Destination, Kept, Origin, Piece, Reserved, Sending, Way};
 use side::Side;
 
 pub use error::RcError;
@@ -119,6 +124,15 @@ pub struct RcLink {
     receiving: Receiving,
     known: Known,
     side: Side,
+    path: Path,
+    /// How many ways this link has had before this one.
+    epoch: u32,
+    /// The last epoch for which the peer's queue pairs take writes.
+    peer_ready: Option<u32>,
+    /// By place.
+    strikes: [Strikes; MOST_RAILS],
+    /// Flushes, where faults are to be made.
+    flushes: u32,
     /// Polls since the side socket was looked at.
     polls: u32,
     /// The peer is gone; what had arrived is still good.
@@ -139,12 +153,13 @@ impl RcLink {
         }
         let longest = options.piece.min(ports);
         let under_way = pairs.len() * UNCONFIRMED;
-        let mut side = Side::new(side);
-        side.say_ready().map_err(|failure| match failure {
-            Failure::System { during, errno } => RcError::Io { during, source: errno.into() },
-            _ => RcError::Io {
-                during: "greeting over the side socket",
-                source: std::io::ErrorKind::ConnectionReset.into(),
+        let mut side = Side::new(side, options.piece.max(options.slot).max(HEADER + options.eager));
+        side.say_ready(0);
+        side.flush().map_err(|failure| RcError::Io {
+            during: "greeting over the side socket",
+            source: match failure {
+                Failure::System { errno, .. } => errno.into(),
+                _ => std::io::ErrorKind::ConnectionReset.into(),
             },
         })?;
         let (slots, bounces) = (block.layout.slots, block.layout.bounces);
@@ -156,13 +171,29 @@ impl RcLink {
             options,
             longest,
             sending: Sending::new(under_way),
-            receiving: Receiving::new(under_way, slots, bounces),
+            // A slot that was reserved is filled even if all others went out meanwhile.
+            receiving: Receiving::new(under_way + 1, slots, bounces),
             known: Known::new(),
             side,
+            path: Path::Pairs,
+            epoch: 0,
+            peer_ready: None,
+            strikes: [Strikes::default(); MOST_RAILS],
+            flushes: 0,
             polls: 0,
             ended: None,
             failed: None,
         })
+    }
+
+    /// How often this link has had to move to another way, because queue pairs or ports failed.
+    pub fn moves(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The rails that it uses now; none if it goes over TCP, or is moving.
+    pub fn rails(&self) -> Vec<RailDescription> {
+        self.pairs.places().map(|place| self.rails.rails[self.chosen[place]].describe()).collect()
     }
 
     // ---- what comes ----
@@ -232,22 +263,73 @@ impl RcLink {
         }
     }
 
-    /// Looks at the side socket.
-    fn look(&mut self) -> std::result::Result<(), Failure> {
+    /// Looks at the side socket; `true` if the peer has said anything.
+    fn look(&mut self) -> std::result::Result<bool, Failure> {
         self.polls = 0;
         if self.ended.is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        match self.side.look() {
-            Err(closed @ Failure::Closed { .. }) => {
-                self.ended = Some(closed);
-                Ok(())
-            }
-            looked => looked,
+        let listened = self.side.flush().and(self.side.listen());
+        let news = self.hear()?;
+        match listened {
+            Err(closed @ Failure::Closed { .. }) => self.ended = Some(closed),
+            listened => listened?,
+        }
+        Ok(news)
+    }
+
+    /// Sends what waits for the side socket; its end is noticed elsewhere.
+    fn flush_side(&mut self) -> std::result::Result<(), Failure> {
+        match self.side.flush() {
+            Err(Failure::Closed { .. }) => Ok(()),
+            flushed => flushed,
         }
     }
 
+    /// The failure of a rail in use whose device says that it does not work.
+    fn lost_rail(&self) -> Option<Failure> {
+        let mut used = self.pairs.places().map(|place| &self.rails.rails[self.chosen[place]]);
+        let rail = used.find(|rail| rail.is_down())?;
+        Some(Failure::Verbs {
+            during: "watching the port",
+            device: rail.context.name().into(),
+            queue_pair: None,
+            what: format!(
+                "port {} went down: is its network interface up, and the cable plugged in?",
+                rail.port.number
+            ),
+        })
+    }
+
+    /// Whether the peer's queue pairs take writes.
+    fn is_ready(&self) -> bool {
+        self.peer_ready == Some(self.epoch)
+    }
+
     // ---- what goes ----
+
+    /// Whether a frame can be made; `counts_only` may use what is kept for it.
+    fn takes_frame(&self, counts_only: bool) -> bool {
+        match self.path {
+            Path::Pairs => self.pairs.takes_frame(counts_only),
+            Path::Moving(_) => false,
+            Path::Socket => {
+                let frames = self.sending.frames();
+                let most = frame::RING as u64 - if counts_only { 0 } else { KEPT as u64 };
+                frames.end - frames.start < most && (counts_only || self.side.has_room())
+            }
+        }
+    }
+
+    /// Whether a piece can be made and sent at once.
+    fn takes_piece(&self) -> bool {
+        self.sending.takes_piece()
+            && match self.path {
+                Path::Pairs => self.pairs.has_room(),
+                Path::Moving(_) => false,
+                Path::Socket => self.side.has_room(),
+            }
+    }
 
     /// Adds a frame for the ring; there must be room.
     fn add_frame(
@@ -258,28 +340,89 @@ impl RcLink {
         length: u64,
         target: Option<Target>,
     ) {
-        let number = self.sending.next_frame();
         let counts = self.receiving.tell();
         let (bytes, len) = frame::encode(&Frame { kind, message, tag, length, counts, target });
-        let offset = self.block.layout.frame(number);
-        let to = self.block.at(self.block.layout.sending(offset));
+        let number = self.sending.next_frame(Kept { eager: None, len });
+        let to = self.block.at(self.block.layout.sending(self.block.layout.frame(number)));
         // SAFETY: the entry has `ENTRY` bytes, and the peer has taken the frame that was there before, so nobody reads it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, ENTRY) };
-        self.write_area(0, offset, len, frame::immediate(Arrival::Frame, number));
+        self.transmit_frame(number);
     }
 
-    /// Writes `len` bytes of the send area on queue pair `k` to where they belong in the peer's block.
-    fn write_area(&mut self, k: usize, offset: usize, len: usize, immediate: u32) {
+    /// Sends frame `number`, which lies in the send area.
+    fn transmit_frame(&mut self, number: u64) {
+        let Kept { eager, len } = self.sending.frame(number);
+        let (offset, arrival) = match eager {
+            Some(m) => (self.block.layout.home(m), Arrival::Eager(place_in_window(m))),
+            None => (self.block.layout.frame(number), Arrival::Frame),
+        };
+        let immediate = frame::immediate(arrival, number);
         let from = self.block.layout.sending(offset);
-        let to = self.pairs.target(k).offset(offset as u64);
-        if len <= self.pairs.inline(k) {
-            // SAFETY: the bytes lie in the send area, which only this end writes, and not now.
-            let bytes = unsafe { std::slice::from_raw_parts(self.block.at(from), len) };
-            self.pairs.add(k, &Write { data: Data::Inline(bytes), to, immediate });
-        } else {
-            let segment = self.block.region(self.pairs.rail(k)).segment(from..from + len);
-            self.pairs.add(k, &Write { data: Data::Gather(&[segment]), to, immediate });
+        // SAFETY: the bytes lie in the send area, which only this end writes, and not before the peer has taken the frame.
+        let bytes = unsafe { std::slice::from_raw_parts(self.block.at(from), len) };
+        if matches!(self.path, Path::Socket) {
+            self.side.say_write(immediate, bytes);
+            return;
         }
+        let to = self.pairs.target(0).offset(offset as u64);
+        if len <= self.pairs.inline(0) {
+            self.pairs.add(0, &Write { data: Data::Inline(bytes), to, immediate });
+        } else {
+            let segment = self.block.region(self.pairs.place(0)).segment(from..from + len);
+            self.pairs.add(0, &Write { data: Data::Gather(&[segment]), to, immediate });
+        }
+    }
+
+    /// Sends the pieces that wait, as far as there is room.
+    fn transmit_waiting(&mut self) {
+        while let Some((piece, number)) = self.sending.next_waiting() {
+            let pair = match self.path {
+                Path::Pairs => self.pairs.choose(),
+                Path::Moving(_) => None,
+                Path::Socket => self.side.has_room().then_some(0),
+            };
+            let Some(pair) = pair else { return };
+            self.transmit_piece(pair, &piece, number);
+            self.sending.sent(pair);
+        }
+    }
+
+    fn transmit_piece(&mut self, pair: usize, piece: &Piece, number: u64) {
+        let &Piece { message, len, origin, destination, .. } = piece;
+        let message = place_in_window(message);
+        let arrival = match destination {
+            Destination::Slot(_) => Arrival::Slot(message),
+            Destination::Place(_) => Arrival::Landed(message),
+        };
+        let immediate = frame::immediate(arrival, number);
+        let from: *const u8 = match origin {
+            Origin::Slot(at) | Origin::Bounce(at) => self.block.at(at),
+            Origin::Memory(address) => std::ptr::with_exposed_provenance(address),
+        };
+        if matches!(self.path, Path::Socket) {
+            // SAFETY: the bytes are of the send area, or of the caller's, who keeps them as they are until the peer has
+            // counted them.
+            let bytes = unsafe { std::slice::from_raw_parts(from, len as usize) };
+            self.side.say_write(immediate, bytes);
+            return;
+        }
+        let place = self.pairs.place(pair);
+        let key = match origin {
+            Origin::Slot(_) | Origin::Bounce(_) => Some(self.block.region(place).local_key()),
+            Origin::Memory(_) => {
+                let keys = self.known.find(&self.rails, from, len as usize);
+                keys.map(|keys| keys.local[self.chosen[place]])
+            }
+        };
+        // Memory that was taken from the devices meanwhile, against the contract, is refused by them.
+        let segment = Segment::new(from.expose_provenance() as u64, len, key.unwrap_or(LocalKey(0)));
+        let to = match destination {
+            Destination::Slot(offset) => self.pairs.target(pair).offset(offset as u64),
+            Destination::Place(Target { address, keys }) => {
+                RemoteMemory { address, key: RemoteKey(keys[place]) }
+            }
+        };
+        self.pairs.add(pair, &Write { data: Data::Gather(&[segment]), to, immediate });
     }
 
     /// Takes the next piece of a posted message, as much of `len` bytes at `from` as one write takes. 0: not now.
@@ -301,50 +444,34 @@ impl RcLink {
             None => self.sending.may_stage(m) && self.sending.has_slot(&layout),
             Some(_) => keys.is_some() || self.sending.has_bounce(&layout),
         };
-        if !room {
-            if layout.slots == 0 && (target.is_none() || keys.is_none()) {
-                return Err(no_slots(m, target.is_none()));
-            }
+        if !room && layout.slots == 0 && (target.is_none() || keys.is_none()) {
+            return Err(no_slots(m, target.is_none()));
+        }
+        if !room || !self.takes_piece() {
             return Ok(0);
         }
-        let Some(pair) = self.pairs.choose() else { return Ok(0) };
-        let rail = self.pairs.rail(pair);
-        let index = self.chosen[rail];
-        let (origin, key, address) = match keys {
-            Some(keys) => (Origin::Memory, keys.local[index], from.expose_provenance() as u64),
-            None => {
-                let (origin, at) = match target {
-                    Some(_) => (Origin::Bounce, layout.bounce(self.sending.bounces)),
-                    None => (Origin::Slot, layout.sending(layout.slot(self.sending.slots))),
-                };
-                // SAFETY: `len` bytes are readable as the caller promises; the slot or bounce has as many, and nobody
-                // else uses it.
-                unsafe { std::ptr::copy_nonoverlapping(from, self.block.at(at), len) };
-                (origin, self.block.region(rail).local_key(), self.block.at(at).expose_provenance() as u64)
+        let destination = match target {
+            Some(Target { address, keys }) => {
+                let already = self.sending.message(m).map_or(0, |message| message.taken);
+                Destination::Place(Target { address: address.wrapping_add(already), keys })
             }
+            None => Destination::Slot(layout.slot(self.sending.slots)),
         };
+        let origin = match (keys, destination) {
+            (Some(_), _) => Origin::Memory(from.expose_provenance()),
+            (None, Destination::Place(_)) => Origin::Bounce(layout.bounce(self.sending.bounces)),
+            (None, Destination::Slot(at)) => Origin::Slot(layout.sending(at)),
+        };
+        if let Origin::Bounce(at) | Origin::Slot(at) = origin {
+            // SAFETY: `len` bytes are readable as the caller promises; the slot or bounce has as many, and nobody else
+            // uses it.
+            unsafe { std::ptr::copy_nonoverlapping(from, self.block.at(at), len) };
+        }
         if target.is_none() || keys.is_none() {
             self.rails.count_staged(len);
         }
-        let (to, arrival) = match target {
-            Some(Target { address, keys }) => {
-                let already = self.sending.message(m).map_or(0, |message| message.taken);
-                let key = RemoteKey(keys[rail]);
-                (
-                    RemoteMemory { address: address.wrapping_add(already), key },
-                    Arrival::Landed as fn(usize) -> _,
-                )
-            }
-            None => {
-                let offset = layout.slot(self.sending.slots) as u64;
-                (self.pairs.target(pair).offset(offset), Arrival::Slot as fn(usize) -> _)
-            }
-        };
-        let piece = Piece { message: m, len: len as u32, origin, pair };
-        let number = self.sending.next_piece(piece, target.is_none());
-        let immediate = frame::immediate(arrival(place_in_window(m)), number);
-        let segment = Segment::new(address, len as u32, key);
-        self.pairs.add(pair, &Write { data: Data::Gather(&[segment]), to, immediate });
+        self.sending.add_piece(Piece { message: m, len: len as u32, origin, destination, pair: 0 });
+        self.transmit_waiting();
         Ok(len)
     }
 
@@ -374,29 +501,20 @@ impl RcLink {
             // A caller's mistake harms nothing, the link stays as it is.
             return Err(failure.into());
         }
-        if matches!(failure, Failure::Verbs { .. }) {
-            // A peer that is gone is the cause, and what the device says the consequence.
-            let _ = self.look();
-            if let Some(ended) = &self.ended {
-                self.pairs.destroy();
-                self.failed = Some(ended.clone());
-                return Err(ended.into());
-            }
-        }
         self.pairs.destroy();
         let error = LinkError::from(&failure);
         self.failed = Some(failure);
         Err(error)
     }
 
-    /// Fails after the device has refused a request: what has completed says more.
+    /// Moves on after the device has refused a request: what has completed says more.
     #[cold]
-    fn refused<T>(&mut self, failure: Failure) -> Result<T> {
+    fn refused(&mut self, failure: Failure) -> Result<()> {
         let failure = match self.take_in() {
             Err(cause @ Failure::Verbs { .. }) => cause,
             _ => failure,
         };
-        self.fail(failure)
+        self.broken(failure)
     }
 
     fn misused<T>(&mut self, what: &str, m: MessageId) -> Result<T> {
@@ -437,18 +555,22 @@ impl Link for RcLink {
         }
         self.polls += 1;
         // What the peer had sent is complete here before its end is seen, so it is looked for after that.
-        if (self.polls >= LOOK || !self.side.ready)
-            && let Err(failure) = self.look()
-        {
-            return self.fail(failure);
+        if self.polls >= LOOK || !self.is_ready() || !matches!(self.path, Path::Pairs) {
+            if let Err(failure) = self.look() {
+                return self.fail(failure);
+            }
+            if let Some(lost) = self.lost_rail() {
+                self.broken(lost)?;
+            }
         }
         match self.take_in() {
             Ok(true) => self.polls = 0,
             Ok(false) => {}
             // The peer's queue pairs are gone with it; what had come before is still good.
             Err(Failure::Verbs { .. }) if self.ended.is_some() => {}
-            Err(failure) => return self.fail(failure),
+            Err(failure) => self.broken(failure)?,
         }
+        self.transmit_waiting();
         self.check()
     }
 
@@ -456,25 +578,40 @@ impl Link for RcLink {
         if self.failed.is_some() || self.ended.is_some() {
             return self.check();
         }
-        if self.receiving.is_due() && self.pairs.takes_frame(true) {
+        if self.receiving.is_due() && self.takes_frame(true) {
             self.add_frame(frame::Kind::Credit, 0, Tag::default(), 0, None);
         }
-        if !self.side.ready {
-            if let Err(failure) = self.look() {
-                return self.fail(failure);
-            }
-            if !self.side.ready {
-                return self.check();
-            }
+        if matches!(self.path, Path::Pairs)
+            && !self.is_ready()
+            && let Err(failure) = self.look()
+        {
+            return self.fail(failure);
         }
-        if let Err(failure) = self.pairs.flush() {
-            return self.refused(failure);
+        match self.path {
+            Path::Pairs if self.is_ready() => {
+                self.make_fault();
+                if let Err(failure) = self.pairs.flush() {
+                    return self.refused(failure);
+                }
+            }
+            Path::Pairs | Path::Moving(_) => {}
+            Path::Socket => {
+                if let Err(failure) = self.flush_side() {
+                    return self.fail(failure);
+                }
+            }
         }
         Ok(())
     }
 
     fn drained(&self) -> bool {
-        self.failed.is_some() || self.ended.is_some() || (self.pairs.is_flushed() && !self.receiving.is_due())
+        let flushed = match self.path {
+            Path::Pairs => self.pairs.is_flushed(),
+            Path::Moving(_) => self.sending.is_confirmed(),
+            Path::Socket => self.side.is_flushed(),
+        };
+        let nothing_waits = flushed && self.sending.next_waiting().is_none() && !self.receiving.is_due();
+        self.failed.is_some() || self.ended.is_some() || nothing_waits
     }
 
     unsafe fn send_eager(&mut self, tag: Tag, bytes: *const u8, len: usize) -> Result<bool> {
@@ -483,30 +620,28 @@ impl Link for RcLink {
         if len > self.options.eager {
             return self.misused("an eager message above the eager limit", m);
         }
-        if !self.sending.window_is_open() || !self.sending.has_place() || !self.pairs.takes_frame(false) {
+        if !self.sending.window_is_open() || !self.sending.has_place() || !self.takes_frame(false) {
             return Ok(false);
         }
-        let number = self.sending.next_frame();
+        let number = self.sending.next_frame(Kept { eager: Some(m), len: HEADER + len });
         self.sending.next += 1;
         let counts = self.receiving.tell();
         let length = len as u64;
         let head = Frame { kind: frame::Kind::Eager, message: m, tag, length, counts, target: None };
         let (head, _) = frame::encode(&head);
-        let offset = self.block.layout.home(m);
-        let to = self.block.at(self.block.layout.sending(offset));
+        let to = self.block.at(self.block.layout.sending(self.block.layout.home(m)));
         // SAFETY: a home holds the frame and an eager message; the peer is done with what was in it before, so the device
         // does not read it.
         unsafe { std::ptr::copy_nonoverlapping(head.as_ptr(), to, HEADER) };
         // SAFETY: as above; the caller vouches for `len` readable bytes.
         unsafe { std::ptr::copy_nonoverlapping(bytes, to.wrapping_add(HEADER), len) };
-        let immediate = frame::immediate(Arrival::Eager(place_in_window(m)), number);
-        self.write_area(0, offset, HEADER + len, immediate);
+        self.transmit_frame(number);
         Ok(true)
     }
 
     fn open_send(&mut self, tag: Tag, len: u64, source: Option<Place>) -> Result<Option<MessageId>> {
         self.check_can_send()?;
-        if !self.sending.window_is_open() || !self.sending.has_place() || !self.pairs.takes_frame(false) {
+        if !self.sending.window_is_open() || !self.sending.has_place() || !self.takes_frame(false) {
             return Ok(None);
         }
         let registered = self.registered(source, len).is_some();
@@ -535,16 +670,17 @@ impl Link for RcLink {
         if layout.slots == 0 {
             return self.fail(no_slots(m, true));
         }
-        let room =
-            self.sending.reserved.is_none() && self.sending.may_stage(m) && self.sending.has_slot(&layout);
-        let Some(pair) = room.then(|| self.pairs.choose()).flatten() else { return Ok(None) };
-        self.sending.reserved = Some(Reserved { message: m, len, pair });
+        let room = self.sending.reserved.is_none() && self.takes_piece();
+        if !room || !self.sending.may_stage(m) || !self.sending.has_slot(&layout) {
+            return Ok(None);
+        }
+        self.sending.reserved = Some(Reserved { message: m, len });
         Ok(Some(self.block.at(layout.sending(layout.slot(self.sending.slots)))))
     }
 
     fn commit(&mut self, m: MessageId, len: usize) -> Result<()> {
         self.check_can_send()?;
-        let Some(Reserved { message, len: most, pair }) = self.sending.reserved else {
+        let Some(Reserved { message, len: most }) = self.sending.reserved else {
             return self.misused("committed without a reservation", m);
         };
         if message != m || len > most {
@@ -555,10 +691,11 @@ impl Link for RcLink {
             return Ok(());
         }
         let offset = self.block.layout.slot(self.sending.slots);
-        let piece = Piece { message: m, len: len as u32, origin: Origin::Slot, pair };
-        let number = self.sending.next_piece(piece, true);
+        let (origin, destination) =
+            (Origin::Slot(self.block.layout.sending(offset)), Destination::Slot(offset));
         self.rails.count_staged(len);
-        self.write_area(pair, offset, len, frame::immediate(Arrival::Slot(place_in_window(m)), number));
+        self.sending.add_piece(Piece { message: m, len: len as u32, origin, destination, pair: 0 });
+        self.transmit_waiting();
         Ok(())
     }
 
@@ -611,14 +748,14 @@ impl Link for RcLink {
         let Some(m) = self.receiving.room() else { return Ok(None) };
         let granted = !eager && len > self.options.eager as u64;
         if !granted || self.ended.is_some() {
-            self.receiving.open(len, granted, false);
+            self.receiving.open(len, granted, None);
             return Ok(Some(m));
         }
-        if !self.pairs.takes_frame(false) {
+        if !self.takes_frame(false) {
             return Ok(None);
         }
         let target = self.registered(target, len);
-        self.receiving.open(len, true, target.is_some());
+        self.receiving.open(len, true, target.map(|target| target.address));
         self.add_frame(frame::Kind::Grant, m, tag, len, target);
         Ok(Some(m))
     }
@@ -635,7 +772,7 @@ impl Link for RcLink {
         }
         let source = match message.head {
             Head::Eager => Source::Eager(self.block.at(self.block.layout.home(m) + HEADER)),
-            _ if message.lands => Source::Landing,
+            _ if message.lands() => Source::Landing,
             _ => Source::Staged,
         };
         Ok(Some(Incoming { tag: message.tag, len: Some(message.announced), source }))
@@ -672,8 +809,17 @@ impl Link for RcLink {
     }
 
     fn arm(&mut self) -> bool {
-        if self.failed.is_some() || self.look().is_err() || self.ended.is_some() {
+        if self.failed.is_some() {
             return false;
+        }
+        match self.look() {
+            Ok(false) if self.ended.is_none() => {}
+            Ok(_) => return false,
+            Err(failure) => {
+                // The next poll says so.
+                let _ = self.fail::<()>(failure);
+                return false;
+            }
         }
         // What fails here is reported by the next poll.
         self.pairs.arm().is_ok() && !self.pairs.has_news()
@@ -689,7 +835,7 @@ impl Link for RcLink {
         for channel in self.pairs.channels() {
             add(channel.fd(), false);
         }
-        add(self.side.socket().as_fd(), false);
+        add(self.side.socket().as_fd(), !self.side.is_flushed());
     }
 }
 
@@ -709,11 +855,29 @@ impl RcLink {
         Some(target)
     }
 
+    /// Puts a queue pair into the error state where that was asked for.
+    fn make_fault(&mut self) {
+        let every = self.options.fault_every;
+        if every > 0 {
+            self.flushes += 1;
+            if self.flushes.is_multiple_of(every) {
+                self.pairs.fail((self.flushes / every) as usize);
+            }
+        }
+    }
+
     /// Until what was flushed has left, but not for long.
     fn linger(&mut self) {
         let begun = Instant::now();
-        while let Ok(false) = self.pairs.is_quiet() {
-            if begun.elapsed() > LINGER || self.pairs.next().is_err() {
+        while begun.elapsed() < LINGER {
+            let left = match self.path {
+                Path::Pairs if !self.is_ready() => return,
+                Path::Pairs => self.pairs.is_quiet().unwrap_or(true) || self.pairs.next().is_err(),
+                Path::Moving(_) => return,
+                // What was read leaves nothing behind for which the system would discard what is on its way out.
+                Path::Socket => self.look().is_err() || self.ended.is_some() || self.side.is_flushed(),
+            };
+            if left {
                 return;
             }
             std::thread::yield_now();
@@ -723,7 +887,7 @@ impl RcLink {
 
 impl Drop for RcLink {
     fn drop(&mut self) {
-        if self.failed.is_none() && self.ended.is_none() && self.side.ready {
+        if self.failed.is_none() && self.ended.is_none() {
             self.linger();
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rccl_verbs::{GidEntry, GidType, Library, PortState};
 
 use super::{Options, Pending, RailChoice, Rails, RcLink};
-use crate::conformance::{DEADLINE, Pair};
+use crate::conformance::{CHECKS, DEADLINE, Pair};
 use crate::link::{Link, LinkError, Place, Sink, Tag};
 use crate::memory::RegionTable;
 
@@ -111,6 +111,63 @@ mod rails {
         super::Options { queue_pairs: 2, piece: 16 << 10, slots: 4, ..super::Options::default() }
     }
     crate::conformance_suite!(|| super::pair(2, &options()), if super::has(2));
+}
+
+/// The checks that let links fail in between: those that need none to refuse anything for a moment are left out.
+fn survives(make: &dyn Fn() -> Pair) {
+    let moves = [
+        "eager messages of every size",
+        "messages keep their order",
+        "every pair of grants",
+        "bytes may be taken in any pieces",
+        "random messages match",
+        "no wake-up is lost",
+    ];
+    let chosen: Vec<_> =
+        CHECKS.iter().filter(|check| moves.iter().any(|name| check.name.starts_with(name))).collect();
+    assert_eq!(chosen.len(), moves.len());
+    for check in chosen {
+        let begun = Instant::now();
+        (check.run)(make);
+        eprintln!("{}: {:?}", check.name, begun.elapsed());
+    }
+    crate::conformance::random::staying_threads(make);
+}
+
+/// Faults at short intervals, which differ so that they come at other points of the checks.
+fn faults(queue_pairs: usize, every: u32) -> Options {
+    let rail_failures = u32::MAX;
+    Options { queue_pairs, fault_every: every, rail_failures, piece: 16 << 10, ..Options::default() }
+}
+
+#[test]
+fn links_go_on_over_a_fresh_queue_pair() {
+    if has(1) {
+        survives(&|| pair(1, &faults(1, 397)));
+    }
+}
+
+#[test]
+fn links_go_on_over_several_fresh_queue_pairs() {
+    if has(1) {
+        survives(&|| pair(1, &faults(3, 509)));
+    }
+}
+
+#[test]
+fn links_go_on_over_tcp() {
+    if has(1) {
+        let options = Options { fault_every: 23, rail_failures: 1, ..Options::default() };
+        survives(&|| pair(1, &options));
+    }
+}
+
+#[test]
+fn links_go_on_over_other_rails_then_over_tcp() {
+    if has(2) {
+        let options = Options { fault_every: 67, queue_pairs: 2, rail_failures: 2, ..Options::default() };
+        survives(&|| pair(2, &options));
+    }
 }
 
 /// Moves `bytes` from one end to the other, from and to memory of these places.
