@@ -13,7 +13,7 @@
 mod driver;
 mod eager;
 mod granted;
-pub(crate) mod random;
+mod random;
 mod waiting;
 
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct Pair {
     /// block.
     pub service: Box<dyn Fn() + Send + Sync>,
 }
+
+pub use random::staying_threads;
 
 /// A named check.
 pub struct Check {

@@ -39,8 +39,12 @@ pub(super) fn threads(make: &dyn Fn() -> Pair) {
     in_threads(make, false);
 }
 
-/// As [`threads`], but an end that is done stays until the other is too: a link that repairs itself needs both.
-pub(crate) fn staying_threads(make: &dyn Fn() -> Pair) {
+/// The check that both directions work at once in two threads, save that an end that is done goes on polling until the
+/// other is done too: a link that repairs itself needs both.
+///
+/// # Panics
+/// If the link fails or is stuck.
+pub fn staying_threads(make: &dyn Fn() -> Pair) {
     in_threads(make, true);
 }
 

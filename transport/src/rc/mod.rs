@@ -57,6 +57,8 @@
 //! the device has sent what was flushed; what the peer has not received by then is lost, so whoever drops a link first
 //! needs a sign that the peer has what it needs.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod bed;
 mod block;
 mod error;
 mod failure;

@@ -45,7 +45,7 @@ pub(super) enum Path {
     /// By queue pairs.
     Pairs,
     /// Not now: the ends are agreeing on another way.
-    Moving(Moving),
+    Moving(Box<Moving>),
     /// As records on the side socket.
     Socket,
 }
@@ -120,7 +120,7 @@ impl RcLink {
         let words = why.as_ref().map_or(String::new(), Failure::to_string);
         let told = Move { epoch: self.epoch, counts: self.receiving.tell(), offer: hello, why: words };
         self.side.say_move(&told);
-        self.path = Path::Moving(Moving { offer, why, since: Instant::now() });
+        self.path = Path::Moving(Box::new(Moving { offer, why, since: Instant::now() }));
         self.flush_side()
     }
 
@@ -171,10 +171,8 @@ impl RcLink {
             let what = format!("it moves to epoch {} while this end is in epoch {}", told.epoch, self.epoch);
             return Err(Failure::Protocol { what });
         }
-        let Path::Moving(Moving { offer, why, since }) = std::mem::replace(&mut self.path, Path::Socket)
-        else {
-            return Ok(());
-        };
+        let Path::Moving(moving) = std::mem::replace(&mut self.path, Path::Socket) else { return Ok(()) };
+        let Moving { offer, why, since } = *moving;
         self.sending.confirm(told.counts, |_| {})?;
         let common = offer.zip(told.offer).and_then(|(mut pairs, mut hello)| {
             pairs.keep(|place| hello.rail(place).is_some());
