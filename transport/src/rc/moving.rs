@@ -35,7 +35,7 @@ use super::frame::{self, Arrival, ENTRY, HEADER};
 use super::pairs::{Arrived, Pairs};
 use super::pending::greeting;
 use super::side::{Move, Record};
-use crate::link::Result;
+use crate::link;
 
 /// Failures of a rail that are longer ago do not count.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -80,7 +80,7 @@ impl Strikes {
 impl RcLink {
     /// A device has failed this end: the link moves, unless the peer is gone.
     #[cold]
-    pub(super) fn broken(&mut self, failure: Failure) -> Result<()> {
+    pub(super) fn broken(&mut self, failure: Failure) -> link::Result<()> {
         if !matches!((&failure, &self.path), (Failure::Verbs { .. }, Path::Pairs)) {
             return self.fail(failure);
         }
@@ -89,8 +89,12 @@ impl RcLink {
         if let Err(failure) = self.look() {
             return self.fail(failure);
         }
-        if let Some(ended) = self.ended.clone() {
-            return self.fail(ended);
+        if self.ended.is_some() {
+            // What had come before is still good.
+            return match self.salvage() {
+                Ok(()) => self.check(),
+                Err(failure) => self.fail(failure),
+            };
         }
         if self.epoch == epoch
             && let Err(failure) = self.stop(Some(failure))
@@ -101,15 +105,11 @@ impl RcLink {
     }
 
     /// Ends the way that this link has now, and tells the peer what this end has and offers.
-    fn stop(&mut self, why: Option<Failure>) -> std::result::Result<(), Failure> {
+    fn stop(&mut self, why: Option<Failure>) -> Result<(), Failure> {
         for place in self.pairs.broken() {
             self.strikes[place].add();
         }
-        self.pairs.stop();
-        while let Some(arrived) = self.pairs.salvage() {
-            self.arrive(arrived)?;
-        }
-        self.pairs.destroy();
+        self.salvage()?;
         self.sending.rewind();
         self.receiving.rewind();
         self.epoch += 1;
@@ -122,6 +122,16 @@ impl RcLink {
         self.side.say_move(&told);
         self.path = Path::Moving(Box::new(Moving { offer, why, since: Instant::now() }));
         self.flush_side()
+    }
+
+    /// Takes in what is complete, and destroys the queue pairs.
+    fn salvage(&mut self) -> Result<(), Failure> {
+        self.pairs.stop();
+        while let Some(arrived) = self.pairs.salvage() {
+            self.arrive(arrived)?;
+        }
+        self.pairs.destroy();
+        Ok(())
     }
 
     /// Fresh queue pairs on all rails that can be expected to work.
@@ -143,7 +153,7 @@ impl RcLink {
     }
 
     /// Takes in what the peer says on the side socket; `true` if it said anything.
-    pub(super) fn hear(&mut self) -> std::result::Result<bool, Failure> {
+    pub(super) fn hear(&mut self) -> Result<bool, Failure> {
         let mut news = false;
         while let Some(record) = self.side.next()? {
             news = true;
@@ -157,7 +167,7 @@ impl RcLink {
     }
 
     /// The peer's queue pairs are gone, and it has told what it has.
-    fn moved(&mut self, told: Move) -> std::result::Result<(), Failure> {
+    fn moved(&mut self, told: Move) -> Result<(), Failure> {
         let waits = match self.path {
             Path::Pairs => {
                 // The peer was first.
@@ -221,7 +231,7 @@ impl RcLink {
     }
 
     /// Carries out a write that came on the side socket.
-    fn written(&mut self, immediate: u32, range: std::ops::Range<usize>) -> std::result::Result<(), Failure> {
+    fn written(&mut self, immediate: u32, range: std::ops::Range<usize>) -> Result<(), Failure> {
         let len = range.len();
         let broken = |what: String| Err(Failure::Protocol { what });
         if !matches!(self.path, Path::Socket) {
