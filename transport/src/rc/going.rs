@@ -132,7 +132,7 @@ impl RcLink {
     /// Takes the next piece of a posted message, as much of `len` bytes at `from` as one write takes. 0: not now.
     ///
     /// # Safety
-    /// As for [`Link::post`].
+    /// As for [`Link::post`](crate::Link::post).
     pub(super) unsafe fn add_piece(
         &mut self,
         m: MessageId,

@@ -49,11 +49,13 @@
 //! seconds later. It is looked at once in a few hundred polls, and before every sleep.
 //!
 //! When queue pairs fail, or a port goes down, the two ends agree over it how to go on: over fresh queue pairs, over other
-//! rails, and if there are none over this socket itself. `moving.rs` says how, and why nothing is lost or late.
+//! rails, and if there are none over this socket itself. `moving.rs` says how, and why nothing is lost or late. Both ends
+//! take part by polling: while one does not, the other waits. A link does not return to a rail that it has left by itself,
+//! only when it moves again.
 //!
 //! # Waiting
 //!
-//! [`Link::watch`] names a completion channel for each rail, and the side socket. Dropping a link waits up to 20 ms until
+//! [`Link::watch`](link::Link::watch) names a completion channel for each rail, and the side socket. Dropping a link waits up to 20 ms until
 //! the device has sent what was flushed; what the peer has not received by then is lost, so whoever drops a link first
 //! needs a sign that the peer has what it needs.
 
@@ -289,11 +291,17 @@ impl RcLink {
     fn make_fault(&mut self) {
         let every = self.options.fault_every;
         if every > 0 {
-            self.flushes += 1;
+            self.flushes = self.flushes.wrapping_add(1);
             if self.flushes.is_multiple_of(every) {
                 self.pairs.fail((self.flushes / every) as usize);
             }
         }
+    }
+
+    /// As [`Options::fault_every`], once, after so many flushes.
+    #[cfg(test)]
+    fn fail_after(&mut self, flushes: u32) {
+        (self.options.fault_every, self.flushes) = (u32::MAX, u32::MAX - flushes);
     }
 
     /// Until what was flushed has left, but not for long.
