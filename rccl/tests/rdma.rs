@@ -172,7 +172,9 @@ fn a_link_pins_little() {
             let pinned = status("VmPin:") / ends;
             let peers = (pinned * 63) as f64 / f64::from(1 << 20);
             let held = held();
-            println!("{pinned} bytes pinned by each end of a link, {peers:.1} MiB with 63 peers; {held:?} held");
+            println!(
+                "{pinned} bytes pinned by each end of a link, {peers:.1} MiB with 63 peers; {held:?} held"
+            );
             assert!(pinned > 0, "nothing is pinned");
             assert!(pinned < 2 << 20, "{pinned} bytes are pinned by each of {ends} ends of links");
         }
@@ -191,14 +193,22 @@ fn nothing_is_left_of_a_thousand_communicators() {
     let wanted = std::env::var("TEST_COMMUNICATORS").map_or(1000, |n| n.parse().expect("a number"));
     let (nothing, began) = (held(), Instant::now());
     job(2);
-    assert_eq!(settle(&nothing, held), nothing, "queue pairs, completion queues, regions, domains, open devices");
+    assert_eq!(
+        settle(&nothing, held),
+        nothing,
+        "queue pairs, completion queues, regions, domains, open devices"
+    );
     let before = [entries("fd"), entries("task")];
     let mut made = 0;
     while made < wanted {
         job(PARTS);
         made += PARTS + 1;
     }
-    assert_eq!(settle(&nothing, held), nothing, "queue pairs, completion queues, regions, domains, open devices");
+    assert_eq!(
+        settle(&nothing, held),
+        nothing,
+        "queue pairs, completion queues, regions, domains, open devices"
+    );
     let after = settle(&before, || [entries("fd"), entries("task")]);
     println!(
         "{made} communicators in {:.1} s; descriptors, threads: {after:?}",
