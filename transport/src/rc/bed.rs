@@ -5,10 +5,13 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rccl_verbs::{GidEntry, GidType, Library, PortState};
 
 use super::{Options, Pending, RailChoice, Rails, RcLink};
+use crate::conformance::DEADLINE;
+use crate::link::Link;
 use crate::memory::RegionTable;
 
 /// The first port and a usable address of every active device.
@@ -84,7 +87,17 @@ pub fn links(ends: [&Arc<Rails>; 2], options: &Options) -> [RcLink; 2] {
     });
     let [here, there] = [a.hello(), b.hello()];
     let [one, other] = sockets();
-    [a.connect(&there, one).expect("a connection"), b.connect(&here, other).expect("a connection")]
+    let mut ends =
+        [a.connect(&there, one).expect("a connection"), b.connect(&here, other).expect("a connection")];
+    // A caller that flushes and never polls again, as some checks do, would keep what it flushed before the peer was heard.
+    let begun = Instant::now();
+    while !ends.iter().all(RcLink::is_ready) {
+        for end in &mut ends {
+            end.poll().expect("a healthy link");
+        }
+        assert!(begun.elapsed() < DEADLINE, "the ends do not hear each other");
+    }
+    ends
 }
 
 /// Both ends of a link, and what they are made of.
