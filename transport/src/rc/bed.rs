@@ -5,10 +5,13 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rccl_verbs::{GidEntry, GidType, Library, PortState};
 
 use super::{Options, Pending, RailChoice, Rails, RcLink};
+use crate::conformance::DEADLINE;
+use crate::link::Link;
 use crate::memory::RegionTable;
 
 /// The first port and a usable address of every active device.
@@ -85,7 +88,16 @@ pub fn links(ends: [&Arc<Rails>; 2], options: &Options) -> [RcLink; 2] {
     let [here, there] = [a.hello(), b.hello()];
     let [one, other] = sockets();
     let [a, b] = [a.connect(&there), b.connect(&here)].map(|connected| connected.expect("a connection"));
-    [a.over(one), b.over(other)].map(|link| link.expect("a link"))
+    let mut ends = [a.over(one), b.over(other)].map(|link| link.expect("a link"));
+    // A caller that flushes and never polls again, as some checks do, would keep what it flushed before the peer was heard.
+    let begun = Instant::now();
+    while !ends.iter().all(RcLink::is_ready) {
+        for end in &mut ends {
+            end.poll().expect("a healthy link");
+        }
+        assert!(begun.elapsed() < DEADLINE, "the ends do not hear each other");
+    }
+    ends
 }
 
 /// Both ends of a link, and what they are made of.
