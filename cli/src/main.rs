@@ -1,6 +1,7 @@
 //! The `rccl` command.
 #![forbid(unsafe_code)]
 
+mod doctor;
 mod env;
 mod explain;
 mod perf;
@@ -22,6 +23,7 @@ struct Command {
 enum Tool {
     Run(run::Options),
     Perf(Box<perf::Options>),
+    Doctor(doctor::Options),
     Env(env::Options),
     Explain(explain::Options),
     #[command(name = run::RANK_COMMAND, hide = true)]
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     match Command::parse().tool {
         Tool::Run(options) => run::main(options),
         Tool::Perf(options) => perf::main(&options),
+        Tool::Doctor(options) => doctor::main(&options),
         Tool::Env(options) => env::main(&options),
         Tool::Explain(options) => explain::main(&options),
         Tool::Rank(options) => run::become_rank(options),

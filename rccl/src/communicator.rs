@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 use crate::flow::{self, Driven, Flow};
 use crate::fork;
 use crate::meet;
+use crate::registered::Registered;
 use crate::request::Caller;
-use crate::work::Finish;
+use crate::work::{Finish, OwnedBuf};
 use rccl_transport::memory::RegionTable;
 use std::collections::HashMap;
 use std::ops::DerefMut;
@@ -199,6 +200,19 @@ impl Communicator {
     pub fn alloc<T: Element>(&self, n: usize) -> Result<Buffer<T>> {
         self.shared.born.check()?;
         Buffer::new(&self.shared.regions, n)
+    }
+
+    /// Registers memory that was made elsewhere with the RDMA devices of this process, so that collectives on it move data
+    /// over them without a copy, as they do with what [`Communicator::alloc`] gives. Takes time in proportion to the
+    /// memory's length; the same memory again is counted. Between ranks of one host, and over TCP, it changes nothing,
+    /// and where there is no RDMA it does nothing.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the process may not lock so much memory, with the need and the limit, or when a device
+    /// refuses; [`Error::Forked`] in a forked child.
+    pub fn register<B: OwnedBuf>(&self, memory: B) -> Result<Registered<B>> {
+        self.shared.born.check()?;
+        Registered::new(self.shared.control.link_settings().verbs.as_ref().ok(), memory)
     }
 
     /// Gives up on purpose: every rank's current and later calls fail with `why`. Returns at once, from any thread.

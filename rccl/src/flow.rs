@@ -9,7 +9,7 @@ use crate::engine::{Next, Patience, Sleeper};
 use crate::error::Result;
 use crate::work::Finish;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -27,8 +27,8 @@ pub(crate) struct Flow {
     pending: AtomicUsize,
     /// Threads that move this communicator's tasks because they wait for them.
     helpers: AtomicUsize,
-    /// More ranks than processors share this host.
-    yields: bool,
+    /// As of [`Engine::yields`], which links may change.
+    yields: AtomicBool,
 }
 
 pub(crate) struct Driven {
@@ -45,7 +45,7 @@ impl Flow {
 
     pub fn new(engine: Engine) -> Flow {
         Flow {
-            yields: engine.yields(),
+            yields: AtomicBool::new(engine.yields()),
             engine: Mutex::new(Driven { engine, end: None }),
             queue: Mutex::default(),
             pending: AtomicUsize::new(0),
@@ -115,7 +115,10 @@ impl Flow {
             }
         }
         match driven.engine.poll() {
-            Polled::Waits => false,
+            Polled::Waits => {
+                self.yields.store(driven.engine.yields(), Ordering::Relaxed);
+                false
+            }
             Polled::Moved => true,
             Polled::Ended(result) => {
                 if let Some(end) = driven.end.take() {
@@ -145,7 +148,7 @@ pub(crate) fn help(flows: &[&Flow], deadline: Option<Instant>, done: impl Fn() -
         flow.helpers.fetch_add(1, Ordering::Relaxed);
     }
     let mut sleeper = Sleeper::default();
-    let mut patience = Patience::new(flows.iter().any(|flow| flow.yields));
+    let mut patience = Patience::new(flows.iter().any(|flow| flow.yields.load(Ordering::Relaxed)));
     while !done() {
         let mut moved = false;
         for flow in flows {

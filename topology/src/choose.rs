@@ -60,7 +60,7 @@ pub struct RailAddress {
     pub interface: Option<String>,
     /// The subnet that it is in.
     pub subnet: Option<Prefix>,
-    /// Other destinations that are routed through its interface; at most 64, the narrowest first.
+    /// Other destinations that are routed through its interface; at most 16, the narrowest first.
     pub reaches: Vec<Prefix>,
     /// Payload of a packet, as the interface's MTU allows; the port's own `active_mtu` (ibv_query_port(3)) is what
     /// counts, and absent here.
@@ -104,6 +104,9 @@ pub struct Rejected {
     /// Why.
     pub reason: Reason,
 }
+
+/// Addresses of a port that others are told of: enough for some VLANs, and little enough to be told to every peer.
+const MOST_ADDRESSES: usize = 8;
 
 /// Decides which ports and addresses of a host are used. The order of the host's lists does not matter.
 pub fn choose(host: &Host, wishes: &Wishes) -> Choice {
@@ -209,6 +212,14 @@ fn usable(
         return Err(Reason::EmptyIndex(wanted));
     }
     addresses.sort_by_key(|address| (address.kind != GidKind::RoceV2, address.gid.scope(), address.index));
+    let surplus = addresses.split_off(addresses.len().min(MOST_ADDRESSES));
+    rejected.extend(surplus.into_iter().map(|address| Rejected {
+        device: device.name.clone(),
+        port: Some(port.number),
+        gid: Some((address.index.into(), address.gid)),
+        reason: Reason::Surplus,
+    }));
+    rejected.sort_by_key(|rejected| rejected.gid);
     if addresses.is_empty() { Err(Reason::NoUsableGid) } else { Ok(addresses) }
 }
 
@@ -265,7 +276,7 @@ fn judge(host: &Host, port: &Port, entry: &GidEntry, wishes: &Wishes) -> Result<
 
 /// Destinations beyond its own subnet that packets leave for through an interface.
 fn reaches(host: &Host, interface: &str, ipv4: bool, own: Option<Prefix>) -> Vec<Prefix> {
-    const MOST: usize = 64;
+    const MOST: usize = 16;
     let leads_there = |prefix: &Prefix| {
         let local = Gid::from(prefix.ip()).scope() == Scope::LinkLocal && prefix.length() > 0;
         prefix.ip().is_ipv4() == ipv4 && !local && Some(*prefix) != own

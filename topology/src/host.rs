@@ -260,7 +260,7 @@ pub fn natural_order(one: &str, other: &str) -> Ordering {
     pieces(one).cmp(&pieces(other)).then_with(|| one.cmp(other))
 }
 
-/// Numbers and what is between them. Longer digits first would be wrong for leading zeros only, which names do not have.
+/// Numbers and what is between them; numbers go by their length first, since names have no leading zeros.
 fn pieces(name: &str) -> Vec<(bool, usize, &str)> {
     let mut pieces = Vec::new();
     let mut rest = name;

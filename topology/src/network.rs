@@ -175,8 +175,8 @@ fn read_address(message: &[u8], names: &[(u32, String)]) -> Option<Address> {
     Some(Address { interface: name(names, number(message, 4)?)?, ip: address(family, content)?, length })
 }
 
-/// rtmsg: family, destination length, source length, tos, table, protocol, scope, type, flags u32; RTA_DST is 1, RTA_OIF
-/// 4, RTA_GATEWAY 5, RTA_MULTIPATH 9, RTA_VIA 18. Several routes where there are several ways.
+/// rtmsg: family, destination length, source length, tos, table, protocol, scope, type, flags u32; RTA_DST is 1,
+/// RTA_OIF 4, RTA_GATEWAY 5, RTA_MULTIPATH 9, RTA_VIA 18. Several routes where there are several ways.
 fn read_routes(message: &[u8], names: &[(u32, String)]) -> Vec<Route> {
     let read = || {
         let (family, length, kind) = (*message.first()?, *message.get(1)?, *message.get(7)?);

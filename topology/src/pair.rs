@@ -54,32 +54,37 @@ pub enum Unpaired {
     },
 }
 
-impl fmt::Display for Unpaired {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Unpaired {
+    /// The sentence with names for this host and the other, such as "rank 0's host".
+    pub fn between(&self, mine: &str, theirs: &str) -> String {
         let kinds =
             |kinds: &[GidKind]| kinds.iter().map(GidKind::to_string).collect::<Vec<_>>().join(" and ");
         match self {
-            Unpaired::NoneHere => f.write_str("this host has no RDMA port that can be used"),
-            Unpaired::NoneThere => f.write_str("the other host has no RDMA port that can be used"),
-            Unpaired::Kinds { mine, theirs } => write!(
-                f,
-                "this host's RDMA ports speak {}, the other's {}, which do not understand each other",
-                kinds(mine),
-                kinds(theirs)
+            Unpaired::NoneHere => format!("{mine} has no RDMA port that can be used"),
+            Unpaired::NoneThere => format!("{theirs} has no RDMA port that can be used"),
+            Unpaired::Kinds { mine: here, theirs: there } => format!(
+                "the RDMA ports of {mine} speak {}, those of {theirs} {}, which do not understand each other",
+                kinds(here),
+                kinds(there)
             ),
-            Unpaired::NoWay { mine, theirs } => write!(
-                f,
-                "no RDMA port of this host ({}) shares a subnet with one of the other ({}), and no routes lead from \
-                 one to the other and back through the ports' own interfaces",
-                mine.join(", "),
-                theirs.join(", ")
+            Unpaired::NoWay { mine: here, theirs: there } => format!(
+                "no RDMA port of {mine} ({}) shares a subnet with one of {theirs} ({}), and no routes lead from one to \
+                 the other and back through the ports' own interfaces",
+                here.join(", "),
+                there.join(", ")
             ),
         }
     }
 }
 
-/// Pairs two hosts' rails: each rail in one pair at the most, so that the host with fewer decides how many. Addresses on
-/// one link go before routed ones, rails of equal number before others, then each rail's better addresses. RoCE v1 is
+impl fmt::Display for Unpaired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.between("this host", "the other host"))
+    }
+}
+
+/// Pairs two hosts' rails: each rail in one pair at the most, so that the host with fewer decides how many. Addresses
+/// on one link go before routed ones, rails of equal number before others, then each rail's better addresses. RoCE v1 is
 /// used only if nothing else connects the two hosts. A host may be paired with itself.
 ///
 /// The result does not depend on the order of the lists, and the other end gets the same pairs in the same order.

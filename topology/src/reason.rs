@@ -64,6 +64,8 @@ pub enum Reason {
     ForeignInterface(String),
     /// Its interface is down.
     InterfaceDown(String),
+    /// The port has enough better ones.
+    Surplus,
 }
 
 impl Reason {
@@ -90,6 +92,7 @@ impl Reason {
             Reason::OutOfRange(_) => "out-of-range",
             Reason::ForeignInterface(_) => "foreign-interface",
             Reason::InterfaceDown(_) => "interface-down",
+            Reason::Surplus => "surplus",
         }
     }
 
@@ -154,6 +157,7 @@ impl fmt::Display for Reason {
                 write!(f, "its interface {name} is in another network namespace than this process")
             }
             Reason::InterfaceDown(name) => write!(f, "its interface {name} is down"),
+            Reason::Surplus => f.write_str("the port has enough better addresses"),
         }
     }
 }

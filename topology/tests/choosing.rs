@@ -241,3 +241,27 @@ fn the_traffic_class_is_the_drivers_then_the_users_then_the_systems() {
     tree.file("sys/class/infiniband/mlx5_0/tc/1/traffic_class", "Global tc=106");
     assert_eq!(class(Some(104)), TrafficClass::Forced(106));
 }
+
+#[test]
+fn of_many_addresses_the_best_are_told() {
+    let mut tree = Tree::new();
+    let addresses: Vec<String> = (1..=12).map(|host| format!("10.7.{host}.1")).collect();
+    let gids: Vec<_> = addresses.iter().map(|address| (address.as_str(), "v2", "eth2")).collect();
+    tree.interface("eth2", 9000, &[]);
+    for number in 0..40 {
+        tree.route("eth2", &format!("10.{number}.0.0/16"), true);
+    }
+    tree.route("eth2", "0.0.0.0/0", true);
+    tree.device("mlx5_0", &gids);
+    let choice = choose(&tree.host(), &Wishes::default());
+    assert_eq!(choice.rails[0].addresses.len(), 8);
+    assert_eq!(rejected(&choice).len(), 4);
+    assert_eq!(rejected(&choice)[0], "mlx5_0:1 8 10.7.9.1: the port has enough better addresses");
+    let reaches = &choice.rails[0].addresses[0].reaches;
+    assert_eq!((reaches.len(), reaches.last().unwrap().to_string()), (16, "0.0.0.0/0".to_owned()));
+
+    let adverts = choice.adverts();
+    let told = postcard::to_allocvec(&adverts).unwrap();
+    assert!(told.len() < 4096, "{} bytes", told.len());
+    assert_eq!(postcard::from_bytes::<Vec<rccl_topology::Advert>>(&told).unwrap(), adverts);
+}

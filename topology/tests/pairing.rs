@@ -101,7 +101,8 @@ fn hosts_that_cannot_talk_say_why() {
     let infiniband = Advert { kind: GidKind::InfiniBand, lid: 4, ..one[0].clone() };
     assert_eq!(
         pair(&one, &[infiniband]).unwrap_err().to_string(),
-        "this host's RDMA ports speak RoCE v2, the other's InfiniBand, which do not understand each other"
+        "the RDMA ports of this host speak RoCE v2, those of the other host InfiniBand, which do not understand each \
+         other"
     );
 }
 

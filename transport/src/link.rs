@@ -259,6 +259,11 @@ pub trait Link: Send {
     fn drained(&self) -> bool {
         true
     }
+    /// Whether processors of this host do the link's work (a device in software), so that whoever polls without end keeps
+    /// from it what it waits for, and should yield instead.
+    fn in_software(&self) -> bool {
+        false
+    }
 
     // ---- sending ----
 
@@ -311,7 +316,8 @@ pub trait Link: Send {
 
     /// Opens the next message in the receiving direction, `len` bytes long, eager or not by [`Limits::eager`] unless
     /// `eager` forces it, and grants the peer to write it to `target`, if given, from now until the message has
-    /// landed. `None`: the window is full, poll and try again.
+    /// landed. `None`: the window is full, poll and try again. A caller that gives up before drops the link, and only then
+    /// uses that memory for anything else.
     fn open_recv(
         &mut self,
         tag: Tag,

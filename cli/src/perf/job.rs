@@ -2,6 +2,7 @@
 
 use super::json;
 use super::line::{self, Line, SENDRECV};
+use super::links;
 use super::measure::{Bench, Case, Measured};
 use super::options::{Choice, Options, Root, op_word};
 use super::report::Report;
@@ -101,7 +102,8 @@ fn go_through(options: &Options, communicator: &Communicator) -> Result<u64, Err
         }
         report.row(&row)?;
     }
-    Ok(report.foot()?)
+    let known = share(communicator, &links::known(communicator.rank(), &communicator.transports()))?;
+    Ok(report.foot(&known)?)
 }
 
 /// The outcome of something that each rank did on its own: an error if it failed on any, which is the lowest such rank's

@@ -18,6 +18,7 @@ mod image;
 mod job;
 mod json;
 mod line;
+mod links;
 mod measure;
 mod options;
 mod plan;
@@ -96,7 +97,7 @@ fn usage(message: &str) -> ExitCode {
 
 /// Whether this rank is the one to print an error. What broke the communicator is reported to every rank and printed by
 /// the lowest that lives; an abort by the rank that knows why; and what went wrong in one rank by that one.
-fn speaks_for_all(rank: Option<u32>, error: &Error) -> bool {
+pub fn speaks_for_all(rank: Option<u32>, error: &Error) -> bool {
     match (rank, error.failure()) {
         (Some(rank), Some(Failure::PeerLost { member, .. })) => rank == u32::from(member.rank == 0),
         (Some(rank), Some(Failure::Aborted { member, .. })) => rank == member.rank,

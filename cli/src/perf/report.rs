@@ -1,6 +1,7 @@
 //! What a run prints: the table, the JSON, the programs, the progress. Only rank 0 prints; the others' is empty.
 
 use super::line;
+use super::links;
 use super::options::Options;
 use super::size::show_size;
 use super::table::{self, Half};
@@ -88,11 +89,11 @@ impl Report {
         self.progress.begin(case);
     }
 
-    /// The lines after the table. Returns how many elements were wrong.
-    pub fn foot(mut self) -> io::Result<u64> {
+    /// The lines after the table; `links` is what each rank knows of them. Returns how many elements were wrong.
+    pub fn foot(mut self, links: &[String]) -> io::Result<u64> {
         self.progress.end();
         let bandwidth = self.bandwidths.iter().sum::<f64>() / self.bandwidths.len().max(1) as f64;
-        let foot = table::foot(self.wrong, bandwidth);
+        let foot = links::lines(links) + &table::foot(self.wrong, bandwidth);
         self.print(&foot)?;
         self.json.as_mut().map_or(Ok(()), |json| json.flush())?;
         Ok(self.wrong)

@@ -162,11 +162,9 @@ settings! {
     /// Traffic class of all packets of all queue pairs: DSCP in the upper 6 bits, ECN in the lower 2, so DSCP 26 is 104.
     /// By default the one that the administrator set for the device, else 0.
     "RCCL_IB_TC" or "NCCL_IB_TC" => ib_tc: Option<Within<0, 255>> = None;
-    /// Queue pairs of a link between two ranks on each pair of ports, 1 to 128. More of them help where the network
-    /// spreads traffic by UDP source port (ECMP).
+    /// Queue pairs of a link between two ranks on each pair of ports, 1 to 128, of which a link uses 16 at most. Long
+    /// messages are split over all of them. More help where the network spreads traffic by UDP source port (ECMP).
     "RCCL_IB_QPS_PER_CONNECTION" or "NCCL_IB_QPS_PER_CONNECTION" => ib_qps_per_connection: Within<1, 128> = Within(1);
-    /// Split each large message over all queue pairs of a link, instead of giving whole messages to each in turn.
-    "RCCL_IB_SPLIT_DATA_ON_QPS" or "NCCL_IB_SPLIT_DATA_ON_QPS" => ib_split_data_on_qps: bool = false;
     /// Let devices write to memory in any order, which is faster on some machines: `0` no, `1` yes, `2` where the device
     /// knows it.
     "RCCL_IB_PCI_RELAXED_ORDERING" or "NCCL_IB_PCI_RELAXED_ORDERING" => ib_pci_relaxed_ordering: RelaxedOrdering =

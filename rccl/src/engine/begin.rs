@@ -313,6 +313,7 @@ impl Engine {
             self.eager[peer] = made.link.limits().eager as u64;
             self.unasked[peer] = made.link.limits().unasked as u64;
             self.sockets += usize::from(made.kind == Kind::Tcp);
+            self.yields |= made.link.in_software();
             self.reached.push(Reached { peer: made.peer, kind: made.kind, reason: made.reason });
             self.space.links[peer] = Some(made.link);
         }

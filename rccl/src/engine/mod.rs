@@ -156,6 +156,8 @@ impl Engine {
         let (shm, slot) = (links.shm.is_ok(), links.shm_options.slot as u64);
         let (always_eager, unasked) = links.eager();
         let ranks = layout.ranks() as usize;
+        // Slots over RDMA are powers of two, which chunks must not straddle.
+        let chunk = 1 << CHUNK.min(slot).ilog2();
         let yields = local > processors;
         let fixed = config.reproducible == Reproducible::Fixed;
         let allowed = rccl_schedule::Collective::ALL.into_iter();
@@ -177,7 +179,7 @@ impl Engine {
             scratch: Vec::new(),
             packed: [None, None],
             active: None,
-            space: Space::new(ranks, CHUNK.min(slot), !yields),
+            space: Space::new(ranks, chunk, !yields),
             sleeper: Sleeper::default(),
             sequence: 0,
             broken: None,
@@ -318,6 +320,10 @@ impl Engine {
         if error.failure().is_none() {
             // The others wait for this rank, and only it knows that they do so in vain.
             self.control.abort(&error.to_string());
+        }
+        // The caller gets its memory back, and devices would go on writing to it.
+        for link in &mut self.space.links {
+            link.take_if(|link| link.kind() == Kind::Verbs);
         }
         self.broken.get_or_insert(error).clone()
     }

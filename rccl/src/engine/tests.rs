@@ -11,6 +11,7 @@ use crate::element::{DataType, ReduceOp};
 use rccl_kernels::Kernel;
 use rccl_schedule::{Algorithm, Buffer, Collective, Layout, Op, Program, Window};
 use rccl_transport::memory::RegionTable;
+use rccl_transport::rc::{self, Rails, Registration, bed};
 use rccl_transport::shm::{Doorbell, Options};
 use rccl_transport::{Link, Place, Tag, loopback};
 use std::sync::Arc;
@@ -25,12 +26,26 @@ enum Memory {
     Mapped,
     /// Not at all: everything is staged.
     Private,
+    /// Registered with an RDMA device, over which the ranks are joined.
+    Registered,
 }
 
 type Links = Vec<Option<Box<dyn Link>>>;
 
-fn mesh(n: usize) -> Vec<Links> {
+/// The links of all ranks; and each rank's rails, if they are joined over a device.
+fn mesh(n: usize, memory: Memory) -> Vec<(Links, Option<Arc<Rails>>)> {
     let mut links: Vec<Links> = (0..n).map(|_| (0..n).map(|_| None).collect()).collect();
+    if memory == Memory::Registered {
+        let rails: Vec<Arc<Rails>> = (0..n).map(|_| bed::rails(0, 1).0).collect();
+        // Short pieces, so that even these calls have many.
+        let options = rc::Options { eager: 512, piece: 16 << 10, ..rc::Options::default() };
+        for (low, high) in (0..n).flat_map(|high| (0..high).map(move |low| (low, high))) {
+            let [a, b] = bed::links([&rails[low], &rails[high]], &options);
+            links[low][high] = Some(Box::new(a));
+            links[high][low] = Some(Box::new(b));
+        }
+        return links.into_iter().zip(rails.into_iter().map(Some)).collect();
+    }
     let bell = || Arc::new(Doorbell::new().expect("an eventfd"));
     for (low, high) in (0..n).flat_map(|high| (0..high).map(move |low| (low, high))) {
         let regions = || Some(RegionTable::new());
@@ -39,7 +54,7 @@ fn mesh(n: usize) -> Vec<Links> {
         links[low][high] = Some(Box::new(a));
         links[high][low] = Some(Box::new(b));
     }
-    links
+    links.into_iter().map(|links| (links, None)).collect()
 }
 
 /// Element `i` of the vector of a call, as rank `rank` has it.
@@ -71,7 +86,7 @@ fn drive(
     count: u64,
 ) -> Vec<Result<Vec<u64>, String>> {
     let n = programs.len();
-    let ranks = mesh(n).into_iter().zip(programs).map(|(mut links, program)| {
+    let ranks = mesh(n, memory).into_iter().zip(programs).map(|((mut links, rails), program)| {
         std::thread::spawn(move || {
             let sizes = Lengths::Equal(count);
             let len = |buffer| program.len_in(buffer, &sizes) as usize;
@@ -82,7 +97,7 @@ fn drive(
                 (2..program.windows.len()).map(|i| vec![0; len(Buffer(i as u16))]).collect();
             let area = |base: *mut u8| Area {
                 base,
-                place: (memory == Memory::Mapped).then(|| Place::at_address(base)),
+                place: (memory != Memory::Private).then(|| Place::at_address(base)),
             };
             // In place the shorter of the two is a part of the longer one.
             let mut shared = if read.len() >= written.len() { input.clone() } else { output.clone() };
@@ -101,6 +116,17 @@ fn drive(
             }
             let mut areas = vec![area(first.cast()), area(second.cast())];
             areas.extend(scratch.iter().map(|buffer| area(buffer.as_ptr().cast_mut().cast())));
+            let registered: Vec<Registration> = [&input, &output, &shared]
+                .into_iter()
+                .chain(&scratch)
+                .zip(rails.iter().cycle())
+                .map(|(buffer, rails)| {
+                    // SAFETY: the buffers live until the registrations are gone, and are this call's; nobody writes to
+                    // what else lies on their pages.
+                    unsafe { rails.register(buffer.as_ptr().cast_mut().cast(), buffer.len() * 8) }
+                        .expect("memory")
+                })
+                .collect();
             let eager = |link: &Option<Box<dyn Link>>| {
                 let limits = link.as_ref().map(|link| link.limits());
                 limits.map_or(0, |limits| if program.snapshot { limits.unasked } else { limits.eager } as u64)
@@ -144,6 +170,7 @@ fn drive(
             let written = plan.program.windows[1].len() as usize * count as usize;
             let result =
                 if in_place { shared[at as usize * count as usize..][..written].to_vec() } else { output };
+            drop(registered);
             (links, Ok(result))
         })
     });
@@ -182,6 +209,28 @@ fn every_collective_runs_on_loopback() {
     }
 }
 
+/// Memory that cards read after they were told to, and write by themselves.
+#[test]
+fn every_collective_runs_on_a_device() {
+    if !bed::has(1) {
+        return;
+    }
+    for collective in Collective::ALL {
+        for n in [2_u32, 3] {
+            let collective = collective.with_root(n - 1);
+            let layout = Layout { host: (0..n).map(|rank| rank / 2).collect() };
+            for &algorithm in Algorithm::for_collective(&collective) {
+                for (count, in_place) in [(5, false), (20_000, true), (20_001, false)] {
+                    let never = count > 5 && algorithm == Algorithm::Exchange;
+                    if !never && !(in_place && collective == Collective::AllToAll) {
+                        run(algorithm, &collective, &layout, count, Memory::Registered, in_place);
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn runs(algorithm: Algorithm, collective: &Collective, n: u32) {
     let layout = Layout { host: (0..n).map(|rank| rank / 2).collect() };
     let all_blocks = u64::from(collective.blocks(n));
@@ -195,17 +244,28 @@ fn runs(algorithm: Algorithm, collective: &Collective, n: u32) {
                 if in_place && *collective == Collective::AllToAll {
                     continue;
                 }
-                let results = drive(programs(algorithm, collective, &layout), memory, in_place, count);
-                let expected = expected(collective, n, count);
-                for (rank, (result, expected)) in results.into_iter().zip(expected).enumerate() {
-                    let context = format!(
-                        "{collective} by {algorithm} on {n} ranks, {count} elements, {memory:?}, in place {in_place}, \
-                         rank {rank}"
-                    );
-                    assert!(result.expect(&context) == expected, "{context}");
-                }
+                run(algorithm, collective, &layout, count, memory, in_place);
             }
         }
+    }
+}
+
+fn run(
+    algorithm: Algorithm,
+    collective: &Collective,
+    layout: &Layout,
+    count: u64,
+    memory: Memory,
+    in_place: bool,
+) {
+    let n = layout.ranks();
+    let results = drive(programs(algorithm, collective, layout), memory, in_place, count);
+    let expected = expected(collective, n, count);
+    for (rank, (result, expected)) in results.into_iter().zip(expected).enumerate() {
+        let context = format!(
+            "{collective} by {algorithm} on {n} ranks, {count} elements, {memory:?}, in place {in_place}, rank {rank}"
+        );
+        assert!(result.expect(&context) == expected, "{context}");
     }
 }
 

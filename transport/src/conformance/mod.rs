@@ -36,6 +36,8 @@ pub struct Pair {
     pub service: Box<dyn Fn() + Send + Sync>,
 }
 
+pub use random::staying_threads;
+
 /// A named check.
 pub struct Check {
     /// What it shows.

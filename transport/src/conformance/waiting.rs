@@ -1,6 +1,7 @@
 //! Checks of arming, watching and waking.
 
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::driver::{Message, Random};
@@ -45,6 +46,8 @@ fn receive_asleep(link: &mut dyn Link, tag: Tag, round: u32) {
 /// Two threads send by turns and sleep in between; a lost wake-up would show as a wait of the whole deadline.
 pub(super) fn ping_pong(make: &dyn Fn() -> Pair) {
     let mut pair = make();
+    let done = AtomicUsize::new(0);
+    let done = &done;
     std::thread::scope(|scope| {
         for (end, link) in pair.links.iter_mut().enumerate() {
             scope.spawn(move || {
@@ -66,6 +69,15 @@ pub(super) fn ping_pong(make: &dyn Fn() -> Pair) {
                     if end == 0 {
                         receive_asleep(link.as_mut(), tag, round);
                     }
+                }
+                // A link that repairs itself needs both ends.
+                done.fetch_add(1, Ordering::Relaxed);
+                let start = Instant::now();
+                while done.load(Ordering::Relaxed) < 2 && start.elapsed() < DEADLINE {
+                    if link.poll().and_then(|()| link.flush()).is_err() {
+                        return;
+                    }
+                    std::thread::yield_now();
                 }
             });
         }

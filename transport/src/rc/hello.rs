@@ -8,11 +8,12 @@
 //!       | "RCCL" | version | rails  | pairs   | eager   | slots    | slot     | block's address  |
 //!       +--------+---------+--------+---------+---------+----------+----------+------------------+
 //! then for each rail, 32 bytes:
-//!       | GID (16)         | LID (2) | MTU (2) | GID type (4)       | key (4)  | longest write (4)|
+//!       | GID (16)         | LID (2) | MTU (2) | GID type (2) | place (2) | key (4) | longest write (4) |
 //! then for each queue pair, 16 bytes, the k-th of which is for the k-th of the peer, on rail k modulo rails:
 //!       | number (4)       | first PSN (4)     | ECE vendor (4)     | ECE options (4)             |
 //! ```
 //!
+//! A rail's place is its number among the rails of the link, from 0 and ascending: after a failure some may be missing.
 //! `version` is 1, `rails` and `version` have two bytes, all other fields as drawn. An MTU is told in bytes.
 
 use rccl_verbs::{Gid, Mtu, Psn, QpNumber};
@@ -41,7 +42,9 @@ pub(super) struct RailHello {
     pub(super) gid: Gid,
     pub(super) lid: u16,
     pub(super) mtu: Mtu,
-    pub(super) kind: u32,
+    pub(super) kind: u16,
+    /// Which rail of the link it is.
+    pub(super) place: u16,
     /// Of the block.
     pub(super) key: u32,
     /// Bytes that one write may have.
@@ -71,7 +74,9 @@ impl Hello {
             bytes.extend(rail.gid.0);
             bytes.extend(rail.lid.to_le_bytes());
             bytes.extend((rail.mtu.bytes() as u16).to_le_bytes());
-            for word in [rail.kind, rail.key, rail.longest] {
+            bytes.extend(rail.kind.to_le_bytes());
+            bytes.extend(rail.place.to_le_bytes());
+            for word in [rail.key, rail.longest] {
                 bytes.extend(word.to_le_bytes());
             }
         }
@@ -81,6 +86,23 @@ impl Hello {
             }
         }
         bytes
+    }
+
+    /// The rail at a place of the link.
+    pub(super) fn rail(&self, place: usize) -> Option<&RailHello> {
+        self.rails.iter().find(|rail| usize::from(rail.place) == place)
+    }
+
+    /// Leaves out the rails that are not `wanted`, and their queue pairs.
+    pub(super) fn keep(&mut self, wanted: impl Fn(usize) -> bool) {
+        let wanted: Vec<bool> = self.rails.iter().map(|rail| wanted(rail.place.into())).collect();
+        let mut k = 0;
+        self.pairs.retain(|_| {
+            k += 1;
+            wanted[(k - 1) % wanted.len()]
+        });
+        let mut rail = wanted.iter();
+        self.rails.retain(|_| rail.next() == Some(&true));
     }
 
     /// From a peer's bytes.
@@ -104,18 +126,25 @@ fn read(bytes: &[u8]) -> Result<Hello, String> {
     }
     let rails = usize::from(rest.u16()?);
     let pairs = rest.u32()? as usize;
-    if !(1..=MOST_RAILS).contains(&rails) || !(rails..=MOST_PAIRS).contains(&pairs) {
+    let fits = (1..=MOST_RAILS).contains(&rails) && (rails..=MOST_PAIRS).contains(&pairs);
+    if !fits || !pairs.is_multiple_of(rails) {
         return Err(format!("{rails} rails and {pairs} queue pairs"));
     }
     let (eager, slots, slot) = (rest.u32()?, rest.u32()?, rest.u32()?);
     let address = u64::from_le_bytes(rest.take()?);
+    let mut least = 0;
     let rails = (0..rails)
         .map(|_| {
             let gid = Gid(rest.take()?);
             let lid = rest.u16()?;
             let mtu = rest.u16()?;
             let mtu = Mtu::from_bytes(mtu.into()).ok_or_else(|| format!("an MTU of {mtu} bytes"))?;
-            Ok(RailHello { gid, lid, mtu, kind: rest.u32()?, key: rest.u32()?, longest: rest.u32()? })
+            let (kind, place) = (rest.u16()?, rest.u16()?);
+            if place < least || usize::from(place) >= MOST_RAILS {
+                return Err(format!("a rail at place {place}, expected {least} to {}", MOST_RAILS - 1));
+            }
+            least = place + 1;
+            Ok(RailHello { gid, lid, mtu, kind, place, key: rest.u32()?, longest: rest.u32()? })
         })
         .collect::<Result<_, String>>()?;
     let pairs = (0..pairs)
@@ -163,7 +192,8 @@ mod tests {
             gid: Gid([n as u8; 16]),
             lid: 0x1234,
             mtu: Mtu::Mtu1024,
-            kind: 3,
+            kind: 2,
+            place: n as u16,
             key: 0x0a0b_0c0d,
             longest: 1 << 23,
         };
@@ -191,6 +221,15 @@ mod tests {
             assert!(bytes.len() <= 800);
             assert_eq!(Hello::from_bytes(&bytes).unwrap(), hello);
         }
+    }
+
+    #[test]
+    fn rails_are_left_out_with_their_queue_pairs() {
+        let mut hello = hello(3, 6);
+        hello.keep(|place| place != 1);
+        assert_eq!(hello.rails.iter().map(|rail| rail.place).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(hello.pairs.iter().map(|pair| pair.psn.number()).collect::<Vec<_>>(), [0, 2, 3, 5]);
+        assert!(hello.rail(1).is_none() && hello.rail(2).is_some());
     }
 
     #[test]

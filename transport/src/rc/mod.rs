@@ -48,17 +48,28 @@
 //! The connection over which both ends met stays open. Its end says that the peer is gone, which queue pairs notice only
 //! seconds later. It is looked at once in a few hundred polls, and before every sleep.
 //!
+//! When queue pairs fail, or a port goes down, the two ends agree over it how to go on: over fresh queue pairs, over other
+//! rails, and if there are none over this socket itself. `moving.rs` says how, and why nothing is lost or late. Both ends
+//! take part by polling: while one does not, the other waits. A link does not return to a rail that it has left by itself,
+//! only when it moves again.
+//!
 //! # Waiting
 //!
-//! [`Link::watch`] names a completion channel for each rail, and the side socket. Dropping a link waits up to 20 ms until
+//! [`Link::watch`](link::Link::watch) names a completion channel for each rail, and the side socket. Dropping a link waits up to 20 ms until
 //! the device has sent what was flushed; what the peer has not received by then is lost, so whoever drops a link first
 //! needs a sign that the peer has what it needs.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod bed;
 mod block;
+mod coming;
+mod contract;
 mod error;
 mod failure;
 mod frame;
+mod going;
 mod hello;
+mod moving;
 mod options;
 mod pairs;
 mod pending;
@@ -71,20 +82,18 @@ mod side;
 mod tests;
 
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rccl_verbs::{Data, RemoteKey, RemoteMemory, Segment};
-
-use crate::link::{Incoming, Kind, Limits, Link, LinkError, MessageId, Place, Result, Sink, Source, Tag};
+use crate::link::{self, LinkError, MessageId};
 use block::Block;
 use failure::Failure;
-use frame::{Arrival, ENTRY, Frame, HEADER, Target};
-use pairs::{Arrived, Pairs, UNCONFIRMED, Write};
-use receiving::{Head, Receiving};
+use frame::HEADER;
+use moving::{Path, Strikes};
+use pairs::{Pairs, UNCONFIRMED};
+use receiving::Receiving;
 use registry::Known;
-use sending::{Origin, Piece, Reserved, Sending, Way};
+use sending::Sending;
 use side::Side;
 
 pub use error::RcError;
@@ -119,6 +128,15 @@ pub struct RcLink {
     receiving: Receiving,
     known: Known,
     side: Side,
+    path: Path,
+    /// How many ways this link has had before this one.
+    epoch: u32,
+    /// The last epoch for which the peer's queue pairs take writes.
+    peer_ready: Option<u32>,
+    /// By place.
+    strikes: [Strikes; MOST_RAILS],
+    /// Flushes, where faults are to be made.
+    flushes: u32,
     /// Polls since the side socket was looked at.
     polls: u32,
     /// The peer is gone; what had arrived is still good.
@@ -128,7 +146,7 @@ pub struct RcLink {
 }
 
 impl RcLink {
-    fn new(pending: Pending, peer: &Hello, side: TcpStream) -> std::result::Result<RcLink, RcError> {
+    fn new(pending: Pending, peer: &Hello, side: TcpStream) -> Result<RcLink, RcError> {
         let Pending { rails, chosen, options, block, pairs } = pending;
         let own = chosen.iter().map(|&rail| rails.rails[rail].port.max_message);
         let theirs = peer.rails.iter().map(|rail| rail.longest);
@@ -139,12 +157,13 @@ impl RcLink {
         }
         let longest = options.piece.min(ports);
         let under_way = pairs.len() * UNCONFIRMED;
-        let mut side = Side::new(side);
-        side.say_ready().map_err(|failure| match failure {
-            Failure::System { during, errno } => RcError::Io { during, source: errno.into() },
-            _ => RcError::Io {
-                during: "greeting over the side socket",
-                source: std::io::ErrorKind::ConnectionReset.into(),
+        let mut side = Side::new(side, options.piece.max(options.slot).max(HEADER + options.eager));
+        side.say_ready(0);
+        side.flush().map_err(|failure| RcError::Io {
+            during: "greeting over the side socket",
+            source: match failure {
+                Failure::System { errno, .. } => errno.into(),
+                _ => std::io::ErrorKind::ConnectionReset.into(),
             },
         })?;
         let (slots, bounces) = (block.layout.slots, block.layout.bounces);
@@ -156,202 +175,76 @@ impl RcLink {
             options,
             longest,
             sending: Sending::new(under_way),
-            receiving: Receiving::new(under_way, slots, bounces),
+            // A slot that was reserved is filled even if all others went out meanwhile.
+            receiving: Receiving::new(under_way + 1, slots, bounces),
             known: Known::new(),
             side,
+            path: Path::Pairs,
+            epoch: 0,
+            peer_ready: None,
+            strikes: [Strikes::default(); MOST_RAILS],
+            flushes: 0,
             polls: 0,
             ended: None,
             failed: None,
         })
     }
 
-    // ---- what comes ----
+    /// How often this link has had to move to another way, because queue pairs or ports failed.
+    pub fn moves(&self) -> u32 {
+        self.epoch
+    }
 
-    /// Takes in all writes that are complete; `true` if there were any.
-    fn take_in(&mut self) -> std::result::Result<bool, Failure> {
-        let mut news = false;
-        while let Some(arrived) = self.pairs.next()? {
-            self.arrive(arrived)?;
-            news = true;
+    /// The rails that it uses now; none if it goes over TCP, or is moving.
+    pub fn rails(&self) -> Vec<RailDescription> {
+        self.pairs.places().map(|place| self.rails.rails[self.chosen[place]].describe()).collect()
+    }
+
+    /// Looks at the side socket; `true` if the peer has said anything.
+    fn look(&mut self) -> Result<bool, Failure> {
+        self.polls = 0;
+        if self.ended.is_some() {
+            return Ok(false);
         }
-        if news {
-            self.pairs.post_again()?;
+        let listened = self.side.flush().and(self.side.listen());
+        let news = self.hear()?;
+        match listened {
+            Err(closed @ Failure::Closed { .. }) => self.ended = Some(closed),
+            listened => listened?,
         }
         Ok(news)
     }
 
-    fn arrive(&mut self, Arrived { immediate, bytes }: Arrived) -> std::result::Result<(), Failure> {
-        let (arrival, number) = frame::announced(immediate, |arrival| self.receiving.expected(arrival));
-        match arrival {
-            Arrival::Frame => {
-                self.receiving.frame(number)?;
-                let frame = self.read_frame(self.block.layout.frame(number), ENTRY)?;
-                self.take_frame(&frame)
-            }
-            Arrival::Eager(message) => {
-                self.receiving.frame(number)?;
-                let frame = self.read_frame(self.block.layout.home(message as u64), HEADER)?;
-                let fits =
-                    frame.kind == frame::Kind::Eager && u64::from(bytes) == HEADER as u64 + frame.length;
-                if !fits || frame.message % crate::link::WINDOW as u64 != message as u64 {
-                    let what =
-                        format!("{bytes} bytes for message {message} of the window, which say {frame:?}");
-                    return Err(Failure::Protocol { what });
-                }
-                self.take_frame(&frame)
-            }
-            Arrival::Slot(_) | Arrival::Landed(_) => {
-                let staged = self.receiving.piece(arrival, number, bytes)?;
-                if staged > 0 {
-                    self.rails.count_staged(staged);
-                }
-                Ok(())
-            }
+    /// Sends what waits for the side socket; its end is noticed elsewhere.
+    fn flush_side(&mut self) -> Result<(), Failure> {
+        match self.side.flush() {
+            Err(Failure::Closed { .. }) => Ok(()),
+            flushed => flushed,
         }
     }
 
-    /// Reads the first `len` bytes of the frame at an offset of the receive area.
-    fn read_frame(&self, offset: usize, len: usize) -> std::result::Result<Frame, Failure> {
-        let mut bytes = [0; ENTRY];
-        // SAFETY: an entry or a home has `len` bytes, at most those of an entry; the write that filled it is complete,
-        // and the peer does not write there again before it is told that the frame was taken. Should it do so against
-        // the protocol, the copy is of any bytes, which are checked.
-        unsafe { std::ptr::copy_nonoverlapping(self.block.at(offset), bytes.as_mut_ptr(), len) };
-        frame::decode(&bytes, self.options.eager).map_err(|what| Failure::Protocol { what })
+    /// The failure of a rail in use whose device says that it does not work.
+    fn lost_rail(&self) -> Option<Failure> {
+        let mut used = self.pairs.places().map(|place| &self.rails.rails[self.chosen[place]]);
+        let rail = used.find(|rail| rail.is_down())?;
+        Some(Failure::Verbs {
+            during: "watching the port",
+            device: rail.context.name().into(),
+            queue_pair: None,
+            what: format!(
+                "port {} went down: is its network interface up, and the cable plugged in?",
+                rail.port.number
+            ),
+        })
     }
 
-    fn take_frame(&mut self, frame: &Frame) -> std::result::Result<(), Failure> {
-        let Frame { kind, message, tag, length, counts, target } = *frame;
-        let pairs = &mut self.pairs;
-        self.sending.confirm(counts, |pair| pairs.confirm(pair))?;
-        match kind {
-            frame::Kind::Eager => self.receiving.announce(message, tag, length, Head::Eager),
-            frame::Kind::Open => self.receiving.announce(message, tag, length, Head::Open),
-            frame::Kind::Grant => self.sending.grant(message, tag, length, target),
-            frame::Kind::Credit => Ok(()),
-        }
+    /// Whether the peer's queue pairs take writes.
+    fn is_ready(&self) -> bool {
+        self.peer_ready == Some(self.epoch)
     }
-
-    /// Looks at the side socket.
-    fn look(&mut self) -> std::result::Result<(), Failure> {
-        self.polls = 0;
-        if self.ended.is_some() {
-            return Ok(());
-        }
-        match self.side.look() {
-            Err(closed @ Failure::Closed { .. }) => {
-                self.ended = Some(closed);
-                Ok(())
-            }
-            looked => looked,
-        }
-    }
-
-    // ---- what goes ----
-
-    /// Adds a frame for the ring; there must be room.
-    fn add_frame(
-        &mut self,
-        kind: frame::Kind,
-        message: MessageId,
-        tag: Tag,
-        length: u64,
-        target: Option<Target>,
-    ) {
-        let number = self.sending.next_frame();
-        let counts = self.receiving.tell();
-        let (bytes, len) = frame::encode(&Frame { kind, message, tag, length, counts, target });
-        let offset = self.block.layout.frame(number);
-        let to = self.block.at(self.block.layout.sending(offset));
-        // SAFETY: the entry has `ENTRY` bytes, and the peer has taken the frame that was there before, so nobody reads it.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, ENTRY) };
-        self.write_area(0, offset, len, frame::immediate(Arrival::Frame, number));
-    }
-
-    /// Writes `len` bytes of the send area on queue pair `k` to where they belong in the peer's block.
-    fn write_area(&mut self, k: usize, offset: usize, len: usize, immediate: u32) {
-        let from = self.block.layout.sending(offset);
-        let to = self.pairs.target(k).offset(offset as u64);
-        if len <= self.pairs.inline(k) {
-            // SAFETY: the bytes lie in the send area, which only this end writes, and not now.
-            let bytes = unsafe { std::slice::from_raw_parts(self.block.at(from), len) };
-            self.pairs.add(k, &Write { data: Data::Inline(bytes), to, immediate });
-        } else {
-            let segment = self.block.region(self.pairs.rail(k)).segment(from..from + len);
-            self.pairs.add(k, &Write { data: Data::Gather(&[segment]), to, immediate });
-        }
-    }
-
-    /// Takes the next piece of a posted message, as much of `len` bytes at `from` as one write takes. 0: not now.
-    ///
-    /// # Safety
-    /// As for [`Link::post`].
-    unsafe fn add_piece(
-        &mut self,
-        m: MessageId,
-        from: *const u8,
-        len: usize,
-        target: Option<Target>,
-    ) -> std::result::Result<usize, Failure> {
-        let layout = self.block.layout;
-        let keys = self.known.find(&self.rails, from, len);
-        let most = if keys.is_some() && target.is_some() { self.longest } else { self.options.slot };
-        let len = len.min(most);
-        let room = match target {
-            None => self.sending.may_stage(m) && self.sending.has_slot(&layout),
-            Some(_) => keys.is_some() || self.sending.has_bounce(&layout),
-        };
-        if !room {
-            if layout.slots == 0 && (target.is_none() || keys.is_none()) {
-                return Err(no_slots(m, target.is_none()));
-            }
-            return Ok(0);
-        }
-        let Some(pair) = self.pairs.choose() else { return Ok(0) };
-        let rail = self.pairs.rail(pair);
-        let index = self.chosen[rail];
-        let (origin, key, address) = match keys {
-            Some(keys) => (Origin::Memory, keys.local[index], from.expose_provenance() as u64),
-            None => {
-                let (origin, at) = match target {
-                    Some(_) => (Origin::Bounce, layout.bounce(self.sending.bounces)),
-                    None => (Origin::Slot, layout.sending(layout.slot(self.sending.slots))),
-                };
-                // SAFETY: `len` bytes are readable as the caller promises; the slot or bounce has as many, and nobody
-                // else uses it.
-                unsafe { std::ptr::copy_nonoverlapping(from, self.block.at(at), len) };
-                (origin, self.block.region(rail).local_key(), self.block.at(at).expose_provenance() as u64)
-            }
-        };
-        if target.is_none() || keys.is_none() {
-            self.rails.count_staged(len);
-        }
-        let (to, arrival) = match target {
-            Some(Target { address, keys }) => {
-                let already = self.sending.message(m).map_or(0, |message| message.taken);
-                let key = RemoteKey(keys[rail]);
-                (
-                    RemoteMemory { address: address.wrapping_add(already), key },
-                    Arrival::Landed as fn(usize) -> _,
-                )
-            }
-            None => {
-                let offset = layout.slot(self.sending.slots) as u64;
-                (self.pairs.target(pair).offset(offset), Arrival::Slot as fn(usize) -> _)
-            }
-        };
-        let piece = Piece { message: m, len: len as u32, origin, pair };
-        let number = self.sending.next_piece(piece, target.is_none());
-        let immediate = frame::immediate(arrival(place_in_window(m)), number);
-        let segment = Segment::new(address, len as u32, key);
-        self.pairs.add(pair, &Write { data: Data::Gather(&[segment]), to, immediate });
-        Ok(len)
-    }
-
-    // ---- failures ----
 
     /// An error if the link is broken, or if the peer is gone and nothing that is whole is left to be consumed.
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> link::Result<()> {
         if let Some(failure) = &self.failed {
             return Err(failure.into());
         }
@@ -361,7 +254,7 @@ impl RcLink {
         }
     }
 
-    fn check_can_send(&self) -> Result<()> {
+    fn check_can_send(&self) -> link::Result<()> {
         match self.failed.as_ref().or(self.ended.as_ref()) {
             Some(failure) => Err(failure.into()),
             None => Ok(()),
@@ -369,19 +262,10 @@ impl RcLink {
     }
 
     #[cold]
-    fn fail<T>(&mut self, failure: Failure) -> Result<T> {
+    fn fail<T>(&mut self, failure: Failure) -> link::Result<T> {
         if matches!(failure, Failure::Misuse { .. }) {
             // A caller's mistake harms nothing, the link stays as it is.
             return Err(failure.into());
-        }
-        if matches!(failure, Failure::Verbs { .. }) {
-            // A peer that is gone is the cause, and what the device says the consequence.
-            let _ = self.look();
-            if let Some(ended) = &self.ended {
-                self.pairs.destroy();
-                self.failed = Some(ended.clone());
-                return Err(ended.into());
-            }
         }
         self.pairs.destroy();
         let error = LinkError::from(&failure);
@@ -389,331 +273,49 @@ impl RcLink {
         Err(error)
     }
 
-    /// Fails after the device has refused a request: what has completed says more.
+    /// Moves on after the device has refused a request: what has completed says more.
     #[cold]
-    fn refused<T>(&mut self, failure: Failure) -> Result<T> {
+    fn refused(&mut self, failure: Failure) -> link::Result<()> {
         let failure = match self.take_in() {
             Err(cause @ Failure::Verbs { .. }) => cause,
             _ => failure,
         };
-        self.fail(failure)
+        self.broken(failure)
     }
 
-    fn misused<T>(&mut self, what: &str, m: MessageId) -> Result<T> {
+    fn misused<T>(&mut self, what: &str, m: MessageId) -> link::Result<T> {
         self.fail(Failure::Misuse { what: format!("{what} (message {m})") })
     }
-}
 
-fn place_in_window(m: MessageId) -> usize {
-    m as usize % crate::link::WINDOW
-}
-
-fn no_slots(m: MessageId, target: bool) -> Failure {
-    let whose = if target { "receiver's" } else { "sender's" };
-    Failure::Misuse {
-        what: format!(
-            "message {m} needs a slot, because the {whose} memory is not registered, but staging is disabled (0 slots): \
-             use memory that the library has allocated or registered, or allow slots"
-        ),
-    }
-}
-
-impl Link for RcLink {
-    fn kind(&self) -> Kind {
-        Kind::Verbs
-    }
-
-    fn limits(&self) -> Limits {
-        Limits { eager: self.options.eager, unasked: self.options.eager, slot: self.options.slot }
-    }
-
-    fn poll(&mut self) -> Result<()> {
-        if let Some(failure) = &self.failed {
-            return Err(failure.into());
-        }
-        if self.receiving.is_due() {
-            // Nobody flushed since: a caller that only receives need not.
-            self.flush()?;
-        }
-        self.polls += 1;
-        // What the peer had sent is complete here before its end is seen, so it is looked for after that.
-        if (self.polls >= LOOK || !self.side.ready)
-            && let Err(failure) = self.look()
-        {
-            return self.fail(failure);
-        }
-        match self.take_in() {
-            Ok(true) => self.polls = 0,
-            Ok(false) => {}
-            // The peer's queue pairs are gone with it; what had come before is still good.
-            Err(Failure::Verbs { .. }) if self.ended.is_some() => {}
-            Err(failure) => return self.fail(failure),
-        }
-        self.check()
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        if self.failed.is_some() || self.ended.is_some() {
-            return self.check();
-        }
-        if self.receiving.is_due() && self.pairs.takes_frame(true) {
-            self.add_frame(frame::Kind::Credit, 0, Tag::default(), 0, None);
-        }
-        if !self.side.ready {
-            if let Err(failure) = self.look() {
-                return self.fail(failure);
-            }
-            if !self.side.ready {
-                return self.check();
+    /// Puts a queue pair into the error state where that was asked for.
+    fn make_fault(&mut self) {
+        let every = self.options.fault_every;
+        if every > 0 {
+            self.flushes = self.flushes.wrapping_add(1);
+            if self.flushes.is_multiple_of(every) {
+                self.pairs.fail((self.flushes / every) as usize);
             }
         }
-        if let Err(failure) = self.pairs.flush() {
-            return self.refused(failure);
-        }
-        Ok(())
     }
 
-    fn drained(&self) -> bool {
-        self.failed.is_some() || self.ended.is_some() || (self.pairs.is_flushed() && !self.receiving.is_due())
-    }
-
-    unsafe fn send_eager(&mut self, tag: Tag, bytes: *const u8, len: usize) -> Result<bool> {
-        self.check_can_send()?;
-        let m = self.sending.next;
-        if len > self.options.eager {
-            return self.misused("an eager message above the eager limit", m);
-        }
-        if !self.sending.window_is_open() || !self.sending.has_place() || !self.pairs.takes_frame(false) {
-            return Ok(false);
-        }
-        let number = self.sending.next_frame();
-        self.sending.next += 1;
-        let counts = self.receiving.tell();
-        let length = len as u64;
-        let head = Frame { kind: frame::Kind::Eager, message: m, tag, length, counts, target: None };
-        let (head, _) = frame::encode(&head);
-        let offset = self.block.layout.home(m);
-        let to = self.block.at(self.block.layout.sending(offset));
-        // SAFETY: a home holds the frame and an eager message; the peer is done with what was in it before, so the device
-        // does not read it.
-        unsafe { std::ptr::copy_nonoverlapping(head.as_ptr(), to, HEADER) };
-        // SAFETY: as above; the caller vouches for `len` readable bytes.
-        unsafe { std::ptr::copy_nonoverlapping(bytes, to.wrapping_add(HEADER), len) };
-        let immediate = frame::immediate(Arrival::Eager(place_in_window(m)), number);
-        self.write_area(0, offset, HEADER + len, immediate);
-        Ok(true)
-    }
-
-    fn open_send(&mut self, tag: Tag, len: u64, source: Option<Place>) -> Result<Option<MessageId>> {
-        self.check_can_send()?;
-        if !self.sending.window_is_open() || !self.sending.has_place() || !self.pairs.takes_frame(false) {
-            return Ok(None);
-        }
-        let registered = self.registered(source, len).is_some();
-        let m = self.sending.open(tag, len, registered);
-        self.add_frame(frame::Kind::Open, m, tag, len, None);
-        Ok(Some(m))
-    }
-
-    fn sink(&mut self, m: MessageId) -> Result<Sink> {
-        self.check()?;
-        match self.sending.sink(m) {
-            Some(sink) => Ok(sink),
-            None => self.misused("asked for the sink of a message that is not open", m),
-        }
-    }
-
-    fn reserve(&mut self, m: MessageId, len: usize) -> Result<Option<*mut u8>> {
-        self.check_can_send()?;
-        let layout = self.block.layout;
-        if len > self.options.slot {
-            return self.misused("a slot is longer than the limit", m);
-        }
-        if self.sending.leaving(m, Way::Staged).is_none() {
-            return self.misused("reserved a slot for a message that is not staged", m);
-        }
-        if layout.slots == 0 {
-            return self.fail(no_slots(m, true));
-        }
-        let room =
-            self.sending.reserved.is_none() && self.sending.may_stage(m) && self.sending.has_slot(&layout);
-        let Some(pair) = room.then(|| self.pairs.choose()).flatten() else { return Ok(None) };
-        self.sending.reserved = Some(Reserved { message: m, len, pair });
-        Ok(Some(self.block.at(layout.sending(layout.slot(self.sending.slots)))))
-    }
-
-    fn commit(&mut self, m: MessageId, len: usize) -> Result<()> {
-        self.check_can_send()?;
-        let Some(Reserved { message, len: most, pair }) = self.sending.reserved else {
-            return self.misused("committed without a reservation", m);
-        };
-        if message != m || len > most {
-            return self.misused("committed another message or more bytes than were reserved", m);
-        }
-        self.sending.reserved = None;
-        if len == 0 {
-            return Ok(());
-        }
-        let offset = self.block.layout.slot(self.sending.slots);
-        let piece = Piece { message: m, len: len as u32, origin: Origin::Slot, pair };
-        let number = self.sending.next_piece(piece, true);
-        self.rails.count_staged(len);
-        self.write_area(pair, offset, len, frame::immediate(Arrival::Slot(place_in_window(m)), number));
-        Ok(())
-    }
-
-    unsafe fn write(&mut self, m: MessageId, _at: u64, _bytes: *const u8, _len: usize) -> Result<usize> {
-        self.misused("no message of a link over verbs is written while a call lasts", m)
-    }
-
-    fn wrote(&mut self, m: MessageId, _total: u64) -> Result<()> {
-        self.misused("no message of a link over verbs is written in place by its caller", m)
-    }
-
-    unsafe fn post(&mut self, m: MessageId, at: u64, bytes: *const u8, len: usize) -> Result<usize> {
-        self.check_can_send()?;
-        let Some(message) = self.sending.leaving(m, Way::Posted) else {
-            return self.misused("posted to a message whose sink is not posted", m);
-        };
-        if message.taken != at {
-            return self.misused("posted bytes that went before, or left some out", m);
-        }
-        let len = (len as u64).min(message.len - at) as usize;
-        let mut done = 0;
-        while done < len {
-            // SAFETY: passed on; the rest of the caller's bytes.
-            let went = unsafe { self.add_piece(m, bytes.wrapping_add(done), len - done, message.target) };
-            match went {
-                Ok(0) => break,
-                Ok(went) => done += went,
-                Err(failure) => return self.fail(failure),
-            }
-        }
-        Ok(done)
-    }
-
-    fn released(&mut self, m: MessageId) -> u64 {
-        self.sending.released(m)
-    }
-
-    fn close_send(&mut self, m: MessageId) {
-        self.sending.close(m);
-    }
-
-    fn open_recv(
-        &mut self,
-        tag: Tag,
-        len: u64,
-        eager: bool,
-        target: Option<Place>,
-    ) -> Result<Option<MessageId>> {
-        self.check()?;
-        let Some(m) = self.receiving.room() else { return Ok(None) };
-        let granted = !eager && len > self.options.eager as u64;
-        if !granted || self.ended.is_some() {
-            self.receiving.open(len, granted, false);
-            return Ok(Some(m));
-        }
-        if !self.pairs.takes_frame(false) {
-            return Ok(None);
-        }
-        let target = self.registered(target, len);
-        self.receiving.open(len, true, target.is_some());
-        self.add_frame(frame::Kind::Grant, m, tag, len, target);
-        Ok(Some(m))
-    }
-
-    fn incoming(&mut self, m: MessageId) -> Result<Option<Incoming>> {
-        if let Some(failure) = &self.failed {
-            return Err(failure.into());
-        }
-        let Some(message) = self.receiving.message(m) else {
-            return self.misused("asked for the head of a message that is not open", m);
-        };
-        if !self.receiving.is_announced(m) {
-            return Ok(None);
-        }
-        let source = match message.head {
-            Head::Eager => Source::Eager(self.block.at(self.block.layout.home(m) + HEADER)),
-            _ if message.lands => Source::Landing,
-            _ => Source::Staged,
-        };
-        Ok(Some(Incoming { tag: message.tag, len: Some(message.announced), source }))
-    }
-
-    fn peek(&mut self, m: MessageId) -> Result<Option<(*const u8, usize)>> {
-        if let Some(failure) = &self.failed {
-            return Err(failure.into());
-        }
-        let layout = &self.block.layout;
-        Ok(self.receiving.front(m).map(|(turn, used, left)| {
-            let bytes = self.block.at(layout.slot(turn) + used as usize);
-            (bytes.cast_const(), left as usize)
-        }))
-    }
-
-    unsafe fn read(&mut self, m: MessageId, _at: u64, _bytes: *mut u8, _len: usize) -> Result<usize> {
-        self.misused("no message of a link over verbs is read", m)
-    }
-
-    fn landed(&mut self, m: MessageId) -> u64 {
-        self.receiving.landed(m)
-    }
-
-    fn release(&mut self, m: MessageId, total: u64) -> Result<()> {
-        if !self.receiving.release(m, total) {
-            return self.misused("released a message that is not open", m);
-        }
-        Ok(())
-    }
-
-    fn close_recv(&mut self, m: MessageId) {
-        self.receiving.close(m);
-    }
-
-    fn arm(&mut self) -> bool {
-        if self.failed.is_some() || self.look().is_err() || self.ended.is_some() {
-            return false;
-        }
-        // What fails here is reported by the next poll.
-        self.pairs.arm().is_ok() && !self.pairs.has_news()
-    }
-
-    fn disarm(&mut self) {
-        self.pairs.disarm();
-        // Whoever slept may have been woken by the side socket.
-        self.polls = LOOK;
-    }
-
-    fn watch(&self, add: &mut dyn FnMut(BorrowedFd<'_>, bool)) {
-        for channel in self.pairs.channels() {
-            add(channel.fd(), false);
-        }
-        add(self.side.socket().as_fd(), false);
-    }
-}
-
-impl RcLink {
-    /// Where the peer's devices find `len` bytes at a place, if they can.
-    fn registered(&mut self, place: Option<Place>, len: u64) -> Option<Target> {
-        let place = place?;
-        let first: *const u8 = match self.rails.registry.address(place) {
-            Some(first) => first,
-            None => std::ptr::with_exposed_provenance(place.offset() as usize),
-        };
-        let keys = self.known.find(&self.rails, first, usize::try_from(len).ok()?)?;
-        let mut target = Target { address: first.expose_provenance() as u64, keys: [0; MOST_RAILS] };
-        for (key, &rail) in target.keys.iter_mut().zip(&self.chosen) {
-            *key = keys.remote[rail].0;
-        }
-        Some(target)
+    /// As [`Options::fault_every`], once, after so many flushes.
+    #[cfg(test)]
+    fn fail_after(&mut self, flushes: u32) {
+        (self.options.fault_every, self.flushes) = (u32::MAX, u32::MAX - flushes);
     }
 
     /// Until what was flushed has left, but not for long.
     fn linger(&mut self) {
         let begun = Instant::now();
-        while let Ok(false) = self.pairs.is_quiet() {
-            if begun.elapsed() > LINGER || self.pairs.next().is_err() {
+        while begun.elapsed() < LINGER {
+            let left = match self.path {
+                Path::Pairs if !self.is_ready() => return,
+                Path::Pairs => self.pairs.is_quiet().unwrap_or(true) || self.pairs.next().is_err(),
+                Path::Moving(_) => return,
+                // What was read leaves nothing behind for which the system would discard what is on its way out.
+                Path::Socket => self.look().is_err() || self.ended.is_some() || self.side.is_flushed(),
+            };
+            if left {
                 return;
             }
             std::thread::yield_now();
@@ -723,8 +325,18 @@ impl RcLink {
 
 impl Drop for RcLink {
     fn drop(&mut self) {
-        if self.failed.is_none() && self.ended.is_none() && self.side.ready {
+        if self.failed.is_none() && self.ended.is_none() {
             self.linger();
         }
+    }
+}
+
+fn no_slots(m: MessageId, target: bool) -> Failure {
+    let whose = if target { "receiver's" } else { "sender's" };
+    Failure::Misuse {
+        what: format!(
+            "message {m} needs a slot, because the {whose} memory is not registered, but staging is disabled (0 slots): \
+             use memory that the library has allocated or registered, or allow slots"
+        ),
     }
 }

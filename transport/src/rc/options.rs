@@ -34,6 +34,10 @@ pub struct Options {
     /// Traffic class of the IP header (DSCP and ECN). `None` takes the system's default for RoCE connections
     /// (`/sys/kernel/config/rdma_cm/DEVICE/ports/PORT/default_roce_tos`), else 0. Set on every queue pair alike.
     pub traffic_class: Option<u8>,
+    /// How often a rail may fail within a minute before the link leaves it: so often it gets fresh queue pairs.
+    pub rail_failures: u32,
+    /// For tests: at every so manieth flush a queue pair is put into the error state. 0: never.
+    pub fault_every: u32,
     /// Index of the partition key in the port's table; 0 is the default partition.
     pub partition_key_index: u16,
 }
@@ -51,6 +55,8 @@ impl Default for Options {
             receiver_not_ready_retries: 7,
             service_level: 0,
             traffic_class: None,
+            rail_failures: 3,
+            fault_every: 0,
             partition_key_index: 0,
         }
     }
@@ -75,7 +81,7 @@ impl Options {
         within("the eager limit in bytes", self.eager, 0, 1 << 20)?;
         within("the number of slots", self.slots, 0, 1 << 10)?;
         within("the bytes of a slot", self.slot, 64, 1 << 20)?;
-        within("the bytes of a piece", self.piece, 4 << 10, 1 << 30)?;
+        within("the bytes of a piece", self.piece, 4 << 10, 16 << 20)?;
         if !self.slot.is_power_of_two() {
             return Err(format!("the bytes of a slot are {}, and must be a power of two", self.slot));
         }

@@ -17,14 +17,14 @@ use rccl_verbs::{
 use super::error::RcError;
 use super::failure::Failure;
 use super::frame::RING;
-use super::hello::{Hello, PairHello};
+use super::hello::{Hello, PairHello, RailHello};
 use super::options::Options;
 use super::rails::{Rail, Rails};
 
 /// Most writes on a queue pair that the peer has not confirmed.
 pub(super) const UNCONFIRMED: usize = RING;
 /// Of these, and of the requests of a queue pair, how many only frames without a message may use.
-const KEPT: usize = 8;
+pub(super) const KEPT: usize = 8;
 /// Requests that a queue pair holds.
 const SENDS: usize = 2 * RING;
 /// Requests without a completion, at most.
@@ -48,8 +48,8 @@ pub(super) struct Arrived {
 struct Pair {
     queue_pair: QueuePair,
     number: QpNumber,
-    /// Place among the link's rails.
-    rail: usize,
+    /// Place of its rail in the link.
+    place: usize,
     inline: usize,
     psn: Psn,
     ece: Option<Ece>,
@@ -64,11 +64,12 @@ struct Pair {
     unconfirmed: usize,
     /// Receives that were used up and are not posted again.
     used: u32,
+    is_broken: bool,
 }
 
 struct RailEnd {
-    /// Place among the rails of the process.
-    index: usize,
+    /// Its place in the link.
+    place: usize,
     queue: CompletionQueue,
     channel: CompletionChannel,
 }
@@ -97,15 +98,21 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
-    /// Makes queue pairs on rails `chosen` of the process, ready to be connected, with their receives posted.
-    pub(super) fn new(rails: &Rails, chosen: &[usize], options: &Options) -> Result<Pairs, RcError> {
+    /// Makes queue pairs on the rails of the link at `places`, ready to be connected, with their receives posted. `chosen`
+    /// says which rails of the process those are.
+    pub(super) fn new(
+        rails: &Rails,
+        chosen: &[usize],
+        places: &[usize],
+        options: &Options,
+    ) -> Result<Pairs, RcError> {
         let mut ends = Vec::new();
-        for &index in chosen {
-            let rail = &rails.rails[index];
+        for &place in places {
+            let rail = &rails.rails[chosen[place]];
             let channel = rail.context.completion_channel()?;
             let entries = options.queue_pairs * (SENDS + RECEIVES);
             let queue = channel.completion_queue(entries as u32, 0, 0)?;
-            ends.push(RailEnd { index, queue, channel });
+            ends.push(RailEnd { place, queue, channel });
         }
         let mut pairs = Pairs {
             pairs: Vec::new(),
@@ -118,9 +125,9 @@ impl Pairs {
             turn: 0,
             armed: false,
         };
-        for k in 0..options.queue_pairs * chosen.len() {
-            let place = k % chosen.len();
-            let pair = Pair::new(&rails.rails[chosen[place]], &pairs.rails[place].queue, place, options)?;
+        for k in 0..options.queue_pairs * places.len() {
+            let end = &pairs.rails[k % places.len()];
+            let pair = Pair::new(&rails.rails[chosen[end.place]], &end.queue, end.place, options)?;
             pairs.pairs.push(pair);
             pairs.post_receives(k).map_err(|failure| RcError::Options { what: failure.to_string() })?;
         }
@@ -137,11 +144,33 @@ impl Pairs {
         self.pairs.iter().map(hello).collect()
     }
 
-    /// Connects the k-th queue pair with the peer's k-th.
-    pub(super) fn connect(&mut self, rails: &Rails, peer: &Hello, options: &Options) -> Result<(), RcError> {
+    /// The places in the link of the rails that there are, ascending.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+        self.rails.iter().map(|end| end.place)
+    }
+
+    /// Leaves out the rails that are not `wanted`, and their queue pairs.
+    pub(super) fn keep(&mut self, wanted: impl Fn(usize) -> bool) {
+        self.pairs.retain(|pair| wanted(pair.place));
+        self.rails.retain(|end| wanted(end.place));
+    }
+
+    /// Connects the k-th queue pair with the peer's k-th, which is on the same rail.
+    pub(super) fn connect(
+        &mut self,
+        rails: &Rails,
+        chosen: &[usize],
+        peer: &Hello,
+        options: &Options,
+    ) -> Result<(), RcError> {
         for (k, pair) in self.pairs.iter_mut().enumerate() {
-            let rail = &rails.rails[self.rails[pair.rail].index];
-            pair.connect(rail, peer, k, options)?;
+            let found = peer.pairs.get(k).zip(peer.rail(pair.place));
+            let Some((other, end)) = found else {
+                let what = format!("no queue pair {k}, or no rail at place {}", pair.place);
+                return Err(RcError::Greeting { what });
+            };
+            let target = RemoteMemory { address: peer.address, key: RemoteKey(end.key) };
+            pair.connect(&rails.rails[chosen[pair.place]], end, other, target, k, options)?;
         }
         Ok(())
     }
@@ -151,9 +180,9 @@ impl Pairs {
         self.pairs.len()
     }
 
-    /// The place among the link's rails of queue pair `k`.
-    pub(super) fn rail(&self, k: usize) -> usize {
-        self.pairs[k].rail
+    /// The place in the link of the rail of queue pair `k`.
+    pub(super) fn place(&self, k: usize) -> usize {
+        self.pairs[k].place
     }
 
     /// The peer's block, as queue pair `k` reaches it.
@@ -168,14 +197,19 @@ impl Pairs {
 
     /// Whether the first queue pair takes a frame; `counts_only` may use what is kept for it.
     pub(super) fn takes_frame(&self, counts_only: bool) -> bool {
-        self.pairs[0].has_room(if counts_only { 0 } else { KEPT })
+        self.pairs.first().is_some_and(|pair| pair.has_room(if counts_only { 0 } else { KEPT }))
+    }
+
+    /// Whether a queue pair takes a piece.
+    pub(super) fn has_room(&self) -> bool {
+        self.pairs.iter().any(|pair| pair.has_room(KEPT))
     }
 
     /// The queue pair that takes the next piece, if one does: in turn, passing over those that are full.
     pub(super) fn choose(&mut self) -> Option<usize> {
         let count = self.pairs.len();
         let found = (0..count).map(|i| (self.turn + i) % count).find(|&k| self.pairs[k].has_room(KEPT))?;
-        self.turn = (found + 1) % count;
+        self.turn = found + 1;
         Some(found)
     }
 
@@ -200,7 +234,9 @@ impl Pairs {
 
     /// The peer has confirmed a write of queue pair `k`.
     pub(super) fn confirm(&mut self, k: usize) {
-        self.pairs[k].unconfirmed -= 1;
+        if let Some(pair) = self.pairs.get_mut(k) {
+            pair.unconfirmed = pair.unconfirmed.saturating_sub(1);
+        }
     }
 
     /// Whether nothing waits to be posted.
@@ -213,7 +249,10 @@ impl Pairs {
         for pair in &mut self.pairs {
             if !pair.batch.is_empty() {
                 let posted = pair.queue_pair.post_sends(&mut pair.batch);
-                posted.map_err(|error| pair.refused("posting writes", &error))?;
+                if let Err(error) = posted {
+                    pair.is_broken = true;
+                    return Err(pair.refused("posting writes", &error));
+                }
             }
         }
         Ok(())
@@ -271,8 +310,8 @@ impl Pairs {
 
     fn take(&mut self, index: usize) -> Result<Option<Arrived>, Failure> {
         let completion = self.taken[index];
-        let (number, rail) = (completion.queue_pair(), self.rail);
-        let Some(k) = self.pairs.iter().position(|pair| pair.number == number && pair.rail == rail) else {
+        let (number, place) = (completion.queue_pair(), self.rails[self.rail].place);
+        let Some(k) = self.pairs.iter().position(|pair| pair.number == number && pair.place == place) else {
             return Ok(None);
         };
         if !completion.is_success() {
@@ -296,16 +335,14 @@ impl Pairs {
     #[cold]
     fn failed(&mut self, k: usize, completion: Completion) -> Failure {
         let mut cause = completion;
-        let mut more = [Completion::default(); 32];
-        let rest = self.taken[self.next..self.count].to_vec();
-        let queue = &self.rails[self.rail].queue;
-        let polled = queue.poll(&mut more).unwrap_or(0);
-        for other in rest.into_iter().chain(more[..polled].iter().copied()) {
+        // Successes among them stay for who salvages what came.
+        for other in &self.taken[self.next..self.count] {
             if cause.status().is_consequence() && !other.is_success() {
-                cause = other;
+                cause = *other;
             }
         }
-        let pair = &self.pairs[k];
+        let pair = &mut self.pairs[k];
+        pair.is_broken = true;
         let during = if cause.id() == RECEIVE { "receiving" } else { "writing to the peer" };
         let vendor = match cause.vendor_error() {
             0 => String::new(),
@@ -313,7 +350,7 @@ impl Pairs {
         };
         Failure::Verbs {
             during,
-            device: self.rails[pair.rail].queue.context().name().into(),
+            device: pair.queue_pair.domain().context().name().into(),
             queue_pair: Some(cause.queue_pair().0),
             what: format!("{}{vendor}", Words(cause.status())),
         }
@@ -368,9 +405,44 @@ impl Pairs {
         self.rails.iter().map(|end| &end.channel)
     }
 
+    /// Moves all queue pairs to the error state, so that nothing more comes or goes; what is complete can still be taken.
+    pub(super) fn stop(&mut self) {
+        for pair in &mut self.pairs {
+            pair.batch.clear();
+            // A device that was removed refuses, and does nothing more either.
+            let _ = pair.queue_pair.fail();
+        }
+    }
+
+    /// As [`Pairs::next`], passing over what failed, after [`Pairs::stop`].
+    pub(super) fn salvage(&mut self) -> Option<Arrived> {
+        loop {
+            match self.next() {
+                Ok(arrived) => return arrived,
+                Err(Failure::Verbs { queue_pair: Some(_), .. }) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The places of the rails on which a queue pair has failed.
+    pub(super) fn broken(&self) -> impl Iterator<Item = usize> {
+        self.pairs.iter().filter(|pair| pair.is_broken).map(|pair| pair.place)
+    }
+
+    /// Puts queue pair `k` into the error state, as if it had failed.
+    pub(super) fn fail(&mut self, k: usize) {
+        let count = self.pairs.len();
+        if count > 0 {
+            let _ = self.pairs[k % count].queue_pair.fail();
+        }
+    }
+
     /// Destroys the queue pairs: from then on no device reaches memory for them.
     pub(super) fn destroy(&mut self) {
         self.pairs.clear();
+        self.rails.clear();
+        (self.next, self.count) = (0, 0);
     }
 
     /// Whether all that was posted is over. Asks for a completion where none was asked for.
@@ -421,7 +493,7 @@ impl Pair {
         Ok(Pair {
             queue_pair,
             number,
-            rail: place,
+            place,
             inline,
             psn: Psn::new(random()),
             ece,
@@ -432,11 +504,19 @@ impl Pair {
             quiet: 0,
             unconfirmed: 0,
             used: RECEIVES as u32,
+            is_broken: false,
         })
     }
 
-    fn connect(&mut self, rail: &Rail, peer: &Hello, k: usize, options: &Options) -> Result<(), RcError> {
-        let (other, end) = (&peer.pairs[k], &peer.rails[self.rail]);
+    fn connect(
+        &mut self,
+        rail: &Rail,
+        end: &RailHello,
+        other: &PairHello,
+        target: RemoteMemory,
+        k: usize,
+        options: &Options,
+    ) -> Result<(), RcError> {
         if let Some(own) = self.ece
             && other.ece.0 == own.vendor
         {
@@ -444,9 +524,9 @@ impl Pair {
             let common = Ece { vendor: own.vendor, options: own.options & other.ece.1 };
             self.queue_pair.set_ece(common)?;
         }
-        self.target = RemoteMemory { address: peer.address, key: RemoteKey(end.key) };
+        self.target = target;
         let mtu: Mtu = rail.port.active_mtu.min(end.mtu);
-        let index = rail.gid.index as u8;
+        let index = rail.gid_index()?;
         let mut connection = Connection::new(index, end.gid, mtu, other.number, other.psn, self.psn);
         connection.destination_lid = end.lid;
         if let Some(timeout) = AckTimeout::new(options.timeout) {

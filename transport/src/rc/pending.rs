@@ -37,31 +37,14 @@ impl Pending {
             return Err(RcError::Options { what });
         }
         let block = Block::new(options, chosen.iter().map(|&rail| &rails.rails[rail].domain))?;
-        let pairs = Pairs::new(rails, chosen, options)?;
+        let places: Vec<usize> = (0..chosen.len()).collect();
+        let pairs = Pairs::new(rails, chosen, &places, options)?;
         Ok(Pending { rails: Arc::clone(rails), chosen: chosen.to_vec(), options: *options, block, pairs })
     }
 
     /// What the peer needs to know. To be passed over an authenticated connection.
     pub fn hello(&self) -> Hello {
-        let rail = |(place, &index): (usize, &usize)| {
-            let Rail { port, gid, .. } = &self.rails.rails[index];
-            RailHello {
-                gid: gid.gid,
-                lid: port.lid,
-                mtu: port.active_mtu,
-                kind: number(gid.kind),
-                key: self.block.region(place).remote_key().0,
-                longest: port.max_message,
-            }
-        };
-        Hello {
-            eager: self.options.eager as u32,
-            slots: self.options.slots as u32,
-            slot: self.options.slot as u32,
-            address: self.block.address(),
-            rails: self.chosen.iter().enumerate().map(rail).collect(),
-            pairs: self.pairs.hello(),
-        }
+        greeting(&self.rails, &self.chosen, &self.options, &self.block, &self.pairs)
     }
 
     /// Connects the queue pairs to those of the peer that has sent this greeting. Does not wait for the peer, but looking
@@ -72,7 +55,7 @@ impl Pending {
     /// [`RcError::Verbs`] if the peer's address cannot be resolved.
     pub fn connect(mut self, peer: &Hello) -> Result<Connected, RcError> {
         self.compare(peer).map_err(|what| RcError::Greeting { what })?;
-        self.pairs.connect(&self.rails, peer, &self.options)?;
+        self.pairs.connect(&self.rails, &self.chosen, peer, &self.options)?;
         Ok(Connected { pending: self, peer: peer.clone() })
     }
 
@@ -122,13 +105,43 @@ impl Connected {
     }
 }
 
+/// What a peer needs to know to connect to `pairs`.
+pub(super) fn greeting(
+    rails: &Rails,
+    chosen: &[usize],
+    options: &Options,
+    block: &Block,
+    pairs: &Pairs,
+) -> Hello {
+    let rail = |place: usize| {
+        let Rail { port, gid, .. } = &rails.rails[chosen[place]];
+        RailHello {
+            gid: gid.gid,
+            lid: port.lid,
+            mtu: port.active_mtu,
+            kind: number(gid.kind),
+            place: place as u16,
+            key: block.region(place).remote_key().0,
+            longest: port.max_message,
+        }
+    };
+    Hello {
+        eager: options.eager as u32,
+        slots: options.slots as u32,
+        slot: options.slot as u32,
+        address: block.address(),
+        rails: pairs.places().map(rail).collect(),
+        pairs: pairs.hello(),
+    }
+}
+
 /// As in `enum ibv_gid_type`.
-fn number(kind: GidType) -> u32 {
+fn number(kind: GidType) -> u16 {
     match kind {
         GidType::InfiniBand => 0,
         GidType::RoceV1 => 1,
         GidType::RoceV2 => 2,
-        GidType::Other(number) => number,
-        _ => u32::MAX,
+        GidType::Other(number) => number as u16,
+        _ => u16::MAX,
     }
 }

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rccl_verbs::{Context, Gid, GidEntry, GidType, Library, Port, PortState, ProtectionDomain};
+use rccl_verbs::{
+    AsyncEvent, Context, Gid, GidEntry, GidType, Library, Port, PortEvent, PortState, ProtectionDomain,
+};
 
 use super::error::RcError;
 use super::registry::{Keys, Registration, Registry};
@@ -29,8 +31,12 @@ pub struct Rail {
     /// As it was when it was opened.
     pub(super) port: Port,
     pub(super) gid: GidEntry,
+    /// The kernel does its work on this host's processors.
+    pub(super) software: bool,
     /// What the system sets on RoCE connections by default.
     pub(super) traffic_class: u8,
+    /// The port went down, or the device has failed, as its events say.
+    down: AtomicBool,
 }
 
 /// What a rail is, for reports: `rxe0 port 1, GID 1 ::ffff:10.7.0.1 (RoCE v2), MTU 4096`.
@@ -163,7 +169,49 @@ impl Rail {
         };
         let traffic_class = default_traffic_class(&choice.device, choice.port);
         let (gid, domain) = (gid.clone(), context.protection_domain()?);
-        Ok(Rail { context, domain, port, gid, traffic_class })
+        // Only a device in software has no parent on a bus.
+        let software =
+            !std::path::Path::new("/sys/class/infiniband").join(&choice.device).join("device").exists();
+        Ok(Rail { context, domain, port, gid, software, traffic_class, down: AtomicBool::new(false) })
+    }
+
+    /// Whether the device has said that the port, or all of it, does not work. One system call.
+    pub(super) fn is_down(&self) -> bool {
+        loop {
+            let down = match self.context.next_event() {
+                Ok(None) => return self.down.load(Ordering::Relaxed),
+                Ok(Some(AsyncEvent::Port { port, event: PortEvent::Down })) if port == self.port.number => {
+                    true
+                }
+                Ok(Some(AsyncEvent::Port { port, event: PortEvent::Up })) if port == self.port.number => {
+                    false
+                }
+                Ok(Some(AsyncEvent::DeviceFailed)) | Err(_) => {
+                    self.down.store(true, Ordering::Relaxed);
+                    return true;
+                }
+                Ok(Some(_)) => continue,
+            };
+            self.down.store(down, Ordering::Relaxed);
+        }
+    }
+
+    /// Where the address stands in the port's table now: it moves when addresses come and go.
+    pub(super) fn gid_index(&self) -> Result<u8, RcError> {
+        let gids = self.context.gids(self.port.number)?;
+        let same = |entry: &&GidEntry| entry.gid == self.gid.gid && entry.kind == self.gid.kind;
+        let found = gids.iter().find(same).and_then(|entry| u8::try_from(entry.index).ok());
+        found.ok_or_else(|| RcError::Rail {
+            device: self.context.name().into(),
+            port: self.port.number,
+            what: format!("its address {} is gone; was it taken from the network interface?", self.gid.gid),
+        })
+    }
+
+    /// Whether new queue pairs can be expected to work: the port is active, and has its address.
+    pub(super) fn works(&self) -> bool {
+        let port = self.context.port(self.port.number);
+        !self.is_down() && port.is_ok_and(|port| port.state == PortState::Active) && self.gid_index().is_ok()
     }
 
     pub(super) fn describe(&self) -> RailDescription {

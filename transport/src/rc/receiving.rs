@@ -27,9 +27,9 @@ pub(super) struct Inbound {
     pub(super) announced: u64,
     /// Length as opened here.
     len: u64,
-    /// A grant was sent; with a place if `lands`.
+    /// A grant was sent; with this address, if the bytes land in their place.
     granted: bool,
-    pub(super) lands: bool,
+    target: Option<u64>,
     /// Bytes that came.
     came: u64,
     released: u64,
@@ -46,7 +46,7 @@ const VACANT: Inbound = Inbound {
     announced: 0,
     len: 0,
     granted: false,
-    lands: false,
+    target: None,
     came: 0,
     released: 0,
     closed: false,
@@ -127,6 +127,23 @@ impl Receiving {
         Counts { closed, freed, frames, pieces }
     }
 
+    /// The way is broken: pieces that came before earlier ones come again.
+    pub(super) fn rewind(&mut self) {
+        self.early.fill(None);
+    }
+
+    /// The address that was granted for the message at place `index` of the window, if `len` more bytes belong there.
+    pub(super) fn place(&self, index: usize, len: usize) -> Option<u64> {
+        let message = &self.messages[index];
+        let fits = message.granted && message.came + len as u64 <= message.len;
+        message.target.filter(|_| fits).map(|address| address + message.came)
+    }
+
+    /// The turn of the next slot that bytes come into, if it is free.
+    pub(super) fn next_slot(&self) -> Option<u64> {
+        (self.slots_taken - self.slots_free < self.slots.len() as u64).then_some(self.slots_taken)
+    }
+
     /// Whether the peer should be told of the counts even if nothing else is to be sent.
     pub(super) fn is_due(&self) -> bool {
         let [closed, freed, frames, pieces] = self.told;
@@ -204,7 +221,7 @@ impl Receiving {
         let m = self.base + (index as u64).wrapping_sub(self.base) % WINDOW as u64;
         let message = &mut self.messages[index];
         let more = message.came + u64::from(len);
-        if m >= self.opened || !message.granted || message.lands != landed || more > message.len {
+        if m >= self.opened || !message.granted || message.target.is_some() != landed || more > message.len {
             return broken(format!("{len} bytes of message {m}, which was not granted so"));
         }
         message.came = more;
@@ -244,9 +261,9 @@ impl Receiving {
     }
 
     /// The caller has opened the message that [`Receiving::room`] numbered.
-    pub(super) fn open(&mut self, len: u64, granted: bool, lands: bool) {
+    pub(super) fn open(&mut self, len: u64, granted: bool, target: Option<u64>) {
         let message = &mut self.messages[at(self.opened)];
-        (message.len, message.granted, message.lands) = (len, granted, lands);
+        (message.len, message.granted, message.target) = (len, granted, target);
         self.opened += 1;
     }
 
@@ -262,7 +279,7 @@ impl Receiving {
 
     /// How many bytes of message `m` landed in their place.
     pub(super) fn landed(&self, m: MessageId) -> u64 {
-        self.message(m).filter(|message| message.lands).map_or(0, |message| message.came)
+        self.message(m).filter(|message| message.lands()).map_or(0, |message| message.came)
     }
 
     /// Turn of the next slot of message `m`, how much of it is used up, and how much is left.
@@ -343,6 +360,11 @@ impl Receiving {
 }
 
 impl Inbound {
+    /// Whether its bytes come into the place that was granted.
+    pub(super) fn lands(&self) -> bool {
+        self.target.is_some()
+    }
+
     fn is_whole(&self) -> bool {
         match self.head {
             Head::None => false,

@@ -175,9 +175,13 @@ impl Registration {
         address: *mut u8,
         len: usize,
     ) -> Result<Registration, RcError> {
+        if len == 0 {
+            // No bytes lie nowhere.
+            return Ok(Registration { rails: Arc::clone(rails), start: address.addr(), len });
+        }
         let page = rustix::param::page_size();
         let before = address.addr() % page;
-        let (first, whole) = (address.wrapping_sub(before), (before + len.max(1)).next_multiple_of(page));
+        let (first, whole) = (address.wrapping_sub(before), (before + len).next_multiple_of(page));
         let start = first.addr();
         let registry = &rails.registry;
         let mut ranges = registry.ranges.write().unwrap_or_else(PoisonError::into_inner);

@@ -51,22 +51,40 @@ struct Grant {
 /// Where the bytes of a piece lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// In the slot of this turn.
-    Slot,
-    /// In the bounce of this turn.
-    Bounce,
-    /// In the caller's memory.
-    Memory,
+    /// At this offset of the block, in a slot.
+    Slot(usize),
+    /// At this offset of the block, in a bounce.
+    Bounce(usize),
+    /// At this address, in the caller's memory.
+    Memory(usize),
 }
 
-/// A piece that the peer has not counted.
+/// Where the bytes of a piece go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// To this offset of the peer's receive area, a slot.
+    Slot(usize),
+    /// Into the granted place.
+    Place(Target),
+}
+
+/// A piece that the peer has not counted, with all that it takes to send it again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
     pub(super) message: MessageId,
     pub(super) len: u32,
     pub(super) origin: Origin,
+    pub(super) destination: Destination,
     /// The queue pair that it went to.
     pub(super) pair: usize,
+}
+
+/// A frame that the peer has not taken: it lies in the send area.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kept {
+    /// The message in whose home it lies, if it is an eager one; else it lies in the ring.
+    pub(super) eager: Option<MessageId>,
+    pub(super) len: usize,
 }
 
 /// The next slot, given to the caller to fill.
@@ -74,8 +92,6 @@ pub(super) struct Piece {
 pub(super) struct Reserved {
     pub(super) message: MessageId,
     pub(super) len: usize,
-    /// The queue pair that will write it, which has room.
-    pub(super) pair: usize,
 }
 
 /// The sending half of a link.
@@ -89,13 +105,17 @@ pub(super) struct Sending {
     /// is not needed any more.
     grants: [Grant; 2 * WINDOW],
     next_grant: MessageId,
-    /// Frames that were sent, and those that the peer has taken.
-    pub(super) frames: u64,
+    /// Frames that were made, and those that the peer has taken.
+    frames: u64,
     frames_taken: u64,
-    /// Not counted yet by the peer.
+    kept: [Kept; RING],
+    /// Not counted yet by the peer, and how many of them, from the front, are on their way.
     pieces: VecDeque<Piece>,
-    /// Pieces that were sent.
-    pub(super) pieces_sent: u64,
+    under_way: usize,
+    /// Pieces that were made.
+    pieces_made: u64,
+    /// Most pieces that are not counted yet.
+    most_pieces: usize,
     /// Turns of slots and bounces that began, and those that are over.
     pub(super) slots: u64,
     slots_free: u64,
@@ -134,8 +154,11 @@ impl Sending {
             next_grant: 0,
             frames: 0,
             frames_taken: 0,
+            kept: [Kept::default(); RING],
             pieces: VecDeque::with_capacity(pieces),
-            pieces_sent: 0,
+            under_way: 0,
+            pieces_made: 0,
+            most_pieces: pieces,
             slots: 0,
             slots_free: 0,
             bounces: 0,
@@ -255,25 +278,65 @@ impl Sending {
         self.bounces - self.bounces_free < layout.bounces as u64
     }
 
-    /// A frame is about to be sent: its number.
-    pub(super) fn next_frame(&mut self) -> u64 {
+    /// A frame is made: its number.
+    pub(super) fn next_frame(&mut self, kept: Kept) -> u64 {
+        let number = self.frames;
+        self.kept[number as usize % RING] = kept;
         self.frames += 1;
-        self.frames - 1
+        number
     }
 
-    /// A piece is about to be sent, `into_slot` of the peer's or into its place: its number.
-    pub(super) fn next_piece(&mut self, piece: Piece, into_slot: bool) -> u64 {
-        self.slots += u64::from(into_slot);
-        self.bounces += u64::from(piece.origin == Origin::Bounce);
+    /// Frame `number`, which the peer has not taken.
+    pub(super) fn frame(&self, number: u64) -> Kept {
+        self.kept[number as usize % RING]
+    }
+
+    /// The numbers of the frames that the peer has not taken.
+    pub(super) fn frames(&self) -> std::ops::Range<u64> {
+        self.frames_taken..self.frames
+    }
+
+    /// Whether one more piece can be made: none waits, and the peer has room to count it.
+    pub(super) fn takes_piece(&self) -> bool {
+        self.under_way == self.pieces.len() && self.pieces.len() < self.most_pieces
+    }
+
+    /// A piece is made; it waits for [`Sending::next_waiting`].
+    pub(super) fn add_piece(&mut self, piece: Piece) {
+        self.slots += u64::from(matches!(piece.destination, Destination::Slot(_)));
+        self.bounces += u64::from(matches!(piece.origin, Origin::Bounce(_)));
         if let Some(message) = self.message(piece.message) {
             message.taken += u64::from(piece.len);
-            if piece.origin == Origin::Memory {
+            if matches!(piece.origin, Origin::Memory(_)) {
                 message.read_until = message.taken;
             }
         }
         self.pieces.push_back(piece);
-        self.pieces_sent += 1;
-        self.pieces_sent - 1
+        self.pieces_made += 1;
+    }
+
+    /// The next piece that waits to be sent, and its number.
+    pub(super) fn next_waiting(&self) -> Option<(Piece, u64)> {
+        let first = self.pieces_made - self.pieces.len() as u64;
+        self.pieces.get(self.under_way).map(|piece| (*piece, first + self.under_way as u64))
+    }
+
+    /// The piece that [`Sending::next_waiting`] named is on its way, on queue pair `pair`.
+    pub(super) fn sent(&mut self, pair: usize) {
+        if let Some(piece) = self.pieces.get_mut(self.under_way) {
+            piece.pair = pair;
+            self.under_way += 1;
+        }
+    }
+
+    /// The way is broken: what the peer has not counted has to be sent again.
+    pub(super) fn rewind(&mut self) {
+        self.under_way = 0;
+    }
+
+    /// Whether the peer has everything.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.pieces.is_empty() && self.frames_taken == self.frames
     }
 
     /// How many bytes of message `m` need not stay as they are any more.
@@ -286,13 +349,14 @@ impl Sending {
 
     /// Takes in the peer's counts. `confirm` hears of each write that is confirmed, and to which queue pair it went.
     pub(super) fn confirm(&mut self, counts: Counts, mut confirm: impl FnMut(usize)) -> Result<(), Failure> {
-        let more = |now: u32, before: u64| u64::from(now.wrapping_sub(before as u32));
+        // What was sent again carries the counts of its time, which are known already.
+        let more = |now: u32, before: u64| u64::try_from(now.wrapping_sub(before as u32) as i32).unwrap_or(0);
         let closed = self.closed + more(counts.closed, self.closed);
         let slots = self.slots_free + more(counts.freed, self.slots_free);
         let frames = self.frames_taken + more(counts.frames, self.frames_taken);
-        let counted = self.pieces_sent - self.pieces.len() as u64;
+        let counted = self.pieces_made - self.pieces.len() as u64;
         let pieces = counted + more(counts.pieces, counted);
-        let most = [self.next, self.slots, self.frames, self.pieces_sent];
+        let most = [self.next, self.slots, self.frames, self.pieces_made];
         if [closed, slots, frames, pieces].iter().zip(most).any(|(count, most)| *count > most) {
             return Err(Failure::Protocol {
                 what: format!(
@@ -309,8 +373,11 @@ impl Sending {
         self.frames_taken = frames;
         for _ in counted..pieces {
             let Some(piece) = self.pieces.pop_front() else { break };
-            confirm(piece.pair);
-            self.bounces_free += u64::from(piece.origin == Origin::Bounce);
+            if self.under_way > 0 {
+                self.under_way -= 1;
+                confirm(piece.pair);
+            }
+            self.bounces_free += u64::from(matches!(piece.origin, Origin::Bounce(_)));
             if let Some(message) = self.message(piece.message) {
                 message.counted += u64::from(piece.len);
             }

@@ -1,84 +1,15 @@
-//! The conformance suite, on the devices that there are. Where there is none the tests say so and pass;
-//! `RCCL_TEST_RDMA=1` makes that a failure, and `RCCL_TEST_RDMA_DEVICE` names the device.
+//! The conformance suite and more, on the devices that there are; [`bed`] says what happens where there is none.
 
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rccl_verbs::{GidEntry, GidType, Library, PortState};
+use rccl_verbs::Library;
 
-use super::{Options, Pending, RailChoice, Rails, RcLink};
-use crate::conformance::{DEADLINE, Pair};
+use super::bed::{Ends, choices, ends, has};
+use super::{Options, Pending, RailChoice, Rails};
+use crate::conformance::{CHECKS, DEADLINE, Pair, staying_threads};
 use crate::link::{Link, LinkError, Place, Sink, Tag};
 use crate::memory::RegionTable;
-
-/// The first port and a usable address of every active device.
-pub(super) fn choices() -> Result<Vec<RailChoice>, String> {
-    let library = Library::open(None).map_err(|error| error.to_string())?;
-    library.prepare_for_fork().map_err(|error| error.to_string())?;
-    let wanted = std::env::var("RCCL_TEST_RDMA_DEVICE").ok();
-    let mut found = Vec::new();
-    for device in library.devices().map_err(|error| error.to_string())? {
-        if wanted.as_deref().is_some_and(|wanted| wanted != device.name()) {
-            continue;
-        }
-        let context = device.open().map_err(|error| error.to_string())?;
-        let port = context.port(1).map_err(|error| error.to_string())?;
-        let gids = context.gids(1).map_err(|error| error.to_string())?;
-        let usable = |entry: &&GidEntry| entry.kind != GidType::RoceV1 && !entry.gid.is_link_local();
-        if let Some(gid) = gids.iter().find(usable).filter(|_| port.state == PortState::Active) {
-            let device = device.name().to_owned();
-            found.push(RailChoice { device, port: 1, gid_index: gid.index as u8 });
-        }
-    }
-    if found.is_empty() { Err("there is no RDMA device with an active port".into()) } else { Ok(found) }
-}
-
-/// Whether there are so many devices; prints why not.
-pub(super) fn has(rails: usize) -> bool {
-    let why = match choices() {
-        Ok(found) if found.len() >= rails => return true,
-        Ok(found) => format!("there are {} devices, needed are {rails}", found.len()),
-        Err(why) => why,
-    };
-    assert!(rails > 1 || std::env::var_os("RCCL_TEST_RDMA").is_none(), "RCCL_TEST_RDMA is set, and {why}");
-    eprintln!("skipped, needs RDMA devices (RCCL_TEST_RDMA=1 demands one): {why}");
-    false
-}
-
-/// Both ends of a TCP connection.
-pub(super) fn sockets() -> [TcpStream; 2] {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    [one, listener.accept().unwrap().0]
-}
-
-/// Both ends of a link over so many rails, and what they are made of. With two rails or more each end has its own.
-pub(super) struct Ends {
-    pub(super) links: [RcLink; 2],
-    pub(super) rails: [Arc<Rails>; 2],
-    pub(super) tables: [Arc<RegionTable>; 2],
-}
-
-pub(super) fn ends(rails: usize, options: &Options) -> Ends {
-    let library = Library::open(None).unwrap();
-    let choices = choices().unwrap();
-    let tables = [(); 2].map(|()| RegionTable::new());
-    let chosen = [0, 1].map(|end| {
-        // The second end uses other devices where there are enough.
-        let from = if choices.len() >= 2 * rails { end * rails } else { 0 };
-        &choices[from..from + rails]
-    });
-    let rails =
-        [0, 1].map(|end| Rails::open(&library, chosen[end], Arc::clone(&tables[end]), false).unwrap());
-    let places: Vec<usize> = (0..chosen[0].len()).collect();
-    let [a, b] = rails.each_ref().map(|rails| Pending::new(rails, &places, options).unwrap());
-    let [here, there] = [a.hello(), b.hello()];
-    let [one, other] = sockets();
-    let links =
-        [a.connect(&there).unwrap().over(one).unwrap(), b.connect(&here).unwrap().over(other).unwrap()];
-    Ends { links, rails, tables }
-}
 
 fn pair(rails: usize, options: &Options) -> Pair {
     let Ends { links: [a, b], tables, .. } = ends(rails, options);
@@ -112,6 +43,67 @@ mod rails {
         super::Options { queue_pairs: 2, piece: 16 << 10, slots: 4, ..super::Options::default() }
     }
     crate::conformance_suite!(|| super::pair(2, &options()), if super::has(2));
+}
+
+/// The checks that let links fail in between: those that need none to refuse anything for a moment are left out.
+fn survives(make: &dyn Fn() -> Pair) {
+    survives_some(
+        make,
+        &[
+            "eager messages of every size",
+            "messages keep their order",
+            "every pair of grants",
+            "bytes may be taken in any pieces",
+            "random messages match",
+            "no wake-up is lost",
+        ],
+    );
+    staying_threads(make);
+}
+
+fn survives_some(make: &dyn Fn() -> Pair, moves: &[&str]) {
+    let chosen: Vec<_> =
+        CHECKS.iter().filter(|check| moves.iter().any(|name| check.name.starts_with(name))).collect();
+    assert_eq!(chosen.len(), moves.len());
+    for check in chosen {
+        (check.run)(make);
+    }
+}
+
+/// Faults at short intervals, which differ so that they come at other points of the checks.
+fn faults(queue_pairs: usize, every: u32) -> Options {
+    let rail_failures = u32::MAX;
+    Options { queue_pairs, fault_every: every, rail_failures, piece: 16 << 10, ..Options::default() }
+}
+
+#[test]
+fn links_go_on_over_a_fresh_queue_pair() {
+    if has(1) {
+        survives(&|| pair(1, &faults(1, 397)));
+    }
+}
+
+#[test]
+fn links_go_on_over_several_fresh_queue_pairs() {
+    if has(1) {
+        survives_some(&|| pair(1, &faults(3, 251)), &["every pair of grants", "random messages match"]);
+    }
+}
+
+#[test]
+fn links_go_on_over_tcp() {
+    if has(1) {
+        let options = Options { fault_every: 23, rail_failures: 1, ..Options::default() };
+        survives(&|| pair(1, &options));
+    }
+}
+
+#[test]
+fn links_go_on_over_other_rails_then_over_tcp() {
+    if has(2) {
+        let options = Options { fault_every: 67, queue_pairs: 2, rail_failures: 2, ..Options::default() };
+        survives(&|| pair(2, &options));
+    }
 }
 
 /// Moves `bytes` from one end to the other, from and to memory of these places.
@@ -243,5 +235,81 @@ fn a_peer_that_is_gone_is_noticed_at_once() {
         assert!(matches!(error, LinkError::Closed { .. }), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(1), "noticed only after {:?}", begun.elapsed());
         assert!(matches!(a.poll(), Err(LinkError::Closed { .. })));
+    }
+}
+
+/// A queue pair of either end fails at any point of a long message, again and again: not a byte is lost or too many, and
+/// nothing is copied on the way.
+#[test]
+fn long_messages_survive_failures_at_any_point() {
+    if !has(1) {
+        return;
+    }
+    let options =
+        Options { slots: 0, piece: 64 << 10, queue_pairs: 2, rail_failures: u32::MAX, ..Options::default() };
+    let mut ends = ends(1, &options);
+    let len = 2_000_003;
+    let [source, target] = ends.tables.each_ref().map(|table| table.alloc(len).unwrap());
+    // SAFETY: the memory is this test's, and nobody else uses it yet.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(source.as_ptr(), len) };
+    let mut random = 1_u64;
+    for round in 0..8 {
+        bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 7 / 5 + round) as u8);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (end, after) = (random as usize >> 40 & 1, random >> 41 & 0x1f);
+        ends.links[end].fail_after(after as u32);
+        let places = [source.place(0), target.place(0)];
+        transfer(&mut ends, bytes, places, target.as_ptr()).unwrap();
+    }
+    let moves = ends.links.each_ref().map(|link| link.moves());
+    assert!(moves[0] > 0 && moves[0] == moves[1], "{moves:?}");
+    assert_eq!(ends.rails.each_ref().map(|rails| rails.staged_bytes()), [0, 0]);
+}
+
+/// Takes the network devices nic0 to nic3 of `tests/rxe/four-devices` down, so it must run alone:
+/// `tests/rxe/four-devices TEST-BINARY --ignored`.
+#[test]
+#[ignore = "takes network devices of a guest down"]
+fn ports_that_go_down_are_left_one_by_one() {
+    let set = |nic: usize, state: &str| {
+        let set =
+            std::process::Command::new("ip").args(["link", "set", &format!("nic{nic}"), state]).status();
+        assert!(set.expect("ip(8)").success());
+    };
+    assert!(has(4));
+    let mut ends = ends(2, &Options { piece: 16 << 10, ..Options::default() });
+    let bytes: Vec<u8> = (0..1_000_000).map(|i| (i * 3 / 2) as u8).collect();
+    let [source, target] = ends.tables.each_ref().map(|table| table.alloc(bytes.len()).unwrap());
+    // SAFETY: the memory is this test's, and nobody else uses it yet.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), source.as_ptr(), bytes.len()) };
+    let places = [source.place(0), target.place(0)];
+    let mut go = |down: &[usize], left: usize| {
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                down.iter().for_each(|&nic| set(nic, "down"));
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+            });
+            // Again until the devices are down, and once more.
+            let mut last = false;
+            while !last {
+                last = done.load(std::sync::atomic::Ordering::Relaxed);
+                transfer(&mut ends, &bytes, places, target.as_ptr()).unwrap();
+            }
+        });
+        let begun = Instant::now();
+        while ends.links.iter().any(|link| link.rails().len() != left) {
+            transfer(&mut ends, &bytes, places, target.as_ptr()).unwrap();
+            assert!(begun.elapsed() < DEADLINE, "{:?}", ends.links.each_ref().map(|link| link.rails()));
+        }
+        eprintln!("{left} rails left, {:?} moves", ends.links.each_ref().map(|link| link.moves()));
+    };
+    // One of the first end, then the other rail at the second end.
+    go(&[], 2);
+    go(&[0], 1);
+    go(&[3], 0);
+    for nic in 0..4 {
+        set(nic, "up");
     }
 }
