@@ -156,7 +156,30 @@ disturbed() {
         done'
 }
 
-[ $# -gt 0 ] || set -- own promises perf between disturbed
+# Ports that go down in the middle of long calls, one after the other: the link moves to the rail that is left, then to
+# TCP, and the results are right. Each rank has two devices of its own.
+moves() {
+    guest 150 four-devices bash -c '
+        cd /dev/shm
+        export RCCL_SIZE=2 RCCL_COMM_ID=127.0.0.1:29600 RCCL_KEY=000102030405060708090a0b0c0d0e0f
+        export RCCL_TRANSPORT=verbs,tcp RCCL_TIMEOUT=60
+        timeout 120 bash -c "RCCL_RANK=0 RCCL_IB_HCA==rxe0,rxe1 exec $0 $1" >out0 2>&1 & zero=$!
+        timeout 120 bash -c "RCCL_RANK=1 RCCL_IB_HCA==rxe2,rxe3 exec $0 $1" >out1 2>&1 & one=$!
+        for ((i = 0; i < 300; i++)); do ! grep -q "Using ranks" out0 || break; sleep 0.2; done
+        sleep 4
+        ip link set nic0 down
+        sleep 4
+        ip link set nic1 down
+        status=0
+        wait $zero || status=1
+        wait $one || status=1
+        cat out0 out1
+        moved() { test "$(grep -c "WARN the link over verbs .* port 1 went down.*it goes on over $1" out0)" = 1; }
+        moved "fresh queue pairs on rxe1" && moved TCP || { echo "it did not move so"; status=1; }
+        exit $status' "$rccl" 'perf all_reduce -b 16M -e 16M -n 8 -w 1 -c 1'
+}
+
+[ $# -gt 0 ] || set -- own promises perf between disturbed moves
 for name in "$@"; do
     suite "$name"
 done
