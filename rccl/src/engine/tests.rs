@@ -222,7 +222,7 @@ fn every_collective_runs_on_a_device() {
             for &algorithm in Algorithm::for_collective(&collective) {
                 for (count, in_place) in [(5, false), (20_000, true), (20_001, false)] {
                     let never = count > 5 && algorithm == Algorithm::Exchange;
-                    if !never && !(in_place && collective == Collective::AllToAll) {
+                    if !(never || in_place && collective == Collective::AllToAll) {
                         run(algorithm, &collective, &layout, count, Memory::Registered, in_place);
                     }
                 }
