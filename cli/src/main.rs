@@ -30,7 +30,7 @@ enum Tool {
     Rank(run::RankOptions),
 }
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 3)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 4)");
 
 fn main() -> ExitCode {
     match Command::parse().tool {

@@ -107,8 +107,8 @@ fn all_reduce_over_tcp() {
 #[test]
 fn all_reduce_over_verbs() {
     if devices::rdma() {
-        with("verbs", REDUCING, &[4], all_reduce_everything);
-        with("verbs", &[""], &[2], all_reduce_everything);
+        with("verbs", REDUCING, &[2], all_reduce_everything);
+        with("verbs", &[""], &[4], all_reduce_everything);
     }
 }
 
@@ -125,8 +125,8 @@ fn broadcast_over_tcp() {
 #[test]
 fn broadcast_over_verbs() {
     if devices::rdma() {
-        with("verbs", SHARING, &[4], broadcast_everything);
-        with("verbs", &[""], &[2], broadcast_everything);
+        with("verbs", SHARING, &[2], broadcast_everything);
+        with("verbs", &[""], &[4], broadcast_everything);
     }
 }
 

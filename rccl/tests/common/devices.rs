@@ -13,7 +13,8 @@ pub fn rdma() -> bool {
 }
 
 fn find() -> Result<(), String> {
-    let mut ports = entries("/sys/class/infiniband").into_iter().flat_map(|device| entries(device.join("ports")));
+    let mut ports =
+        entries("/sys/class/infiniband").into_iter().flat_map(|device| entries(device.join("ports")));
     let up = |port: PathBuf| read_to_string(port.join("state")).is_ok_and(|state| state.contains("ACTIVE"));
     if !ports.any(up) {
         return Err("there is no RDMA device with an active port".into());
