@@ -1,5 +1,5 @@
-// Times Gloo over TCP on the loopback interface. The runner starts the ranks itself and hands each PEERS_RANK and
-// PEERS_SIZE; they meet through files in the folder PEERS_STORE.
+// Times Gloo over TCP, on the loopback interface or that of the address PEERS_ADDRESS. The runner starts the ranks itself
+// and hands each PEERS_RANK and PEERS_SIZE; they meet through files in the folder PEERS_STORE.
 #include "measure.h"
 
 #include <algorithm>
@@ -135,10 +135,12 @@ int main(int argc, char **argv) {
     int rank = atoi(variable("PEERS_RANK")), ranks = atoi(variable("PEERS_SIZE"));
 
     gloo::transport::tcp::attr address;
-    address.hostname = "127.0.0.1";
+    const char *own = getenv("PEERS_ADDRESS");
+    address.hostname = own ? own : "127.0.0.1";
     auto device = gloo::transport::tcp::CreateDevice(address);
     gloo::rendezvous::FileStore store(variable("PEERS_STORE"));
     Context context = std::make_shared<gloo::rendezvous::Context>(rank, ranks);
+    context->setTimeout(std::chrono::seconds(100)); // ranks on emulated cores take their time to come
     context->connectFullMesh(store, device);
 
     struct library lib = {rank, ranks, &context, barrier, call, maximum};
