@@ -184,7 +184,6 @@ fn a_link_pins_little() {
 
 /// `TEST_COMMUNICATORS` sets another number than 1,000: one in fifty is a job of its own, the others are parts of those.
 #[test]
-#[ignore = "a link that is done may report its peer's leaving in the poll that brought the last of what it waited for"]
 fn nothing_is_left_of_a_thousand_communicators() {
     let Some(_turn) = turn() else { return };
     if !alone("nothing_is_left_of_a_thousand_communicators") {

@@ -41,7 +41,12 @@ impl Link for RcLink {
             }
         }
         match self.take_in() {
-            Ok(true) => self.polls = 0,
+            Ok(true) => {
+                self.polls = 0;
+                self.transmit_waiting();
+                // What came may end what the caller waits for, who is to see that before the peer's end.
+                return Ok(());
+            }
             Ok(false) => {}
             // The peer's queue pairs are gone with it; what had come before is still good.
             Err(Failure::Verbs { .. }) if self.ended.is_some() => {}
