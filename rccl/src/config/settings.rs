@@ -125,8 +125,9 @@ settings! {
     "RCCL_SHM_DISABLE" or "NCCL_SHM_DISABLE" => shm_disable: bool = false;
     /// Do not copy straight between the address spaces of processes (process_vm_readv and process_vm_writev).
     "RCCL_COPY_DISABLE" => copy_disable: bool = false;
-    /// Bytes of staging memory that a link has in each direction. 0 leaves RDMA links without any: what is longer than an
-    /// eager message must lie in memory of `Communicator::alloc` at both ends, and calls on other memory fail.
+    /// Bytes of staging memory that a link has in each direction; one over RDMA has four times as many. 0 leaves RDMA
+    /// links without any: what is longer than an eager message must lie in memory of `Communicator::alloc` at both ends,
+    /// and calls on other memory fail.
     "RCCL_BUFFSIZE" => buffsize: Bytes = Bytes(128 << 10);
 
     /// What carries data between hosts: `auto` takes RDMA where two hosts have it in common, else TCP, and says so;
