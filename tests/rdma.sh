@@ -136,6 +136,7 @@ between() {
 # Two guests, one of whose addresses goes and comes.
 addresses() {
     guest 180 two-guests bash -c "$in_guests"'
+        export RCCL_IB_TIMEOUT=17 # a path that is silently dead is noticed after eight of these: 4 s, not 34
         for test in between_calls in_calls in_another_place_of_the_table; do # each a job
             TEST_NETDEV=eth0 ranks 1 '"$(program rdma_addresses)"' --nocapture --exact $test
         done'
@@ -175,7 +176,8 @@ moves() {
         wait $zero || status=1
         wait $one || status=1
         cat out0 out1
-        moved() { test "$(grep -c "WARN the link over verbs .* port 1 went down.*it goes on over $1" out0)" = 1; }
+        # The port'"'"'s event and the failed write race: either may be the cause that is told.
+        moved() { test "$(grep -c "WARN the link over verbs .* failed: .* it goes on over $1" out0)" = 1; }
         moved "fresh queue pairs on rxe1" && moved TCP || { echo "it did not move so"; status=1; }
         exit $status' "$rccl" 'perf all_reduce -b 16M -e 16M -n 8 -w 1 -c 1'
 }
