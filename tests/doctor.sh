@@ -207,15 +207,8 @@ fi
 # ---- outside
 
 rccl=$(realpath "${1:-target/release/rccl}")
-# shellcheck source=tests/rxe/boot.sh
-why=$(. "$rxe/boot.sh" && missing)
-if [ -n "$why" ] && [ "${CI:-}" = true ]; then
-    echo "$why" >&2
-    exit 1
-elif [ -n "$why" ]; then
-    echo "skipped: $why"
-    exit
-fi
+# shellcheck source=tests/rxe/or-skip.sh
+. "$rxe/or-skip.sh"
 
 output=$(mktemp)
 trap 'rm -f "$output" "$output.now"' EXIT

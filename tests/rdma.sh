@@ -12,15 +12,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rxe=$PWD/tests/rxe
-# shellcheck source=tests/rxe/boot.sh
-why=$(. "$rxe/boot.sh" && missing)
-if [ -n "$why" ] && [ "${CI:-}" = true ]; then
-    echo "$why" >&2
-    exit 1
-elif [ -n "$why" ]; then
-    echo "skipped: $why"
-    exit
-fi
+# shellcheck source=tests/rxe/or-skip.sh
+. "$rxe/or-skip.sh"
 passed=0
 export TEST_COMMUNICATORS=${TEST_COMMUNICATORS:-200}
 
