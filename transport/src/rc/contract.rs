@@ -32,11 +32,12 @@ impl Link for RcLink {
         }
         self.polls += 1;
         // What the peer had sent is complete here before its end is seen, so it is looked for after that.
-        if self.polls >= LOOK || !self.is_ready() || !matches!(self.path, Path::Pairs) {
+        let looks = self.polls >= LOOK || !self.is_ready() || !matches!(self.path, Path::Pairs);
+        if looks {
             if let Err(failure) = self.look() {
                 return self.fail(failure);
             }
-            if let Some(lost) = self.lost_rail() {
+            if let Some(lost) = self.lost() {
                 self.broken(lost)?;
             }
         }
@@ -46,6 +47,11 @@ impl Link for RcLink {
                 self.transmit_waiting();
                 // What came may end what the caller waits for, who is to see that before the peer's end.
                 return Ok(());
+            }
+            Ok(false) if looks && self.is_ready() => {
+                if let Some(overdue) = self.pairs.overdue(self.patience) {
+                    self.broken(overdue)?;
+                }
             }
             Ok(false) => {}
             // The peer's queue pairs are gone with it; what had come before is still good.

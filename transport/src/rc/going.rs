@@ -6,7 +6,7 @@ use rccl_verbs::{Data, LocalKey, RemoteKey, RemoteMemory, Segment};
 use super::failure::Failure;
 use super::frame::{self, Arrival, ENTRY, Frame, Target};
 use super::moving::Path;
-use super::pairs::{KEPT, Write};
+use super::pair::{KEPT, Write};
 use super::sending::{Destination, Kept, Origin, Piece};
 use super::{MOST_RAILS, RcLink, no_slots};
 use crate::link::{MessageId, Place, Tag, WINDOW};

@@ -71,6 +71,7 @@ mod going;
 mod hello;
 mod moving;
 mod options;
+mod pair;
 mod pairs;
 mod pending;
 mod rails;
@@ -90,7 +91,8 @@ use block::Block;
 use failure::Failure;
 use frame::HEADER;
 use moving::{Path, Strikes};
-use pairs::{Pairs, UNCONFIRMED};
+use pair::UNCONFIRMED;
+use pairs::Pairs;
 use receiving::Receiving;
 use registry::Known;
 use sending::Sending;
@@ -124,6 +126,8 @@ pub struct RcLink {
     options: Options,
     /// Longest write that both ends' ports take.
     longest: usize,
+    /// How long devices may take to say what became of a write.
+    patience: Duration,
     sending: Sending,
     receiving: Receiving,
     known: Known,
@@ -156,6 +160,8 @@ impl RcLink {
             return Err(RcError::Options { what });
         }
         let longest = options.piece.min(ports);
+        let software = chosen.iter().all(|&rail| rails.rails[rail].software);
+        let patience = options.patience(software);
         let under_way = pairs.len() * UNCONFIRMED;
         let mut side = Side::new(side, options.piece.max(options.slot).max(HEADER + options.eager));
         side.say_ready(0);
@@ -174,6 +180,7 @@ impl RcLink {
             chosen,
             options,
             longest,
+            patience,
             sending: Sending::new(under_way),
             // A slot that was reserved is filled even if all others went out meanwhile.
             receiving: Receiving::new(under_way + 1, slots, bounces),
@@ -223,6 +230,11 @@ impl RcLink {
         }
     }
 
+    /// A failure that an event of the devices tells of: a port that is down, an address that is not where it was.
+    fn lost(&mut self) -> Option<Failure> {
+        self.lost_rail().or_else(|| self.pairs.displaced(&self.rails, &self.chosen))
+    }
+
     /// The failure of a rail in use whose device says that it does not work.
     fn lost_rail(&self) -> Option<Failure> {
         let mut used = self.pairs.places().map(|place| &self.rails.rails[self.chosen[place]]);
@@ -231,10 +243,7 @@ impl RcLink {
             during: "watching the port",
             device: rail.context.name().into(),
             queue_pair: None,
-            what: format!(
-                "port {} went down: is its network interface up, and the cable plugged in?",
-                rail.port.number
-            ),
+            what: format!("port {} went down: {}", rail.port.number, rails::CABLE),
         })
     }
 

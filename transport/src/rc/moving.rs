@@ -54,6 +54,8 @@ pub(super) enum Path {
 pub(super) struct Moving {
     /// Fresh queue pairs, which the peer was told.
     offer: Option<Pairs>,
+    /// Why rails are not among them, in words.
+    left: String,
     /// The failure that this end has seen, if it was the first.
     why: Option<Failure>,
     since: Instant,
@@ -113,14 +115,14 @@ impl RcLink {
         self.sending.rewind();
         self.receiving.rewind();
         self.epoch += 1;
-        let offer = self.fresh_pairs();
+        let (offer, left) = self.fresh_pairs();
         let hello = offer
             .as_ref()
             .map(|pairs| greeting(&self.rails, &self.chosen, &self.options, &self.block, pairs));
         let words = why.as_ref().map_or(String::new(), Failure::to_string);
         let told = Move { epoch: self.epoch, counts: self.receiving.tell(), offer: hello, why: words };
         self.side.say_move(&told);
-        self.path = Path::Moving(Box::new(Moving { offer, why, since: Instant::now() }));
+        self.path = Path::Moving(Box::new(Moving { offer, left, why, since: Instant::now() }));
         self.flush_side()
     }
 
@@ -134,22 +136,33 @@ impl RcLink {
         Ok(())
     }
 
-    /// Fresh queue pairs on all rails that can be expected to work.
-    fn fresh_pairs(&mut self) -> Option<Pairs> {
+    /// Fresh queue pairs on all rails that can be expected to work, and in words why the others cannot.
+    fn fresh_pairs(&mut self) -> (Option<Pairs>, String) {
         let most = self.options.rail_failures;
-        let usable = |&place: &usize| {
-            self.strikes[place].lately() < most && self.rails.rails[self.chosen[place]].works()
-        };
-        let mut places: Vec<usize> = (0..self.chosen.len()).filter(usable).collect();
-        while !places.is_empty() {
-            match Pairs::new(&self.rails, &self.chosen, &places, &self.options) {
-                Ok(pairs) => return Some(pairs),
-                Err(error) => tracing::debug!("no fresh queue pairs: {error}"),
+        let (mut places, mut left) = (Vec::new(), Vec::new());
+        for (place, &rail) in self.chosen.iter().enumerate() {
+            let (rail, failures) = (&self.rails.rails[rail], self.strikes[place].lately());
+            if failures >= most {
+                left.push(format!("{} has failed {failures} times within a minute", rail.context.name()));
+            } else {
+                match rail.check() {
+                    Ok(()) => places.push(place),
+                    Err(error) => left.push(error.to_string()),
+                }
             }
-            // One of them does not work; which, is found out by leaving the last out.
+        }
+        while let Some(&last) = places.last() {
+            match Pairs::new(&self.rails, &self.chosen, &places, &self.options) {
+                Ok(pairs) => return (Some(pairs), left.join("; ")),
+                // One of them does not work; which, is found out by leaving the last out.
+                Err(error) => left.push(format!(
+                    "{} has no fresh queue pairs: {error}",
+                    self.rails.rails[self.chosen[last]].context.name()
+                )),
+            }
             places.pop();
         }
-        None
+        (None, left.join("; "))
     }
 
     /// Takes in what the peer says on the side socket; `true` if it said anything.
@@ -182,7 +195,7 @@ impl RcLink {
             return Err(Failure::Protocol { what });
         }
         let Path::Moving(moving) = std::mem::replace(&mut self.path, Path::Socket) else { return Ok(()) };
-        let Moving { offer, why, since } = *moving;
+        let Moving { offer, left, why, since } = *moving;
         self.sending.confirm(told.counts, |_| {})?;
         let common = offer.zip(told.offer).and_then(|(mut pairs, mut hello)| {
             pairs.keep(|place| hello.rail(place).is_some());
@@ -202,7 +215,7 @@ impl RcLink {
             }
             self.side.say_ready(self.epoch);
         }
-        self.report(why, &told.why, since);
+        self.report(why, &told.why, since, &left);
         for number in self.sending.frames() {
             self.transmit_frame(number);
         }
@@ -211,15 +224,21 @@ impl RcLink {
     }
 
     /// Says once what has happened, at the end that saw it first.
-    fn report(&self, why: Option<Failure>, reason: &str, since: Instant) {
+    fn report(&self, why: Option<Failure>, reason: &str, since: Instant, left: &str) {
         let peer = self.side.socket().peer_addr().map_or("a peer".into(), |address| address.to_string());
         let (ms, names) = (since.elapsed().as_millis(), self.names());
-        let on = match self.path {
+        let mut on = match self.path {
             Path::Socket => "it goes on over TCP, which is slower".to_owned(),
             _ => format!("it goes on over fresh queue pairs on {names}"),
         };
+        if why.is_some() {
+            on += &format!(" after {ms} ms");
+        }
+        if !left.is_empty() {
+            on += &format!(" ({left})");
+        }
         match why {
-            Some(why) => tracing::warn!("the link over verbs to {peer} failed: {why}; {on} after {ms} ms"),
+            Some(why) => tracing::warn!("the link over verbs to {peer} failed: {why}; {on}"),
             None => tracing::info!("the link over verbs to {peer} failed there: {reason}; {on}"),
         }
     }

@@ -1,5 +1,7 @@
 //! Settings of a link over verbs.
 
+use std::time::Duration;
+
 use super::frame::{HEADER, RING};
 use super::{MOST_PAIRS, MOST_RAILS};
 use crate::link::WINDOW;
@@ -66,6 +68,13 @@ impl Options {
     /// Bytes of registered memory that each end of a link takes.
     pub fn block_bytes(&self) -> usize {
         super::block::Layout::new(self).whole
+    }
+
+    /// How long a device may go on trying to send before it has to say that it failed.
+    pub(super) fn patience(&self, software: bool) -> Duration {
+        // Hardware may wait up to four times as long.
+        let factor = (1 + u32::from(self.retries)) * if software { 1 } else { 4 };
+        Duration::from_nanos(4096 << self.timeout.min(31)) * factor
     }
 
     /// What cannot be, in words.

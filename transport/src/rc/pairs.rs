@@ -1,6 +1,6 @@
 //! The queue pairs of one end of a link, and what completes on them.
 //!
-//! Every write carries an immediate and so uses up a receive of the peer's, which has [`UNCONFIRMED`] posted on each queue
+//! Every write carries an immediate and so uses up a receive of the peer's, which has `UNCONFIRMED` posted on each queue
 //! pair and some more, so that it can confirm before it posts again: the sender counts what the peer has not confirmed
 //! yet, and writes nothing beyond. A few are kept for frames that say nothing but counts; so two ends that both have used
 //! up the rest can still confirm.
@@ -8,35 +8,18 @@
 //! Requests are gathered and posted when the link is flushed: one doorbell for each queue pair. Few of them ask for a
 //! completion, because one completed request stands for all before it.
 
+use std::time::Duration;
+
 use rccl_verbs::{
-    Access, AckTimeout, Capacity, Completion, CompletionChannel, CompletionQueue, Connection, Data, Ece,
-    Kind, Mtu, Operation, Psn, QpNumber, QueuePair, ReceiveBatch, RemoteKey, RemoteMemory, SendBatch,
-    SendRequest, Status,
+    Completion, CompletionChannel, CompletionQueue, Kind, ReceiveBatch, RemoteKey, RemoteMemory,
 };
 
 use super::error::RcError;
 use super::failure::Failure;
-use super::frame::RING;
-use super::hello::{Hello, PairHello, RailHello};
+use super::hello::{Hello, PairHello};
 use super::options::Options;
-use super::rails::{Rail, Rails};
-
-/// Most writes on a queue pair that the peer has not confirmed.
-pub(super) const UNCONFIRMED: usize = RING;
-/// Of these, and of the requests of a queue pair, how many only frames without a message may use.
-pub(super) const KEPT: usize = 8;
-/// Requests that a queue pair holds.
-const SENDS: usize = 2 * RING;
-/// Requests without a completion, at most.
-const QUIET: u32 = 16;
-/// Receives that are posted again together.
-const AGAIN: u32 = 16;
-/// Receives posted on each queue pair.
-const RECEIVES: usize = UNCONFIRMED + AGAIN as usize;
-/// What receives carry as their number; those of sends count up from 1.
-const RECEIVE: u64 = u64::MAX;
-/// Bytes that should fit into a request: a frame, and a short eager message behind it.
-const INLINE: u32 = 256;
+use super::pair::{AGAIN, KEPT, Pair, RECEIVE, RECEIVES, SENDS, Words, Write};
+use super::rails::Rails;
 
 /// What became of a look at the completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,40 +28,13 @@ pub(super) struct Arrived {
     pub(super) bytes: u32,
 }
 
-struct Pair {
-    queue_pair: QueuePair,
-    number: QpNumber,
-    /// Place of its rail in the link.
-    place: usize,
-    inline: usize,
-    psn: Psn,
-    ece: Option<Ece>,
-    /// The peer's block.
-    target: RemoteMemory,
-    batch: SendBatch,
-    /// Requests handed over or in the batch, and how many of them are over.
-    posted: u64,
-    completed: u64,
-    quiet: u32,
-    /// Writes that the peer has not confirmed.
-    unconfirmed: usize,
-    /// Receives that were used up and are not posted again.
-    used: u32,
-    is_broken: bool,
-}
-
 struct RailEnd {
     /// Its place in the link.
     place: usize,
+    /// How often the port's table of GIDs had changed when it was looked at.
+    gids_seen: u32,
     queue: CompletionQueue,
     channel: CompletionChannel,
-}
-
-/// Bytes to write, with the immediate that announces them.
-pub(super) struct Write<'a> {
-    pub(super) data: Data<'a>,
-    pub(super) to: RemoteMemory,
-    pub(super) immediate: u32,
 }
 
 /// All queue pairs of one end.
@@ -112,7 +68,7 @@ impl Pairs {
             let channel = rail.context.completion_channel()?;
             let entries = options.queue_pairs * (SENDS + RECEIVES);
             let queue = channel.completion_queue(entries as u32, 0, 0)?;
-            ends.push(RailEnd { place, queue, channel });
+            ends.push(RailEnd { place, gids_seen: rail.gids_changed(), queue, channel });
         }
         let mut pairs = Pairs {
             pairs: Vec::new(),
@@ -215,21 +171,7 @@ impl Pairs {
 
     /// Adds a write to what is posted with the next flush. There must be room.
     pub(super) fn add(&mut self, k: usize, write: &Write<'_>) {
-        let pair = &mut self.pairs[k];
-        pair.posted += 1;
-        pair.unconfirmed += 1;
-        pair.quiet += 1;
-        let signalled = pair.quiet == QUIET;
-        if signalled {
-            pair.quiet = 0;
-        }
-        pair.batch.push(&SendRequest {
-            id: pair.posted,
-            operation: Operation::WriteWithImmediate(write.to, write.immediate),
-            data: write.data,
-            signalled,
-            solicited: true,
-        });
+        self.pairs[k].add(write);
     }
 
     /// The peer has confirmed a write of queue pair `k`.
@@ -350,7 +292,7 @@ impl Pairs {
         };
         Failure::Verbs {
             during,
-            device: pair.queue_pair.domain().context().name().into(),
+            device: pair.device(),
             queue_pair: Some(cause.queue_pair().0),
             what: format!("{}{vendor}", Words(cause.status())),
         }
@@ -438,6 +380,42 @@ impl Pairs {
         }
     }
 
+    /// [`Pair::overdue`] of any.
+    pub(super) fn overdue(&mut self, patience: Duration) -> Option<Failure> {
+        let found = self.pairs.iter_mut().find_map(|pair| pair.overdue(patience));
+        // If they are refused, that is told with the next writes.
+        let _ = self.flush();
+        found
+    }
+
+    /// The failure of a queue pair whose address has another place in the port's table than when it was connected: it
+    /// cannot send any more, as entries of removed addresses stay as they are while they are in use.
+    pub(super) fn displaced(&mut self, rails: &Rails, chosen: &[usize]) -> Option<Failure> {
+        for end in &mut self.rails {
+            let rail = &rails.rails[chosen[end.place]];
+            let changed = rail.gids_changed();
+            if std::mem::replace(&mut end.gids_seen, changed) == changed {
+                continue;
+            }
+            // An address that is gone may come back.
+            let Ok(index) = rail.gid_index() else { continue };
+            let of_rail = |pair: &&mut Pair| pair.place == end.place && pair.gid_index != index;
+            if let Some(pair) = self.pairs.iter_mut().find(of_rail) {
+                pair.is_broken = true;
+                return Some(Failure::Verbs {
+                    during: "watching the port",
+                    device: pair.device(),
+                    queue_pair: Some(pair.number.0),
+                    what: format!(
+                        "its address {} was removed and added again: it was GID {}, and is GID {index}",
+                        rail.gid.gid, pair.gid_index
+                    ),
+                });
+            }
+        }
+        None
+    }
+
     /// Destroys the queue pairs: from then on no device reaches memory for them.
     pub(super) fn destroy(&mut self) {
         self.pairs.clear();
@@ -449,18 +427,7 @@ impl Pairs {
     pub(super) fn is_quiet(&mut self) -> Result<bool, Failure> {
         let mut quiet = true;
         for pair in &mut self.pairs {
-            if pair.quiet > 0 {
-                // A write of nothing: what comes before it is over when it is.
-                pair.quiet = 0;
-                pair.posted += 1;
-                pair.batch.push(&SendRequest {
-                    id: pair.posted,
-                    operation: Operation::Write(pair.target),
-                    data: Data::Gather(&[]),
-                    signalled: true,
-                    solicited: false,
-                });
-            }
+            pair.ask();
             quiet &= pair.posted == pair.completed;
         }
         self.flush()?;
@@ -473,108 +440,4 @@ impl RailEnd {
         let device = self.queue.context().name().into();
         Failure::Verbs { during, device, queue_pair: None, what: error.to_string() }
     }
-}
-
-impl Pair {
-    fn new(rail: &Rail, queue: &CompletionQueue, place: usize, options: &Options) -> Result<Pair, RcError> {
-        let wanted = Capacity {
-            sends: SENDS as u32,
-            receives: RECEIVES as u32,
-            send_segments: 1,
-            receive_segments: 1,
-            inline_bytes: INLINE,
-        };
-        let queue_pair = rail.domain.queue_pair(queue, queue, wanted)?;
-        queue_pair.initialize(rail.port.number, options.partition_key_index, Access::REMOTE_WRITE)?;
-        let number = queue_pair.number();
-        let inline = queue_pair.capacity().inline_bytes as usize;
-        // Providers without it refuse; then there is nothing to agree on.
-        let ece = queue_pair.ece().ok().filter(|ece| ece.vendor != 0);
-        Ok(Pair {
-            queue_pair,
-            number,
-            place,
-            inline,
-            psn: Psn::new(random()),
-            ece,
-            target: RemoteMemory { address: 0, key: RemoteKey(0) },
-            batch: SendBatch::with_capacity(RECEIVES),
-            posted: 0,
-            completed: 0,
-            quiet: 0,
-            unconfirmed: 0,
-            used: RECEIVES as u32,
-            is_broken: false,
-        })
-    }
-
-    fn connect(
-        &mut self,
-        rail: &Rail,
-        end: &RailHello,
-        other: &PairHello,
-        target: RemoteMemory,
-        k: usize,
-        options: &Options,
-    ) -> Result<(), RcError> {
-        if let Some(own) = self.ece
-            && other.ece.0 == own.vendor
-        {
-            // Both ends take what both have.
-            let common = Ece { vendor: own.vendor, options: own.options & other.ece.1 };
-            self.queue_pair.set_ece(common)?;
-        }
-        self.target = target;
-        let mtu: Mtu = rail.port.active_mtu.min(end.mtu);
-        let index = rail.gid_index()?;
-        let mut connection = Connection::new(index, end.gid, mtu, other.number, other.psn, self.psn);
-        connection.destination_lid = end.lid;
-        if let Some(timeout) = AckTimeout::new(options.timeout) {
-            connection.timeout = timeout;
-        }
-        connection.retries = options.retries;
-        connection.receiver_not_ready_retries = options.receiver_not_ready_retries;
-        connection.service_level = options.service_level;
-        connection.traffic_class = options.traffic_class.unwrap_or(rail.traffic_class);
-        connection.flow_label = flow_label(self.number, other.number, k);
-        self.queue_pair.ready_to_receive(&connection)?;
-        self.queue_pair.ready_to_send(&connection)?;
-        Ok(())
-    }
-
-    /// Whether it takes another request and the peer has a receive for it, beside `kept` ones.
-    fn has_room(&self, kept: usize) -> bool {
-        self.unconfirmed + kept < UNCONFIRMED && self.has_requests(kept)
-    }
-
-    fn has_requests(&self, kept: usize) -> bool {
-        // One more is for the write that ends all.
-        ((self.posted - self.completed) as usize) + kept + 1 < SENDS
-    }
-
-    fn refused(&self, during: &'static str, error: &rccl_verbs::Error) -> Failure {
-        let device = self.queue_pair.domain().context().name().into();
-        Failure::Verbs { during, device, queue_pair: Some(self.number.0), what: error.to_string() }
-    }
-}
-
-/// The name of a status before its explanation, as those who know verbs look for it.
-struct Words(Status);
-
-impl std::fmt::Display for Words {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}: {}", self.0, self.0)
-    }
-}
-
-/// 20 bits that differ between the queue pairs of a link, and never 0.
-fn flow_label(own: QpNumber, peer: QpNumber, k: usize) -> u32 {
-    let mixed = (u64::from(own.0) << 32 | u64::from(peer.0)).wrapping_add(k as u64);
-    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44) as u32 | 1
-}
-
-/// Bits that nobody can foresee.
-fn random() -> u32 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish() as u32
 }

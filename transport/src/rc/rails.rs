@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use rccl_verbs::{
     AsyncEvent, Context, Gid, GidEntry, GidType, Library, Port, PortEvent, PortState, ProtectionDomain,
@@ -37,6 +37,8 @@ pub struct Rail {
     pub(super) traffic_class: u8,
     /// The port went down, or the device has failed, as its events say.
     down: AtomicBool,
+    /// How often the port's table of GIDs has changed, as its events say.
+    gids_changed: AtomicU32,
 }
 
 /// What a rail is, for reports: `rxe0 port 1, GID 1 ::ffff:10.7.0.1 (RoCE v2), MTU 4096`.
@@ -152,12 +154,7 @@ impl Rail {
         let refused = |what: String| RcError::Rail { device: choice.device.clone(), port: choice.port, what };
         let context = library.device(&choice.device)?.open()?;
         let port = context.port(choice.port)?;
-        if port.state != PortState::Active {
-            return Err(refused(format!(
-                "its state is {:?}, not Active: is its network interface up, and the cable plugged in?",
-                port.state
-            )));
-        }
+        check_active(&port).map_err(refused)?;
         let gids = context.gids(choice.port)?;
         let Some(gid) = gids.iter().find(|entry| entry.index == u32::from(choice.gid_index)) else {
             let filled: Vec<String> = gids.iter().map(|gid| format!("{} {}", gid.index, gid.gid)).collect();
@@ -172,7 +169,16 @@ impl Rail {
         // Only a device in software has no parent on a bus.
         let software =
             !std::path::Path::new("/sys/class/infiniband").join(&choice.device).join("device").exists();
-        Ok(Rail { context, domain, port, gid, software, traffic_class, down: AtomicBool::new(false) })
+        Ok(Rail {
+            context,
+            domain,
+            port,
+            gid,
+            software,
+            traffic_class,
+            down: AtomicBool::new(false),
+            gids_changed: AtomicU32::new(0),
+        })
     }
 
     /// Whether the device has said that the port, or all of it, does not work. One system call.
@@ -190,10 +196,21 @@ impl Rail {
                     self.down.store(true, Ordering::Relaxed);
                     return true;
                 }
+                Ok(Some(AsyncEvent::Port { port, event: PortEvent::GidsChanged }))
+                    if port == self.port.number =>
+                {
+                    self.gids_changed.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 Ok(Some(_)) => continue,
             };
             self.down.store(down, Ordering::Relaxed);
         }
+    }
+
+    /// How often the port's table of GIDs has changed, as far as [`Rail::is_down`] has taken the events.
+    pub(super) fn gids_changed(&self) -> u32 {
+        self.gids_changed.load(Ordering::Relaxed)
     }
 
     /// Where the address stands in the port's table now: it moves when addresses come and go.
@@ -201,17 +218,24 @@ impl Rail {
         let gids = self.context.gids(self.port.number)?;
         let same = |entry: &&GidEntry| entry.gid == self.gid.gid && entry.kind == self.gid.kind;
         let found = gids.iter().find(same).and_then(|entry| u8::try_from(entry.index).ok());
-        found.ok_or_else(|| RcError::Rail {
-            device: self.context.name().into(),
-            port: self.port.number,
-            what: format!("its address {} is gone; was it taken from the network interface?", self.gid.gid),
+        found.ok_or_else(|| {
+            let what =
+                format!("its address {} is gone; was it taken from the network interface?", self.gid.gid);
+            self.refused(what)
         })
     }
 
-    /// Whether new queue pairs can be expected to work: the port is active, and has its address.
-    pub(super) fn works(&self) -> bool {
-        let port = self.context.port(self.port.number);
-        !self.is_down() && port.is_ok_and(|port| port.state == PortState::Active) && self.gid_index().is_ok()
+    /// An error if new queue pairs cannot be expected to work: the port is not active, or has lost its address.
+    pub(super) fn check(&self) -> Result<(), RcError> {
+        if self.is_down() {
+            return Err(self.refused(format!("it went down: {CABLE}")));
+        }
+        check_active(&self.context.port(self.port.number)?).map_err(|what| self.refused(what))?;
+        self.gid_index().map(drop)
+    }
+
+    fn refused(&self, what: String) -> RcError {
+        RcError::Rail { device: self.context.name().into(), port: self.port.number, what }
     }
 
     pub(super) fn describe(&self) -> RailDescription {
@@ -224,6 +248,16 @@ impl Rail {
             mtu: self.port.active_mtu.bytes(),
         }
     }
+}
+
+/// What to look for when a port does not work.
+pub(super) const CABLE: &str = "is its network interface up, and the cable plugged in?";
+
+fn check_active(port: &Port) -> Result<(), String> {
+    if port.state == PortState::Active {
+        return Ok(());
+    }
+    Err(format!("its state is {:?}, not Active: {CABLE}", port.state))
 }
 
 /// What the administrator set for RoCE connections of the port (Documentation/ABI/testing/configfs-rdma_cm), 0 if nothing.
