@@ -151,28 +151,48 @@ disturbed() {
         done'
 }
 
-# Ports that go down in the middle of long calls, one after the other: the link moves to the rail that is left, then to
-# TCP, and the results are right. Each rank has two devices of its own.
+# Ports that go down in the middle of calls of 64 MiB, one after the other: the link moves to the rail that is left, then
+# to TCP, and the results are right. Then a device that is deleted under a call, which soft-RoCE lets it end: the kernel
+# waits until nobody has the device open. Each rank has two devices of its own.
 moves() {
-    guest 150 four-devices bash -c '
+    guest 280 four-devices bash -c '
         cd /dev/shm
-        export RCCL_SIZE=2 RCCL_COMM_ID=127.0.0.1:29600 RCCL_KEY=000102030405060708090a0b0c0d0e0f
-        export RCCL_TRANSPORT=verbs,tcp RCCL_TIMEOUT=60
-        timeout 120 bash -c "RCCL_RANK=0 RCCL_IB_HCA==rxe0,rxe1 exec $0 $1" >out0 2>&1 & zero=$!
-        timeout 120 bash -c "RCCL_RANK=1 RCCL_IB_HCA==rxe2,rxe3 exec $0 $1" >out1 2>&1 & one=$!
-        for ((i = 0; i < 300; i++)); do ! grep -q "Using ranks" out0 || break; sleep 0.2; done
-        sleep 4
+        export RCCL_SIZE=2 RCCL_KEY=000102030405060708090a0b0c0d0e0f RCCL_TRANSPORT=verbs,tcp RCCL_TIMEOUT=100
+        status=0
+        # Starts two ranks, and returns when their calls have begun.
+        start() {
+            export RCCL_COMM_ID=127.0.0.1:$1
+            shift
+            timeout 200 env RCCL_RANK=0 RCCL_IB_HCA==rxe0,rxe1 $rccl perf all_reduce "$@" >out0 2>&1 & zero=$!
+            timeout 200 env RCCL_RANK=1 RCCL_IB_HCA==rxe2,rxe3 $rccl perf all_reduce "$@" >out1 2>&1 & one=$!
+            for ((i = 0; i < 300; i++)); do ! grep -q "Using ranks" out0 || break; sleep 0.2; done
+            sleep 4
+        }
+        finish() {
+            wait $zero || status=1
+            wait $one || status=1
+            cat out0 out1
+        }
+        rccl=$0
+
+        start 29600 -b 64M -e 64M -n 2 -w 1 -c 1
         ip link set nic0 down
         sleep 4
         ip link set nic1 down
-        status=0
-        wait $zero || status=1
-        wait $one || status=1
-        cat out0 out1
+        finish
         # The port'"'"'s event and the failed write race: either may be the cause that is told.
         moved() { test "$(grep -c "WARN the link over verbs .* failed: .* it goes on over $1" out0)" = 1; }
         moved "fresh queue pairs on rxe1" && moved TCP || { echo "it did not move so"; status=1; }
-        exit $status' "$rccl" 'perf all_reduce -b 16M -e 16M -n 8 -w 1 -c 1'
+
+        ip link set nic0 up
+        ip link set nic1 up
+        sleep 1
+        start 29601 -b 16M -e 16M -n 8 -w 1 -c 1
+        timeout 200 rdma link delete rxe0 & deletion=$!
+        finish
+        wait $deletion || status=1
+        test ! -e /sys/class/infiniband/rxe0 || { echo "rxe0 is there"; status=1; }
+        exit $status' "$rccl"
 }
 
 [ $# -gt 0 ] || set -- own promises perf between disturbed addresses moves

@@ -120,6 +120,12 @@ impl Block {
 mod tests {
     use super::*;
 
+    /// ARCHITECTURE.md says so.
+    #[test]
+    fn a_link_registers_so_much() {
+        assert_eq!(Options::default().block_bytes(), 2_400_256);
+    }
+
     #[test]
     fn parts_do_not_overlap() {
         for options in [

@@ -48,7 +48,8 @@
 //! The connection over which both ends met stays open. Its end says that the peer is gone, which queue pairs notice only
 //! seconds later. It is looked at once in a few hundred polls, and before every sleep.
 //!
-//! When queue pairs fail, or a port goes down, the two ends agree over it how to go on: over fresh queue pairs, over other
+//! When queue pairs fail, a port goes down, an address gets another place in its port's table, or a device says nothing of
+//! what it was given for longer than all retries take, the two ends agree over it how to go on: over fresh queue pairs, over other
 //! rails, and if there are none over this socket itself. `moving.rs` says how, and why nothing is lost or late. Both ends
 //! take part by polling: while one does not, the other waits. A link does not return to a rail that it has left by itself,
 //! only when it moves again.

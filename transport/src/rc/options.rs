@@ -13,7 +13,8 @@ pub struct Options {
     /// Queue pairs on each rail, from 1. Each has a flow label of its own, so that routers which spread by UDP ports
     /// send them different ways. 16 at most on all rails together.
     pub queue_pairs: usize,
-    /// Longest eager message in bytes.
+    /// Longest eager message in bytes. Twice 32 of them take up the larger part of a link's memory. (all_reduce of 32 KiB
+    /// between two emulated guests: 15.2 ms with 8 KiB, 9.2 with 16, 9.7 with 32; medians of three runs.)
     pub eager: usize,
     /// Slots of each direction, for bytes whose source or target is not registered. 0 leaves them out: a message that
     /// would need one fails.
@@ -48,7 +49,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             queue_pairs: 1,
-            eager: 8 << 10,
+            eager: 16 << 10,
             slots: 16,
             slot: 32 << 10,
             piece: 512 << 10,
