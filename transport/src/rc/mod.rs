@@ -49,16 +49,16 @@
 //! seconds later. It is looked at once in a few hundred polls, and before every sleep.
 //!
 //! When queue pairs fail, a port goes down, an address gets another place in its port's table, or a device says nothing of
-//! what it was given for longer than all retries take, the two ends agree over it how to go on: over fresh queue pairs, over other
-//! rails, and if there are none over this socket itself. `moving.rs` says how, and why nothing is lost or late. Both ends
-//! take part by polling: while one does not, the other waits. A link does not return to a rail that it has left by itself,
-//! only when it moves again.
+//! what it was given for longer than all retries take, the two ends agree over it how to go on: over fresh queue pairs,
+//! over other rails, and if there are none over this socket itself. `moving.rs` says how, and why nothing is lost or late.
+//! Both ends take part by polling: while one does not, the other waits. A link does not return to a rail that it has left
+//! by itself, only when it moves again.
 //!
 //! # Waiting
 //!
-//! [`Link::watch`](link::Link::watch) names a completion channel for each rail, and the side socket. Dropping a link waits up to 20 ms until
-//! the device has sent what was flushed; what the peer has not received by then is lost, so whoever drops a link first
-//! needs a sign that the peer has what it needs.
+//! [`Link::watch`](link::Link::watch) names a completion channel for each rail, and the side socket. Dropping a link waits
+//! up to 20 ms until the device has sent what was flushed; what the peer has not received by then is lost, so whoever drops
+//! a link first needs a sign that the peer has what it needs.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod bed;
