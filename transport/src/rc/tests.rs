@@ -191,8 +191,9 @@ fn ends_that_do_not_fit_are_refused() {
     let library = Library::open(None).unwrap();
     let rails = Rails::open(&library, &choices().unwrap()[..1], RegionTable::new(), false).unwrap();
     let pending = |options: &Options| Pending::new(&rails, &[0], options);
-    let peer = pending(&Options { eager: 4096, ..Options::default() }).unwrap().hello();
-    let refused = pending(&Options::default()).unwrap().connect(&peer);
+    let eager = |eager| Options { eager, ..Options::default() };
+    let peer = pending(&eager(4096)).unwrap().hello();
+    let refused = pending(&eager(8192)).unwrap().connect(&peer);
     let error = refused.err().expect("ends that differ").to_string();
     assert!(error.contains("eager limit: 4096 there, 8192 here"), "{error}");
     for (options, word) in [
