@@ -6,6 +6,7 @@ here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 cache=${RXE_CACHE:-$(realpath "$here/../..")/target/rxe}
 deadline=${RXE_TIMEOUT:-300}
 cores=${RXE_CPUS:-2}
+patience=60 # seconds in which a guest has to have booted, which usually takes 5
 
 guests=() # processes: QEMU under timeout
 relays=() # processes that pass on the guests' output
@@ -98,17 +99,46 @@ describe() {
     } >"$job/command"
 }
 
-# boot NUMBER NETDEV PREFIX: starts a guest, which does what $work/NUMBER says. Its network card is at one end of what
-# QEMU's option NETDEV describes. Each line of its output gets the prefix.
+# boot NUMBER NETDEV PREFIX: starts a guest, which does what $work/NUMBER says, and waits until it has booted. Its network
+# card is at one end of what QEMU's option NETDEV describes. Each line of its output gets the prefix. Seldom the kernel
+# spins for ever before it says a word; then the guest is started again.
 boot() {
+    local tries
+    for tries in 1 2 3; do
+        start "$@"
+        ! is_stuck "$1" || [ "$tries" -eq 3 ] || {
+            echo "the guest has not booted within $patience s, and is started again" >&2
+            stop "$1"
+            continue
+        }
+        return
+    done
+}
+
+# Whether a guest is still booting after all that time.
+is_stuck() {
+    local i
+    for ((i = 0; i < 10 * patience; i++)); do
+        [ ! -e "$work/$1/booted" ] && kill -0 "${guests[$1]}" 2>/dev/null || return 1
+        sleep 0.1
+    done
+}
+
+stop() {
+    kill "${guests[$1]}" 2>/dev/null || true
+    wait "${guests[$1]}" "${relays[@]:2 * $1:2}" || true
+    rm -f "$work/$1"/std{out,err} "$work/link$1"
+}
+
+start() {
     local job=$work/$1 relay=(cat)
     [ -z "$3" ] || relay=(sed -u "s/^/$3/")
     mkfifo "$job/stdout" "$job/stderr"
     # Should nobody read any more, all ends; the guest would wait for it.
     { "${relay[@]}" || kill -PIPE $$; } <"$job/stdout" &
-    relays+=($!)
+    relays[2 * $1]=$!
     { "${relay[@]}" || kill -PIPE $$; } <"$job/stderr" >&2 &
-    relays+=($!)
+    relays[2 * $1 + 1]=$!
 
     # shellcheck disable=SC2054 # QEMU's commas are its own
     local machine=(
@@ -136,7 +166,7 @@ boot() {
     # Should this script be killed, the kernel ends the guest.
     setpriv --pdeathsig TERM timeout --kill-after=5 "$deadline" "${machine[@]}" \
         </dev/null >"$job/qemu" 2>&1 3>"$job/stdout" 4>"$job/stderr" &
-    guests+=($!)
+    guests[$1]=$!
 }
 
 # status NUMBER: waits for the end of a guest, and passes on what its kernel complained of. Returns its command's status,

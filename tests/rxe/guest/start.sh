@@ -2,6 +2,7 @@
 # A guest's first process once it has the host's files: makes the devices, runs the command, passes on its output and
 # its status, and turns the machine off.
 job=/run/job
+: >$job/booted
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 # port NAME: the device by which the host hears this output. There is no udev, which would have given it its name; it
