@@ -3,9 +3,9 @@
 //!
 //! A queue pair keeps the entry of the GID table that it was made with. When its address is removed the entry is dead, but
 //! not free, so the same address comes back at another index, and the first packet that the queue pair sends, an
-//! acknowledgement too, fails it: on soft-RoCE with a local operation error, or without any sign but "Failed allocating skb"
-//! in the kernel's log if earlier writes were not acknowledged.
-//! So new queue pairs alone are not enough, they must be made with the index that the address has then.
+//! acknowledgement too, fails it: on soft-RoCE with a local operation error, or without any sign but "Failed allocating
+//! skb" in the kernel's log if earlier writes were not acknowledged. So new queue pairs alone are not enough, they must be
+//! made with the index that the address has then.
 //!
 //! Changes the addresses of the network device that `TEST_NETDEV` names, which is the guests' own: tests/rdma.sh starts one
 //! rank in each of two guests. Does nothing without it.
