@@ -231,14 +231,11 @@ impl RcLink {
             Path::Socket => "it goes on over TCP, which is slower".to_owned(),
             _ => format!("it goes on over fresh queue pairs on {names}"),
         };
-        if why.is_some() {
-            on += &format!(" after {ms} ms");
-        }
         if !left.is_empty() {
             on += &format!(" ({left})");
         }
         match why {
-            Some(why) => tracing::warn!("the link over verbs to {peer} failed: {why}; {on}"),
+            Some(why) => tracing::warn!("the link over verbs to {peer} failed: {why}; after {ms} ms {on}"),
             None => tracing::info!("the link over verbs to {peer} failed there: {reason}; {on}"),
         }
     }
