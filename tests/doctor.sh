@@ -45,7 +45,7 @@ nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set -all)
 in_one_device() {
     expect 0 "$rccl" doctor
     says "GID 1   10.7.0.1               RoCE v2    eth0       chosen, rail 0"
-    says "GID 2   fd07::1                RoCE v2    eth0       usable, but the chosen one is better"
+    says "GID 2   fd07::1                RoCE v2    eth0       usable, for peers to whom the chosen one does not lead"
     says "it is link-local, which leads to no other network"
     says "packets of 4096 bytes, eth0 up, MTU 4200"
     says "test: 64 KiB were registered and written from the port to itself"

@@ -99,7 +99,7 @@ perf() {
 
 # For the shells of two guests: `ranks EACH COMMAND...` runs so many ranks in each, and fails if one of them does. Every
 # job has a port of its own, as that of the one before may still be in use.
-in_guests='set -e
+in_guests='set -eo pipefail
     cd rccl
     export RCCL_NET=verbs RCCL_INIT_TIMEOUT=60 RCCL_TIMEOUT=50
     ranks() {
@@ -115,7 +115,7 @@ in_guests='set -e
     }
     '
 
-# Two guests: every collective, and random programs, on 2 ranks and on 4.
+# Two guests: every collective, and random programs, on 2 ranks and on 4; and a port with two addresses.
 between() {
     guest 300 two-guests bash -c "$in_guests"'
         soak="'"$(program soak)"' --exact rank --nocapture"
@@ -123,7 +123,11 @@ between() {
         TEST_TASK="2 300 65536" ranks 2 $soak
         collectives="'"$(program every_collective)"' --exact rank_of_a_launcher --nocapture"
         TEST_LAUNCHED=1 ranks 1 $collectives
-        TEST_LAUNCHED=1 ranks 2 $collectives'
+        TEST_LAUNCHED=1 ranks 2 $collectives
+        # One of the two uses an address of its port that is not its best, as no other leads to the only one of its peer.
+        [ "$RANK" = 0 ] || export RCCL_IB_ADDR_FAMILY=AF_INET6
+        ranks 1 '"$rccl"' perf all_reduce -b 1K -e 1K -n 2 -w 1 | tee /tmp/report
+        [ "$RANK" = 1 ] || grep -q "verbs  0-1: .*fd07::1/64 .* to .* fd07::2/64" /tmp/report'
 }
 
 # Two guests, one of whose addresses goes and comes.

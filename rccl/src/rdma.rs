@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// Open rails, and what peers are told of them.
 pub(crate) struct Rdma {
     pub rails: Arc<Rails>,
-    /// What peers are told: the address of each rail, in the rails' order.
+    /// What peers are told: the addresses, in the order of [`Rails::describe`].
     pub adverts: Vec<Advert>,
     pub options: rc::Options,
 }
@@ -92,7 +92,7 @@ fn make(asked: &Asked, options: rc::Options, regions: &Arc<RegionTable>) -> Resu
     if let Err(error) = library.prepare_for_fork() {
         tracing::debug!(%error, "a forked child may spoil registered memory");
     }
-    let mut adverts = first_addresses(&choice);
+    let mut adverts = addresses(&choice);
     let rails = open_all(&library, &mut adverts, regions, asked.relaxed_ordering)?;
     for (advert, rail) in adverts.iter_mut().zip(rails.describe()) {
         advert.mtu = Some(rail.mtu);
@@ -101,18 +101,21 @@ fn make(asked: &Asked, options: rc::Options, regions: &Arc<RegionTable>) -> Resu
     Ok(Rdma { rails, adverts, options })
 }
 
-/// The best address of each rail, of as many as a process can use.
-fn first_addresses(choice: &Choice) -> Vec<Advert> {
+/// The addresses of as many ports as a process can use: which of a port's leads to a peer depends on the peer.
+fn addresses(choice: &Choice) -> Vec<Advert> {
     let mut adverts = choice.adverts();
-    adverts.dedup_by_key(|advert| advert.rail);
-    for left_out in adverts.iter().skip(rc::MOST_RAILS) {
-        tracing::debug!("{left_out} is not used: {} ports are enough for a process", rc::MOST_RAILS);
-    }
-    adverts.truncate(rc::MOST_RAILS);
+    let used: Vec<u16> = choice.rails.iter().take(rc::MOST_RAILS).map(|rail| rail.number).collect();
+    adverts.retain(|advert| {
+        let is_used = used.contains(&advert.rail);
+        if !is_used {
+            tracing::debug!("{advert} is not used: {} ports are enough for a process", rc::MOST_RAILS);
+        }
+        is_used
+    });
     adverts
 }
 
-/// Opens all rails, or those that can be opened; the others leave `adverts`.
+/// Opens the ports of all addresses, or of those that can be used; the others leave `adverts`.
 fn open_all(
     library: &Library,
     adverts: &mut Vec<Advert>,

@@ -3,8 +3,9 @@
 //!     cargo run --release -p rccl-transport --example rc_probe -- DEVICE [GID index] [queue pairs] [largest KiB]
 //!
 //! * `one way`: half of the median round trip of a message, as perftest's `ib_write_lat` counts;
-//! * `stream`: messages of this size, 8 under way, from registered memory to registered memory, as `ib_write_bw` does it
-//!   with more of them; and from plain memory to plain memory, through slots.
+//! * `registered`: messages of this size, 8 under way, from registered memory to registered memory, as `ib_write_bw` does
+//!   it with more of them; `both ways`: the same from each end at once, the bytes of both together, as `ib_write_bw -b`;
+//! * `plain`: from plain memory to plain memory, through slots.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -59,12 +60,18 @@ fn measure(socket: TcpStream, choice: RailChoice, options: &Options, largest: us
     let mut link = connect(&rails, socket, options)?;
     if first {
         println!("{}; {} queue pairs", rails.describe()[0], options.queue_pairs);
-        println!("{:>10} {:>12} {:>16} {:>12}", "bytes", "one way us", "registered MB/s", "plain MB/s");
+        println!(
+            "{:>10} {:>12} {:>16} {:>15} {:>12}",
+            "bytes", "one way us", "registered MB/s", "both ways MB/s", "plain MB/s"
+        );
     }
     let region = table.alloc(largest * 2)?;
-    let plain = vec![1u8; largest * 2];
-    let own = [region.as_ptr(), plain.as_ptr().cast_mut()];
-    let places = [Some(region.place(0)), None];
+    let mut plain = vec![1u8; largest];
+    let registered =
+        |at: usize| Memory { address: region.as_ptr().wrapping_add(at), place: Some(region.place(at)) };
+    let own = Memory { address: plain.as_mut_ptr(), place: None };
+    // In the other half is what goes the other way.
+    let [there, back] = [registered(0), registered(largest)];
     for bytes in SIZES.into_iter().filter(|&bytes| bytes <= largest) {
         let rounds = if bytes <= 8 << 10 { 1000 } else { ((16 << 20) / bytes).clamp(10, 200) };
         let mut times = Vec::new();
@@ -72,30 +79,35 @@ fn measure(socket: TcpStream, choice: RailChoice, options: &Options, largest: us
             let begun = Instant::now();
             let turns = if first { [true, false] } else { [false, true] };
             for sends in turns {
-                stream(&mut link, sends, 1, bytes, own[0], places[0])?;
+                run(&mut link, [Stream::new(sends, 1, bytes, there)])?;
             }
             times.push(begun.elapsed());
         }
         times.sort_unstable();
         let one_way = times[times.len() / 2].as_secs_f64() * 1e6 / 2.0;
         let count = ((32 << 20) / bytes).clamp(16, 2000);
-        let mut rates = [0.0; 2];
-        for (rate, (&memory, place)) in rates.iter_mut().zip(own.iter().zip(places)) {
-            stream(&mut link, first, UNDER_WAY, bytes, memory, place)?;
+        let rate = |link: &mut RcLink, streams: &dyn Fn(usize) -> Vec<Stream>| -> Outcome<f64> {
+            run(link, streams(UNDER_WAY))?;
             let begun = Instant::now();
-            stream(&mut link, first, count, bytes, memory, place)?;
+            let streams = streams(count);
+            let moved = streams.len() * count * bytes;
+            run(link, streams)?;
             // An answer, so that the time ends when all is there.
-            stream(&mut link, !first, 1, 8, own[0], places[0])?;
-            *rate = (count * bytes) as f64 / begun.elapsed().as_secs_f64() / 1e6;
-        }
+            run(link, [Stream::new(!first, 1, 8, there)])?;
+            Ok(moved as f64 / begun.elapsed().as_secs_f64() / 1e6)
+        };
+        let straight = rate(&mut link, &|count| vec![Stream::new(first, count, bytes, there)])?;
+        let both = rate(&mut link, &|count| {
+            vec![Stream::new(first, count, bytes, there), Stream::new(!first, count, bytes, back)]
+        })?;
+        let through_slots = rate(&mut link, &|count| vec![Stream::new(first, count, bytes, own)])?;
         if first {
-            println!("{bytes:>10} {one_way:>12.2} {:>16.1} {:>12.1}", rates[0], rates[1]);
+            println!("{bytes:>10} {one_way:>12.2} {straight:>16.1} {both:>15.1} {through_slots:>12.1}");
         }
     }
     // The last answer must arrive before the link goes.
-    stream(&mut link, first, 1, 8, own[0], places[0])?;
-    stream(&mut link, !first, 1, 8, own[0], places[0])?;
-    Ok(())
+    run(&mut link, [Stream::new(first, 1, 8, there)])?;
+    run(&mut link, [Stream::new(!first, 1, 8, there)])
 }
 
 fn connect(rails: &Arc<Rails>, mut socket: TcpStream, options: &Options) -> Outcome<RcLink> {
@@ -110,6 +122,13 @@ fn connect(rails: &Arc<Rails>, mut socket: TcpStream, options: &Options) -> Outc
     Ok(pending.connect(&Hello::from_bytes(&theirs)?)?.over(socket)?)
 }
 
+/// Where messages come from or go to.
+#[derive(Clone, Copy)]
+struct Memory {
+    address: *mut u8,
+    place: Option<Place>,
+}
+
 /// A message under way.
 struct Message {
     m: MessageId,
@@ -117,26 +136,41 @@ struct Message {
     posted: usize,
 }
 
-/// Sends or receives `count` messages of `bytes` bytes, all from or to the same memory.
-fn stream(
-    link: &mut RcLink,
+/// `count` messages of `bytes` bytes in one direction, all from or to the same memory.
+struct Stream {
     sends: bool,
     count: usize,
     bytes: usize,
-    memory: *mut u8,
-    place: Option<Place>,
-) -> Outcome {
-    let mut open: Vec<Message> = Vec::with_capacity(UNDER_WAY);
-    let (mut begun, mut done, mut polls, mut since) = (0, 0, 0_u32, Instant::now());
-    while done < count {
-        let before = (begun, done, open.iter().map(|message| message.moved + message.posted).sum::<usize>());
-        while begun < count && open.len() < UNDER_WAY {
+    memory: Memory,
+    open: Vec<Message>,
+    begun: usize,
+    done: usize,
+}
+
+impl Stream {
+    fn new(sends: bool, count: usize, bytes: usize, memory: Memory) -> Stream {
+        Stream { sends, count, bytes, memory, open: Vec::with_capacity(UNDER_WAY), begun: 0, done: 0 }
+    }
+
+    fn is_over(&self) -> bool {
+        self.done == self.count
+    }
+
+    /// Messages begun and done, and bytes on their way.
+    fn progress(&self) -> (usize, usize, usize) {
+        let bytes = self.open.iter().map(|message| message.moved + message.posted).sum();
+        (self.begun, self.done, bytes)
+    }
+
+    fn begin(&mut self, link: &mut RcLink) -> Outcome {
+        let &mut Stream { sends, bytes, memory: Memory { address, place }, .. } = self;
+        while self.begun < self.count && self.open.len() < UNDER_WAY {
             if sends && bytes <= link.limits().eager {
                 // SAFETY: the memory has `bytes` bytes.
-                if !unsafe { link.send_eager(TAG, memory, bytes) }? {
+                if !unsafe { link.send_eager(TAG, address, bytes) }? {
                     break;
                 }
-                done += 1;
+                self.done += 1;
             } else {
                 let opened = if sends {
                     link.open_send(TAG, bytes as u64, place)?
@@ -144,30 +178,52 @@ fn stream(
                     link.open_recv(TAG, bytes as u64, false, place)?
                 };
                 let Some(m) = opened else { break };
-                open.push(Message { m, moved: 0, posted: 0 });
+                self.open.push(Message { m, moved: 0, posted: 0 });
             }
-            begun += 1;
+            self.begun += 1;
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self, link: &mut RcLink) -> Outcome {
+        let &mut Stream { sends, bytes, memory, .. } = self;
+        for message in &mut self.open {
+            if sends {
+                send(link, message, bytes, memory.address)?;
+            } else {
+                receive(link, message, bytes, memory.address)?;
+            }
+        }
+        let before = self.open.len();
+        self.open.retain(|message| message.moved != bytes);
+        self.done += before - self.open.len();
+        Ok(())
+    }
+}
+
+/// Until all streams are over and all that was sent has arrived.
+fn run(link: &mut RcLink, streams: impl Into<Vec<Stream>>) -> Outcome {
+    let mut streams = streams.into();
+    let (mut polls, mut since) = (0_u32, Instant::now());
+    while !streams.iter().all(Stream::is_over) {
+        let before: Vec<_> = streams.iter().map(Stream::progress).collect();
+        for stream in &mut streams {
+            stream.begin(link)?;
         }
         link.flush()?;
         link.poll()?;
-        let mut over = 0;
-        for message in &mut open {
-            if sends {
-                send(link, message, bytes, memory)?;
-            } else {
-                receive(link, message, bytes, memory)?;
-            }
-            over += usize::from(message.moved == bytes);
+        for stream in &mut streams {
+            stream.go_on(link)?;
         }
-        open.retain(|message| message.moved != bytes);
-        done += over;
-        if before != (begun, done, open.iter().map(|message| message.moved + message.posted).sum::<usize>()) {
+        if !streams.iter().map(Stream::progress).eq(before) {
             (polls, since) = (0, Instant::now());
             continue;
         }
         polls += 1;
         if polls.is_multiple_of(4096) && since.elapsed() > PATIENCE {
-            return Err(format!("nothing moved for {PATIENCE:?}, {done} of {count} are done").into());
+            let done: Vec<_> =
+                streams.iter().map(|stream| format!("{} of {}", stream.done, stream.count)).collect();
+            return Err(format!("nothing moved for {PATIENCE:?}, {} are done", done.join(" and ")).into());
         }
         std::hint::spin_loop();
     }

@@ -33,8 +33,6 @@ pub fn gather(config: &rccl::Config) -> Gathered {
     let mut gathered =
         Gathered { choice: choose(&host, &config.rdma_wishes()), ..from_files(root, host, config) };
     gathered.facts.adverts = gathered.choice.adverts();
-    // As rccl's links do: the best address of each port.
-    gathered.facts.adverts.dedup_by_key(|advert| advert.rail);
     gathered.ask_library(config);
     gathered
 }

@@ -102,7 +102,7 @@ pub struct GidReport {
     pub address: String,
     pub kind: String,
     pub interface: Option<String>,
-    /// "chosen", "reserve" (usable, but the chosen one is better) or "no".
+    /// "chosen", "reserve" (for peers to whom the chosen one does not lead) or "no".
     pub r#use: String,
     /// Why not: code and sentence.
     pub reason: Option<Why>,

@@ -120,7 +120,7 @@ fn describe_port(text: &mut String, port: &PortReport, report: &Report) {
         let interface = gid.interface.as_deref().unwrap_or("");
         let used = match (gid.r#use.as_str(), &gid.reason, port.rail) {
             ("chosen", _, Some(rail)) => format!("chosen, rail {rail}"),
-            ("reserve", ..) => "usable, but the chosen one is better".into(),
+            ("reserve", ..) => "usable, for peers to whom the chosen one does not lead".into(),
             (_, Some(reason), _) => format!("no: {}", reason.sentence),
             _ => String::new(),
         };

@@ -19,6 +19,16 @@ use crate::memory::RegionTable;
 /// # Errors
 /// Why there is none, in words.
 pub fn choices() -> Result<Vec<RailChoice>, String> {
+    let mut choices = addresses()?;
+    choices.dedup_by(|next, first| next.device == first.device);
+    Ok(choices)
+}
+
+/// All usable addresses of the first port of every active device.
+///
+/// # Errors
+/// Why there is none, in words.
+pub fn addresses() -> Result<Vec<RailChoice>, String> {
     let library = Library::open(None).map_err(|error| error.to_string())?;
     library.prepare_for_fork().map_err(|error| error.to_string())?;
     let wanted = std::env::var("RCCL_TEST_RDMA_DEVICE").ok();
@@ -31,9 +41,12 @@ pub fn choices() -> Result<Vec<RailChoice>, String> {
         let port = context.port(1).map_err(|error| error.to_string())?;
         let gids = context.gids(1).map_err(|error| error.to_string())?;
         let usable = |entry: &&GidEntry| entry.kind != GidType::RoceV1 && !entry.gid.is_link_local();
-        if let Some(gid) = gids.iter().find(usable).filter(|_| port.state == PortState::Active) {
-            let device = device.name().to_owned();
-            found.push(RailChoice { device, port: 1, gid_index: gid.index as u8 });
+        if port.state == PortState::Active {
+            let choice = |gid: &GidEntry| {
+                let device = device.name().to_owned();
+                RailChoice { device, port: 1, gid_index: gid.index as u8 }
+            };
+            found.extend(gids.iter().filter(usable).map(choice));
         }
     }
     if found.is_empty() { Err("there is no RDMA device with an active port".into()) } else { Ok(found) }
@@ -81,10 +94,16 @@ pub fn sockets() -> [TcpStream; 2] {
 /// # Panics
 /// If it cannot be made.
 pub fn links(ends: [&Arc<Rails>; 2], options: &Options) -> [RcLink; 2] {
-    let [a, b] = ends.map(|rails| {
-        let places: Vec<usize> = (0..rails.describe().len()).collect();
-        Pending::new(rails, &places, options).expect("queue pairs")
-    });
+    let all: Vec<usize> = (0..ends[0].describe().len()).collect();
+    links_over(ends, &all, options)
+}
+
+/// Both ends of a link, each over those of its addresses.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn links_over(ends: [&Arc<Rails>; 2], addresses: &[usize], options: &Options) -> [RcLink; 2] {
+    let [a, b] = ends.map(|rails| Pending::new(rails, addresses, options).expect("queue pairs"));
     let [here, there] = [a.hello(), b.hello()];
     let [one, other] = sockets();
     let [a, b] = [a.connect(&there), b.connect(&here)].map(|connected| connected.expect("a connection"));

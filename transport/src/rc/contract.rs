@@ -12,7 +12,7 @@ use crate::link::{Incoming, Kind, Limits, Link, MessageId, Place, Result, Sink, 
 
 impl Link for RcLink {
     fn in_software(&self) -> bool {
-        self.chosen.iter().any(|&rail| self.rails.rails[rail].software)
+        self.chosen.iter().any(|address| self.rails.of(address).software)
     }
     fn kind(&self) -> Kind {
         Kind::Verbs

@@ -115,7 +115,7 @@ impl RcLink {
             Origin::Slot(_) | Origin::Bounce(_) => Some(self.block.region(place).local_key()),
             Origin::Memory(_) => {
                 let keys = self.known.find(&self.rails, from, len as usize);
-                keys.map(|keys| keys.local[self.chosen[place]])
+                keys.map(|keys| keys.local[self.chosen[place].rail])
             }
         };
         // Memory that was taken from the devices meanwhile, against the contract, is refused by them.
@@ -188,8 +188,8 @@ impl RcLink {
         };
         let keys = self.known.find(&self.rails, first, usize::try_from(len).ok()?)?;
         let mut target = Target { address: first.expose_provenance() as u64, keys: [0; MOST_RAILS] };
-        for (key, &rail) in target.keys.iter_mut().zip(&self.chosen) {
-            *key = keys.remote[rail].0;
+        for (key, address) in target.keys.iter_mut().zip(&self.chosen) {
+            *key = keys.remote[address.rail].0;
         }
         Some(target)
     }

@@ -94,6 +94,7 @@ use frame::HEADER;
 use moving::{Path, Strikes};
 use pair::UNCONFIRMED;
 use pairs::Pairs;
+use rails::Address;
 use receiving::Receiving;
 use registry::Known;
 use sending::Sending;
@@ -122,8 +123,8 @@ pub struct RcLink {
     pairs: Pairs,
     block: Block,
     rails: Arc<Rails>,
-    /// The rails of the process that this link uses.
-    chosen: Vec<usize>,
+    /// The addresses that this link uses, one for each of its rails.
+    chosen: Vec<Address>,
     options: Options,
     /// Longest write that both ends' ports take.
     longest: usize,
@@ -153,7 +154,7 @@ pub struct RcLink {
 impl RcLink {
     fn new(pending: Pending, peer: &Hello, side: TcpStream) -> Result<RcLink, RcError> {
         let Pending { rails, chosen, options, block, pairs } = pending;
-        let own = chosen.iter().map(|&rail| rails.rails[rail].port.max_message);
+        let own = chosen.iter().map(|address| rails.of(address).port.max_message);
         let theirs = peer.rails.iter().map(|rail| rail.longest);
         let ports = own.chain(theirs).min().unwrap_or(0) as usize;
         if ports < options.slot {
@@ -161,7 +162,7 @@ impl RcLink {
             return Err(RcError::Options { what });
         }
         let longest = options.piece.min(ports);
-        let software = chosen.iter().all(|&rail| rails.rails[rail].software);
+        let software = chosen.iter().all(|address| rails.of(address).software);
         let patience = options.patience(software);
         let under_way = pairs.len() * UNCONFIRMED;
         let mut side = Side::new(side, options.piece.max(options.slot).max(HEADER + options.eager));
@@ -205,7 +206,13 @@ impl RcLink {
 
     /// The rails that it uses now; none if it goes over TCP, or is moving.
     pub fn rails(&self) -> Vec<RailDescription> {
-        self.pairs.places().map(|place| self.rails.rails[self.chosen[place]].describe()).collect()
+        self.pairs
+            .places()
+            .map(|place| {
+                let address = &self.chosen[place];
+                self.rails.of(address).describe(&address.gid)
+            })
+            .collect()
     }
 
     /// Looks at the side socket; `true` if the peer has said anything.
@@ -238,7 +245,7 @@ impl RcLink {
 
     /// The failure of a rail in use whose device says that it does not work.
     fn lost_rail(&self) -> Option<Failure> {
-        let mut used = self.pairs.places().map(|place| &self.rails.rails[self.chosen[place]]);
+        let mut used = self.pairs.places().map(|place| self.rails.of(&self.chosen[place]));
         let rail = used.find(|rail| rail.is_down())?;
         Some(Failure::Verbs {
             during: "watching the port",

@@ -140,12 +140,12 @@ impl RcLink {
     fn fresh_pairs(&mut self) -> (Option<Pairs>, String) {
         let most = self.options.rail_failures;
         let (mut places, mut left) = (Vec::new(), Vec::new());
-        for (place, &rail) in self.chosen.iter().enumerate() {
-            let (rail, failures) = (&self.rails.rails[rail], self.strikes[place].lately());
+        for (place, address) in self.chosen.iter().enumerate() {
+            let (rail, failures) = (self.rails.of(address), self.strikes[place].lately());
             if failures >= most {
                 left.push(format!("{} has failed {failures} times within a minute", rail.context.name()));
             } else {
-                match rail.check() {
+                match rail.check(&address.gid) {
                     Ok(()) => places.push(place),
                     Err(error) => left.push(error.to_string()),
                 }
@@ -157,7 +157,7 @@ impl RcLink {
                 // One of them does not work; which, is found out by leaving the last out.
                 Err(error) => left.push(format!(
                     "{} has no fresh queue pairs: {error}",
-                    self.rails.rails[self.chosen[last]].context.name()
+                    self.rails.of(&self.chosen[last]).context.name()
                 )),
             }
             places.pop();
@@ -242,7 +242,7 @@ impl RcLink {
 
     /// The devices in use, in words.
     fn names(&self) -> String {
-        let names = self.pairs.places().map(|place| self.rails.rails[self.chosen[place]].context.name());
+        let names = self.pairs.places().map(|place| self.rails.of(&self.chosen[place]).context.name());
         names.collect::<Vec<_>>().join(", ")
     }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use rccl_verbs::{
-    Access, AckTimeout, Capacity, CompletionQueue, Connection, Data, Ece, Mtu, Operation, Psn, QpNumber,
-    QueuePair, RemoteKey, RemoteMemory, SendBatch, SendRequest, Status,
+    Access, AckTimeout, Capacity, CompletionQueue, Connection, Data, Ece, GidEntry, Mtu, Operation, Psn,
+    QpNumber, QueuePair, RemoteKey, RemoteMemory, SendBatch, SendRequest, Status,
 };
 
 use super::error::RcError;
@@ -119,9 +119,9 @@ impl Pair {
     pub(super) fn connect(
         &mut self,
         rail: &Rail,
+        gid: &GidEntry,
         end: &RailHello,
         other: &PairHello,
-        target: RemoteMemory,
         k: usize,
         options: &Options,
     ) -> Result<(), RcError> {
@@ -132,9 +132,8 @@ impl Pair {
             let common = Ece { vendor: own.vendor, options: own.options & other.ece.1 };
             self.queue_pair.set_ece(common)?;
         }
-        self.target = target;
         let mtu: Mtu = rail.port.active_mtu.min(end.mtu);
-        self.gid_index = rail.gid_index()?;
+        self.gid_index = rail.gid_index(gid)?;
         let mut connection = Connection::new(self.gid_index, end.gid, mtu, other.number, other.psn, self.psn);
         connection.destination_lid = end.lid;
         if let Some(timeout) = AckTimeout::new(options.timeout) {

@@ -19,7 +19,7 @@ use super::failure::Failure;
 use super::hello::{Hello, PairHello};
 use super::options::Options;
 use super::pair::{AGAIN, KEPT, Pair, RECEIVE, RECEIVES, SENDS, Words, Write};
-use super::rails::Rails;
+use super::rails::{Address, Rails};
 
 /// What became of a look at the completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +58,13 @@ impl Pairs {
     /// says which rails of the process those are.
     pub(super) fn new(
         rails: &Rails,
-        chosen: &[usize],
+        chosen: &[Address],
         places: &[usize],
         options: &Options,
     ) -> Result<Pairs, RcError> {
         let mut ends = Vec::new();
         for &place in places {
-            let rail = &rails.rails[chosen[place]];
+            let rail = rails.of(&chosen[place]);
             let channel = rail.context.completion_channel()?;
             let entries = options.queue_pairs * (SENDS + RECEIVES);
             let queue = channel.completion_queue(entries as u32, 0, 0)?;
@@ -83,7 +83,7 @@ impl Pairs {
         };
         for k in 0..options.queue_pairs * places.len() {
             let end = &pairs.rails[k % places.len()];
-            let pair = Pair::new(&rails.rails[chosen[end.place]], &end.queue, end.place, options)?;
+            let pair = Pair::new(rails.of(&chosen[end.place]), &end.queue, end.place, options)?;
             pairs.pairs.push(pair);
             pairs.post_receives(k).map_err(|failure| RcError::Options { what: failure.to_string() })?;
         }
@@ -115,7 +115,7 @@ impl Pairs {
     pub(super) fn connect(
         &mut self,
         rails: &Rails,
-        chosen: &[usize],
+        chosen: &[Address],
         peer: &Hello,
         options: &Options,
     ) -> Result<(), RcError> {
@@ -125,8 +125,9 @@ impl Pairs {
                 let what = format!("no queue pair {k}, or no rail at place {}", pair.place);
                 return Err(RcError::Greeting { what });
             };
-            let target = RemoteMemory { address: peer.address, key: RemoteKey(end.key) };
-            pair.connect(&rails.rails[chosen[pair.place]], end, other, target, k, options)?;
+            pair.target = RemoteMemory { address: peer.address, key: RemoteKey(end.key) };
+            let address = &chosen[pair.place];
+            pair.connect(rails.of(address), &address.gid, end, other, k, options)?;
         }
         Ok(())
     }
@@ -390,15 +391,16 @@ impl Pairs {
 
     /// The failure of a queue pair whose address has another place in the port's table than when it was connected: it
     /// cannot send any more, as entries of removed addresses stay as they are while they are in use.
-    pub(super) fn displaced(&mut self, rails: &Rails, chosen: &[usize]) -> Option<Failure> {
+    pub(super) fn displaced(&mut self, rails: &Rails, chosen: &[Address]) -> Option<Failure> {
         for end in &mut self.rails {
-            let rail = &rails.rails[chosen[end.place]];
+            let address = &chosen[end.place];
+            let rail = rails.of(address);
             let changed = rail.gids_changed();
             if std::mem::replace(&mut end.gids_seen, changed) == changed {
                 continue;
             }
             // An address that is gone may come back.
-            let Ok(index) = rail.gid_index() else { continue };
+            let Ok(index) = rail.gid_index(&address.gid) else { continue };
             let of_rail = |pair: &&mut Pair| pair.place == end.place && pair.gid_index != index;
             if let Some(pair) = self.pairs.iter_mut().find(of_rail) {
                 pair.is_broken = true;
@@ -408,7 +410,7 @@ impl Pairs {
                     queue_pair: Some(pair.number.0),
                     what: format!(
                         "its address {} was removed and added again: it was GID {}, and is GID {index}",
-                        rail.gid.gid, pair.gid_index
+                        address.gid.gid, pair.gid_index
                     ),
                 });
             }

@@ -11,20 +11,20 @@ use super::error::RcError;
 use super::hello::{Hello, RailHello};
 use super::options::Options;
 use super::pairs::Pairs;
-use super::rails::{Rail, Rails};
+use super::rails::{Address, Rails};
 
 /// The queue pairs and the block of this end of a link, made and not yet connected.
 pub struct Pending {
     pub(super) rails: Arc<Rails>,
-    pub(super) chosen: Vec<usize>,
+    pub(super) chosen: Vec<Address>,
     pub(super) options: Options,
     pub(super) block: Block,
     pub(super) pairs: Pairs,
 }
 
 impl Pending {
-    /// Makes [`Options::queue_pairs`] queue pairs on each of the process's rails that `chosen` names by their place in
-    /// [`Rails::describe`]. The k-th rail here will talk to the k-th of the peer's choice, so both choose as many.
+    /// Makes [`Options::queue_pairs`] queue pairs on each of the process's addresses that `chosen` names by their place
+    /// in [`Rails::describe`], a rail of the link each. The k-th here will talk to the k-th of the peer's choice, so both choose as many.
     /// Registers [`Options::block_bytes`] of memory. Takes milliseconds.
     ///
     /// # Errors
@@ -32,14 +32,15 @@ impl Pending {
     /// not lock so much memory, or the device has no more queue pairs; [`RcError::Memory`].
     pub fn new(rails: &Arc<Rails>, chosen: &[usize], options: &Options) -> Result<Pending, RcError> {
         options.check(chosen.len()).map_err(|what| RcError::Options { what })?;
-        if let Some(wrong) = chosen.iter().find(|&&rail| rail >= rails.rails.len()) {
-            let what = format!("rail {wrong} of {} was chosen", rails.rails.len());
-            return Err(RcError::Options { what });
-        }
-        let block = Block::new(options, chosen.iter().map(|&rail| &rails.rails[rail].domain))?;
+        let find = |&at: &usize| {
+            let what = || format!("address {at} of {} was chosen", rails.addresses.len());
+            rails.addresses.get(at).cloned().ok_or_else(|| RcError::Options { what: what() })
+        };
+        let chosen: Vec<Address> = chosen.iter().map(find).collect::<Result<_, _>>()?;
+        let block = Block::new(options, chosen.iter().map(|address| &rails.of(address).domain))?;
         let places: Vec<usize> = (0..chosen.len()).collect();
-        let pairs = Pairs::new(rails, chosen, &places, options)?;
-        Ok(Pending { rails: Arc::clone(rails), chosen: chosen.to_vec(), options: *options, block, pairs })
+        let pairs = Pairs::new(rails, &chosen, &places, options)?;
+        Ok(Pending { rails: Arc::clone(rails), chosen, options: *options, block, pairs })
     }
 
     /// What the peer needs to know. To be passed over an authenticated connection.
@@ -108,13 +109,14 @@ impl Connected {
 /// What a peer needs to know to connect to `pairs`.
 pub(super) fn greeting(
     rails: &Rails,
-    chosen: &[usize],
+    chosen: &[Address],
     options: &Options,
     block: &Block,
     pairs: &Pairs,
 ) -> Hello {
     let rail = |place: usize| {
-        let Rail { port, gid, .. } = &rails.rails[chosen[place]];
+        let Address { gid, .. } = &chosen[place];
+        let port = &rails.of(&chosen[place]).port;
         RailHello {
             gid: gid.gid,
             lid: port.lid,

@@ -13,7 +13,8 @@ use super::error::RcError;
 use super::registry::{Keys, Registration, Registry};
 use crate::memory::RegionTable;
 
-/// Which port and address to use of a device.
+/// A port of a device, and an address of it that may be used. A port with several addresses, say of a VLAN each, has
+/// several.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RailChoice {
     /// The kernel's name of the device: "mlx5_0", "rxe0".
@@ -24,13 +25,12 @@ pub struct RailChoice {
     pub gid_index: u8,
 }
 
-/// One device's port and address that this process uses.
-pub struct Rail {
+/// A port that this process uses.
+pub(super) struct Rail {
     pub(super) context: Context,
     pub(super) domain: ProtectionDomain,
     /// As it was when it was opened.
     pub(super) port: Port,
-    pub(super) gid: GidEntry,
     /// The kernel does its work on this host's processors.
     pub(super) software: bool,
     /// What the system sets on RoCE connections by default.
@@ -39,6 +39,15 @@ pub struct Rail {
     down: AtomicBool,
     /// How often the port's table of GIDs has changed, as its events say.
     gids_changed: AtomicU32,
+}
+
+/// An address that links may use, and the port that it belongs to.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    /// Place of the port in [`Rails::rails`].
+    pub(super) rail: usize,
+    /// As it was when the port was opened.
+    pub(super) gid: GidEntry,
 }
 
 /// What a rail is, for reports: `rxe0 port 1, GID 1 ::ffff:10.7.0.1 (RoCE v2), MTU 4096`.
@@ -70,20 +79,22 @@ impl fmt::Display for RailDescription {
 /// used from any thread.
 pub struct Rails {
     pub(super) rails: Vec<Rail>,
+    /// In the order in which they were chosen.
+    pub(super) addresses: Vec<Address>,
     pub(super) registry: Registry,
     /// Bytes that went through slots.
     staged: AtomicU64,
 }
 
 impl Rails {
-    /// Opens the chosen devices. `memory` is registered memory of the process: each of its regions is registered with the
+    /// Opens the ports of the chosen addresses, each once. `memory` is registered memory of the process: each of its regions is registered with the
     /// devices when a link first meets it, and stays so. `relaxed_ordering` lets devices write to registered memory in any
     /// order, which is faster on some machines; bytes are never looked at before the write that brought them is complete.
     ///
     /// Takes some milliseconds a device.
     ///
     /// # Errors
-    /// [`RcError::Options`] for no choice or more than 8; [`RcError::Verbs`] if there is no such device, or it cannot be
+    /// [`RcError::Options`] for no choice or more than 8 ports; [`RcError::Verbs`] if there is no such device, or it cannot be
     /// opened; [`RcError::Rail`] if the port is not active or the GID index is empty.
     pub fn open(
         library: &Library,
@@ -91,19 +102,35 @@ impl Rails {
         memory: Arc<RegionTable>,
         relaxed_ordering: bool,
     ) -> Result<Arc<Rails>, RcError> {
-        if choice.is_empty() || choice.len() > super::MOST_RAILS {
-            let what = format!("{} rails, and may be 1 to {}", choice.len(), super::MOST_RAILS);
+        let (mut rails, mut addresses) = (Vec::<Rail>::new(), Vec::new());
+        for choice in choice {
+            let known = rails.iter().position(|rail| rail.is(choice));
+            let rail = match known {
+                Some(rail) => rail,
+                None => {
+                    rails.push(Rail::open(library, choice)?);
+                    rails.len() - 1
+                }
+            };
+            addresses.push(Address { rail, gid: rails[rail].gid(choice.gid_index)? });
+        }
+        if rails.is_empty() || rails.len() > super::MOST_RAILS {
+            let what = format!("{} ports, and may be 1 to {}", rails.len(), super::MOST_RAILS);
             return Err(RcError::Options { what });
         }
-        let rails = choice.iter().map(|choice| Rail::open(library, choice)).collect::<Result<Vec<_>, _>>()?;
         let domains = rails.iter().map(|rail| rail.domain.clone()).collect();
         let registry = Registry::new(domains, memory, relaxed_ordering);
-        Ok(Arc::new(Rails { rails, registry, staged: AtomicU64::new(0) }))
+        Ok(Arc::new(Rails { rails, addresses, registry, staged: AtomicU64::new(0) }))
     }
 
-    /// What each rail is, in the order in which they were chosen.
+    /// What each address is, in the order in which they were chosen.
     pub fn describe(&self) -> Vec<RailDescription> {
-        self.rails.iter().map(Rail::describe).collect()
+        self.addresses.iter().map(|address| self.of(address).describe(&address.gid)).collect()
+    }
+
+    /// The port of an address.
+    pub(super) fn of(&self, address: &Address) -> &Rail {
+        &self.rails[address.rail]
     }
 
     /// The descriptors of the open devices: while a forked child has copies of them, the queue pairs outlive this process.
@@ -155,17 +182,8 @@ impl Rail {
         let context = library.device(&choice.device)?.open()?;
         let port = context.port(choice.port)?;
         check_active(&port).map_err(refused)?;
-        let gids = context.gids(choice.port)?;
-        let Some(gid) = gids.iter().find(|entry| entry.index == u32::from(choice.gid_index)) else {
-            let filled: Vec<String> = gids.iter().map(|gid| format!("{} {}", gid.index, gid.gid)).collect();
-            return Err(refused(format!(
-                "GID index {} is empty; filled are: {}",
-                choice.gid_index,
-                filled.join(", ")
-            )));
-        };
         let traffic_class = default_traffic_class(&choice.device, choice.port);
-        let (gid, domain) = (gid.clone(), context.protection_domain()?);
+        let domain = context.protection_domain()?;
         // Only a device in software has no parent on a bus.
         let software =
             !std::path::Path::new("/sys/class/infiniband").join(&choice.device).join("device").exists();
@@ -173,12 +191,27 @@ impl Rail {
             context,
             domain,
             port,
-            gid,
             software,
             traffic_class,
             down: AtomicBool::new(false),
             gids_changed: AtomicU32::new(0),
         })
+    }
+
+    fn is(&self, choice: &RailChoice) -> bool {
+        self.context.name() == choice.device && self.port.number == choice.port
+    }
+
+    /// The address at a place of the port's table.
+    fn gid(&self, index: u8) -> Result<GidEntry, RcError> {
+        let mut gids = self.context.gids(self.port.number)?;
+        let Some(found) = gids.iter().position(|entry| entry.index == u32::from(index)) else {
+            let filled: Vec<String> = gids.iter().map(|gid| format!("{} {}", gid.index, gid.gid)).collect();
+            return Err(
+                self.refused(format!("GID index {index} is empty; filled are: {}", filled.join(", ")))
+            );
+        };
+        Ok(gids.swap_remove(found))
     }
 
     /// Whether the device has said that the port, or all of it, does not work. One system call.
@@ -213,38 +246,36 @@ impl Rail {
         self.gids_changed.load(Ordering::Relaxed)
     }
 
-    /// Where the address stands in the port's table now: it moves when addresses come and go.
-    pub(super) fn gid_index(&self) -> Result<u8, RcError> {
+    /// Where an address stands in the port's table now: it moves when addresses come and go.
+    pub(super) fn gid_index(&self, gid: &GidEntry) -> Result<u8, RcError> {
         let gids = self.context.gids(self.port.number)?;
-        let same = |entry: &&GidEntry| entry.gid == self.gid.gid && entry.kind == self.gid.kind;
+        let same = |entry: &&GidEntry| entry.gid == gid.gid && entry.kind == gid.kind;
         let found = gids.iter().find(same).and_then(|entry| u8::try_from(entry.index).ok());
         found.ok_or_else(|| {
-            let what =
-                format!("its address {} is gone; was it taken from the network interface?", self.gid.gid);
-            self.refused(what)
+            self.refused(format!("its address {} is gone; was it taken from the network interface?", gid.gid))
         })
     }
 
-    /// An error if new queue pairs cannot be expected to work: the port is not active, or has lost its address.
-    pub(super) fn check(&self) -> Result<(), RcError> {
+    /// An error if new queue pairs cannot be expected to work: the port is not active, or has lost the address.
+    pub(super) fn check(&self, gid: &GidEntry) -> Result<(), RcError> {
         if self.is_down() {
             return Err(self.refused(format!("it went down: {CABLE}")));
         }
         check_active(&self.context.port(self.port.number)?).map_err(|what| self.refused(what))?;
-        self.gid_index().map(drop)
+        self.gid_index(gid).map(drop)
     }
 
     fn refused(&self, what: String) -> RcError {
         RcError::Rail { device: self.context.name().into(), port: self.port.number, what }
     }
 
-    pub(super) fn describe(&self) -> RailDescription {
+    pub(super) fn describe(&self, gid: &GidEntry) -> RailDescription {
         RailDescription {
             device: self.context.name().into(),
             port: self.port.number,
-            gid_index: self.gid.index,
-            gid: self.gid.gid,
-            kind: self.gid.kind,
+            gid_index: gid.index,
+            gid: gid.gid,
+            kind: gid.kind,
             mtu: self.port.active_mtu.bytes(),
         }
     }

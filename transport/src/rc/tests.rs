@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rccl_verbs::Library;
 
-use super::bed::{Ends, choices, ends, has};
+use super::bed::{Ends, addresses, choices, ends, has, links_over};
 use super::{Options, Pending, RailChoice, Rails};
 use crate::conformance::{CHECKS, DEADLINE, Pair, staying_threads};
 use crate::link::{Link, LinkError, Place, Sink, Tag};
@@ -180,6 +180,41 @@ fn the_users_own_memory_is_registered_on_request_and_counted() {
     for part in ["message 2", "not registered", "0 slots", "allow slots"] {
         assert!(error.contains(part), "{part} is not in: {error}");
     }
+}
+
+/// A port with several addresses is opened once, and each link uses that of them that leads to its peer.
+#[test]
+fn links_choose_among_the_addresses_of_a_port() {
+    if !has(1) {
+        return;
+    }
+    let (library, all) = (Library::open(None).unwrap(), addresses().unwrap());
+    // A device whose host has others need not reach itself.
+    let devices = [all[0].device.clone(), all[all.len() - 1].device.clone()];
+    let [choices, others] = devices
+        .map(|device| all.iter().filter(|choice| choice.device == device).cloned().collect::<Vec<_>>());
+    let open = |choices: &[RailChoice]| {
+        let table = RegionTable::new();
+        (Rails::open(&library, choices, Arc::clone(&table), false).unwrap(), table)
+    };
+    let [(a, here), (b, there)] = [open(&choices), open(&others)];
+    let one = Rails::open(&library, &choices[..1], RegionTable::new(), false).unwrap();
+    assert_eq!(a.descriptors().count(), one.descriptors().count());
+    for (address, choice) in choices.iter().enumerate() {
+        let links = links_over([&a, &b], &[address], &without_slots());
+        for (link, rails) in links.iter().zip([&a, &b]) {
+            assert_eq!(link.rails(), [rails.describe()[address].clone()]);
+        }
+        assert_eq!(links[0].rails()[0].gid_index, u32::from(choice.gid_index));
+        let (rails, tables) = ([Arc::clone(&a), Arc::clone(&b)], [Arc::clone(&here), Arc::clone(&there)]);
+        let mut ends = Ends { links, rails, tables };
+        let [source, target] = ends.tables.each_ref().map(|table| table.alloc(100_000).unwrap());
+        // SAFETY: the memory is this test's, and nobody else uses it yet.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(source.as_ptr(), 100_000) };
+        bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 7 / 5 + address) as u8);
+        transfer(&mut ends, bytes, [source.place(0), target.place(0)], target.as_ptr()).unwrap();
+    }
+    eprintln!("{} addresses", choices.len());
 }
 
 /// Two ends that are set otherwise say so instead of misunderstanding each other.
