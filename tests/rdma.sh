@@ -154,44 +154,53 @@ disturbed() {
         done'
 }
 
-# Ports that go down in the middle of calls of 64 MiB, one after the other: the link moves to the rail that is left, then
-# to TCP, and the results are right. Then a device that is deleted under a call, which soft-RoCE lets it end: the kernel
-# waits until nobody has the device open. Each rank has two devices of its own.
-moves() {
-    guest 280 four-devices bash -c '
-        cd /dev/shm
-        export RCCL_SIZE=2 RCCL_KEY=000102030405060708090a0b0c0d0e0f RCCL_TRANSPORT=verbs,tcp RCCL_TIMEOUT=100
-        status=0
-        # Starts two ranks, and returns when their calls have begun.
-        start() {
-            export RCCL_COMM_ID=127.0.0.1:$1
-            shift
-            timeout 200 env RCCL_RANK=0 RCCL_IB_HCA==rxe0,rxe1 $rccl perf all_reduce "$@" >out0 2>&1 & zero=$!
-            timeout 200 env RCCL_RANK=1 RCCL_IB_HCA==rxe2,rxe3 $rccl perf all_reduce "$@" >out1 2>&1 & one=$!
-            for ((i = 0; i < 300; i++)); do ! grep -q "Using ranks" out0 || break; sleep 0.2; done
-            sleep 4
-        }
-        finish() {
-            wait $zero || status=1
-            wait $one || status=1
-            cat out0 out1
-        }
-        rccl=$0
+# For the shell of a guest with four devices: two ranks of `rccl perf all_reduce`, for whom time runs while they are disturbed.
+disturbing='cd /dev/shm
+    export RCCL_SIZE=2 RCCL_KEY=000102030405060708090a0b0c0d0e0f RCCL_TRANSPORT=verbs,tcp RCCL_TIMEOUT=100
+    status=0
+    # start PORT DEVICES DEVICES ARGUMENTS...: starts both, each with devices of its own, and returns when their calls have
+    # begun.
+    start() {
+        local devices=("$2" "$3")
+        export RCCL_COMM_ID=127.0.0.1:$1
+        shift 3
+        timeout 200 env RCCL_RANK=0 RCCL_IB_HCA="=${devices[0]}" $rccl perf all_reduce "$@" >out0 2>&1 & zero=$!
+        timeout 200 env RCCL_RANK=1 RCCL_IB_HCA="=${devices[1]}" $rccl perf all_reduce "$@" >out1 2>&1 & one=$!
+        for ((i = 0; i < 300; i++)); do ! grep -q "Using ranks" out0 || break; sleep 0.2; done
+        sleep 4
+    }
+    finish() {
+        wait $zero || status=1
+        wait $one || status=1
+        cat out0 out1
+    }
+    # moved SO FILE...: how often a link moved so, by these outputs.
+    moved() {
+        local so=$1
+        shift
+        cat "$@" | grep -c "WARN the link over verbs .* failed: .* it goes on over $so"
+    }
+    rccl=$0
+    '
 
-        start 29600 -b 64M -e 64M -n 2 -w 1 -c 1
+# Ports that go down in the middle of calls of 64 MiB, one after the other: the link moves to the rail that is left, then
+# to TCP, and the results are right. Then a device that is deleted under such a call, which soft-RoCE lets it end: the
+# kernel waits until nobody has the device open.
+moves() {
+    guest 280 four-devices bash -c "$disturbing"'
+        start 29600 rxe0,rxe1 rxe2,rxe3 -b 64M -e 64M -n 2 -w 1 -c 1
         ip link set nic0 down
         sleep 4
         ip link set nic1 down
         finish
         # Either the port'"'"'s event or a failed write comes first; what is wrong with the ports is told in any case.
-        moved() { test "$(grep -c "WARN the link over verbs .* failed: .* it goes on over $1" out0)" = 1; }
-        moved "fresh queue pairs on rxe1 .*(rxe0 port 1: it" && moved "TCP.*(rxe0 port 1: it.*; rxe1 port 1: it" ||
-            { echo "it did not move so"; status=1; }
+        [ $(moved "fresh queue pairs on rxe1 .*(rxe0 port 1: it" out0) = 1 ] &&
+            [ $(moved "TCP.*(rxe0 port 1: it.*; rxe1 port 1: it" out0) = 1 ] || { echo "it did not move so"; status=1; }
 
         ip link set nic0 up
         ip link set nic1 up
         sleep 1
-        start 29601 -b 16M -e 16M -n 8 -w 1 -c 1
+        start 29601 rxe0,rxe1 rxe2,rxe3 -b 64M -e 64M -n 2 -w 1 -c 1
         timeout 200 rdma link delete rxe0 & deletion=$!
         finish
         wait $deletion || status=1
@@ -199,7 +208,31 @@ moves() {
         exit $status' "$rccl"
 }
 
-[ $# -gt 0 ] || set -- own promises perf between disturbed addresses moves
+# A network that carries no packet of RDMA for a while, in the middle of calls of 64 MiB: queue pairs use up their retries and
+# are in the error state. The link goes on over fresh ones, and after three over TCP. (Packets are dropped where they
+# arrive: where they leave, soft-RoCE does nothing else than to try again.)
+cut() {
+    guest 280 four-devices bash -c "$disturbing"'
+        export RCCL_IB_TIMEOUT=14 # half a second for all retries
+        tc qdisc add dev nic2 clsact
+        cut() {
+            tc filter add dev nic2 ingress protocol ip u32 match ip protocol 17 0xff match ip dport 4791 0xffff action drop
+            sleep $1
+            tc -s filter show dev nic2 ingress | grep -oE "dropped [1-9][0-9]*" || { echo "nothing was dropped"; status=1; }
+            tc filter del dev nic2 ingress
+        }
+        start 29602 rxe0 rxe2 -b 64M -e 64M -n 2 -w 1 -c 1
+        cut 0.7
+        sleep 4
+        cut 5
+        finish
+        # Both ends may see it at once.
+        [ $(moved "fresh queue pairs" out0 out1) -ge 1 ] && [ $(moved "TCP" out0 out1) -ge 1 ] ||
+            { echo "it did not move so"; status=1; }
+        exit $status' "$rccl"
+}
+
+[ $# -gt 0 ] || set -- own promises perf between disturbed cut addresses moves
 for name in "$@"; do
     suite "$name"
 done

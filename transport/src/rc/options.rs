@@ -71,11 +71,12 @@ impl Options {
         super::block::Layout::new(self).whole
     }
 
-    /// How long a device may go on trying to send before it has to say that it failed.
+    /// How long a device may go on trying to send before it has to say that it failed, and a little more, so that its own
+    /// word comes first.
     pub(super) fn patience(&self, software: bool) -> Duration {
         // Hardware may wait up to four times as long.
-        let factor = (1 + u32::from(self.retries)) * if software { 1 } else { 4 };
-        Duration::from_nanos(4096 << self.timeout.min(31)) * factor
+        let quarters = if software { 5 } else { 17 };
+        Duration::from_nanos(4096 << self.timeout.min(31)) * (1 + u32::from(self.retries)) * quarters / 4
     }
 
     /// What cannot be, in words.
