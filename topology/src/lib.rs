@@ -1,4 +1,4 @@
-//! What hosts look like to a program that wants to talk between them by RDMA, and what it should use.
+//! What hosts look like to a program that wants to talk between them, and what of RDMA it should use.
 //!
 //! ```text
 //! sysfs, netlink  ->  Host  -- choose(host, wishes) -->  Choice: rails, and why not the others
@@ -11,6 +11,13 @@
 //! on made-up hosts, give the same answer every time, and the two ends of a pair decide the same without asking.
 //! Everything that is left out has a reason that says so in a sentence.
 //!
+//! Beside that stand NCCL's files, which describe whole hosts and what is joined to what in them:
+//!
+//! ```text
+//! topology file <-- xml --> System -- paths --> Network: path types and bandwidths
+//! graph file    <-- xml --> Graphs              draw: pictures of both
+//! ```
+//!
 //! A *rail* is a port that this process may use. An *address* of it is an entry of the port's GID table; a queue pair
 //! is bound to one. An [`Advert`] is what the other hosts are told of an address.
 
@@ -21,12 +28,16 @@ mod choose;
 mod device_list;
 mod discover;
 mod gid;
+pub mod graph;
 mod host;
 mod network;
 mod pair;
+pub mod paths;
 mod prefix;
 mod reason;
+pub mod system;
 mod wishes;
+pub mod xml;
 
 pub use advert::Advert;
 pub use choose::{Choice, Rail, RailAddress, Rejected, TrafficClass, choose};
