@@ -27,6 +27,7 @@ mod advert;
 mod choose;
 mod device_list;
 mod discover;
+pub mod draw;
 mod gid;
 pub mod graph;
 mod host;

@@ -37,6 +37,8 @@ use serde::{Serialize, Serializer};
 
 use crate::system::BusId;
 
+pub use figures::{net as net_bandwidth, pci as pci_bandwidth};
+
 /// How near two devices are, from near to far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PathType {

@@ -20,7 +20,7 @@ mod graphs;
 mod outline;
 mod reader;
 mod system;
-mod writer;
+pub(crate) mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

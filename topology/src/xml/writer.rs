@@ -39,6 +39,13 @@ impl Writer {
         }
     }
 
+    /// Writes an element that holds text and no elements.
+    pub fn text(&mut self, name: &str, attributes: impl FnOnce(&mut Attributes<'_>), words: &str) {
+        self.text.push_str(&format!("{}<{name}", "  ".repeat(self.depth)));
+        attributes(&mut Attributes { text: &mut self.text });
+        self.text.push_str(&format!(">{}</{name}>\n", escaped(words)));
+    }
+
     /// The text.
     pub fn finish(self) -> String {
         self.text
@@ -59,9 +66,9 @@ impl Attributes<'_> {
     }
 }
 
-/// What an attribute, or the text of an element, may hold. White space would otherwise come back as blanks; characters
+/// What an attribute may hold, or the text of an element. White space would otherwise come back as blanks; characters
 /// that XML has no way to write are replaced.
-pub fn escaped(value: &str) -> String {
+fn escaped(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for char in value.chars() {
         match char {
