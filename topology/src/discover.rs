@@ -8,14 +8,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::str::FromStr;
 
 use crate::gid::{Gid, GidKind};
 use crate::host::{
     Congestion, ConnectionDefaults, Device, GidEntry, Host, Interface, LinkLayer, NodeKind, PartitionKey,
-    Port, PortState, natural_order,
+    Port, PortState,
 };
 use crate::network::Network;
+use crate::sysfs::{names, parsed, text};
 
 impl Host {
     /// Reads devices and interfaces beneath `root`, which is `/` but for tests and file systems of other machines; adds
@@ -189,24 +189,6 @@ fn list_of_bits(words: &str) -> Option<u8> {
         return None;
     }
     words.iter().enumerate().map(bit).try_fold(0, |bits, bit| Some(bits | bit?))
-}
-
-/// Names in a directory, in natural order; none if there is no such directory.
-fn names(path: &Path) -> Vec<String> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort_by(|one, other| natural_order(one, other));
-    names
-}
-
-/// A file's content without blanks around it; absent if that is empty.
-fn text(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
-fn parsed<T: FromStr>(path: &Path) -> Option<T> {
-    text(path)?.parse().ok()
 }
 
 fn hexadecimal(word: &str) -> Option<u16> {

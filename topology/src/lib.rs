@@ -36,6 +36,7 @@ mod pair;
 pub mod paths;
 mod prefix;
 mod reason;
+mod sysfs;
 pub mod system;
 mod wishes;
 pub mod xml;

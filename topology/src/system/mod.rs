@@ -11,6 +11,7 @@
 //! runs on. NCCL writes -1 for numbers that it does not know; those are `None`, too.
 
 mod cpu_set;
+mod discover;
 mod pci;
 
 use std::fmt;

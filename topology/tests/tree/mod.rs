@@ -93,6 +93,24 @@ impl Tree {
         self.file(&format!("{port}/gids/{}", gids.len()), "0000:0000:0000:0000:0000:0000:0000:0000")
     }
 
+    /// A PCI device, by its path from the root of its bus on, with speed and lanes of its link.
+    pub fn pci(&self, path: &str, class: &str, link: (&str, u32), numa: i32) -> &Tree {
+        let name = path.rsplit('/').next().unwrap();
+        let device = format!("sys/devices/{path}");
+        self.file(&format!("{device}/class"), class)
+            .file(&format!("{device}/vendor"), "0x15b3")
+            .file(&format!("{device}/device"), "0x101d")
+            .file(&format!("{device}/max_link_speed"), link.0)
+            .file(&format!("{device}/max_link_width"), &link.1.to_string())
+            .file(&format!("{device}/numa_node"), &numa.to_string())
+            .link(&format!("sys/bus/pci/devices/{name}"), &format!("../../../devices/{path}"))
+    }
+
+    /// A NUMA node.
+    pub fn node(&self, number: u32, cpumap: &str) -> &Tree {
+        self.file(&format!("sys/devices/system/node/node{number}/cpumap"), cpumap)
+    }
+
     /// What a ConnectX adds: a PCI device, a driver, firmware.
     pub fn connectx(&self, name: &str, pci: &str, numa: i32) -> &Tree {
         let device = format!("sys/devices/pci0000:00/{pci}");
