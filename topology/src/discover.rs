@@ -151,9 +151,12 @@ fn interface(path: &Path, name: &str) -> Interface {
     let master = fs::read_link(path.join("master")).ok();
     let kind = text(&path.join("uevent"))
         .and_then(|words| Some(words.lines().find_map(|line| line.strip_prefix("DEVTYPE="))?.to_owned()));
+    let index = parsed(&path.join("ifindex"));
+    let queues = names(&path.join("queues"));
+    let count = |of: &str| queues.iter().filter(|queue| queue.starts_with(of)).count() as u32;
     Interface {
         name: name.into(),
-        index: parsed(&path.join("ifindex")),
+        index,
         state: text(&path.join("operstate")),
         carrier: parsed::<u8>(&path.join("carrier")).map(|carrier| carrier == 1),
         mtu: parsed(&path.join("mtu")),
@@ -162,6 +165,9 @@ fn interface(path: &Path, name: &str) -> Interface {
         lower: files.iter().filter_map(|file| Some(file.strip_prefix("lower_")?.to_owned())).collect(),
         bond_mode: text(&path.join("bonding/mode"))
             .map(|words| words.split(' ').next().unwrap_or_default().to_owned()),
+        linked: parsed(&path.join("iflink")).filter(|&linked: &u32| linked > 0 && Some(linked) != index),
+        active_member: text(&path.join("bonding/active_slave")),
+        queues: (!queues.is_empty()).then(|| (count("rx-"), count("tx-"))),
         kind,
         congestion: Congestion {
             notifying: priorities(&path.join("ecn/roce_np/enable")),

@@ -191,10 +191,17 @@ pub struct Interface {
     pub speed: Option<u32>,
     /// The bond, bridge or VRF that it belongs to.
     pub master: Option<String>,
-    /// The interfaces that it rests on: a bond's members, a VLAN's parent.
+    /// The interfaces that it rests on: a bond's members, a bridge's ports, the parent of a VLAN or macvlan.
     pub lower: Vec<String>,
+    /// The number of the interface that it is linked with, if that is another: the other end of a veth pair, a parent. It may
+    /// count in another network namespace.
+    pub linked: Option<u32>,
     /// The bond's mode: "802.3ad".
     pub bond_mode: Option<String>,
+    /// The bond's member that carries all, in modes with one.
+    pub active_member: Option<String>,
+    /// Queues for received packets, and for packets to send.
+    pub queues: Option<(u32, u32)>,
     /// DEVTYPE of its uevent: "vlan", "bond", "bridge".
     pub kind: Option<String>,
     /// Flow control and congestion marks.

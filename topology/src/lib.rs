@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod advert;
+mod carrier;
 mod choose;
 mod device_list;
 mod discover;

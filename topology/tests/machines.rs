@@ -82,6 +82,10 @@ fn server() -> Tree {
     tree.pci("pci0000:00/0000:00:02.0", BRIDGE, ("8.0 GT/s PCIe", 8), 0);
     tree.pci("pci0000:80/0000:80:01.0/0000:81:00.0/0000:82:00.0", "0x030000", ("5.0 GT/s PCIe", 1), 1);
     tree.interface("bond0", 1500, &[]);
+    tree.file("sys/class/net/bond0/speed", "-1")
+        .file("sys/class/net/bond0/bonding/mode", "802.3ad 4")
+        .link("sys/class/net/bond0/lower_eno1", "../eno1")
+        .link("sys/class/net/bond0/lower_eno2", "../eno2");
     tree.interface("lo", 65536, &[]);
     tree
 }
@@ -96,7 +100,7 @@ fn a_server_with_two_sockets() {
     let system = discover(&server());
     assert_eq!(
         outline(&system),
-        "node 0 0-15 2:bond0@100000
+        "node 0 0-15 2:bond0@50000
  0000:02:00.0 8.0 GT/s PCIe x4 3:eno1@25000
  0000:02:00.1 8.0 GT/s PCIe x4 4:eno2@25000
  0000:3b:00.0 16.0 GT/s PCIe x16

@@ -210,7 +210,7 @@ impl Ports {
         let others = host.interfaces.iter().filter(|one| !with_rdma.contains(&one.name.as_str()));
         for interface in others.filter(|one| one.name != "lo") {
             let path = class.join("net").join(&interface.name);
-            add(pci_of(&path), interface_port(&path, interface));
+            add(pci_of(&path), interface_port(&path, host, interface));
         }
         ports
     }
@@ -252,11 +252,11 @@ fn rdma_ports(path: &Path, device: &Device) -> Vec<Net> {
     device.ports.iter().map(port).collect()
 }
 
-fn interface_port(path: &Path, interface: &Interface) -> Net {
+fn interface_port(path: &Path, host: &Host, interface: &Interface) -> Net {
     Net {
         name: Some(interface.name.clone()),
         port: parsed(&path.join("dev_port")),
-        speed: interface.speed,
+        speed: host.speed(&interface.name),
         ..Net::default()
     }
 }
