@@ -125,10 +125,11 @@ fn collect<'b>(block: &'b Block, placed: &Placed, gpus: &mut Vec<Linked<'b>>) {
     }
 }
 
-/// From lower edge to lower edge, hanging the lower the farther they are.
+/// From lower edge to lower edge, hanging the lower the farther they are; round what lies between two in one column.
 fn curve(one: &Area, other: &Area) -> String {
     let end = |area: &Area| (area.x + area.width / 2.0, area.y + area.height);
     let ((x1, y1), (x2, y2)) = (end(one), end(other));
     let sag = 14.0 + (x2 - x1).abs() / 12.0;
-    format!("M{x1} {y1}C{x1} {} {x2} {} {x2} {y2}", y1 + sag, y2 + sag)
+    let bow = if (x2 - x1).abs() < one.width { one.width } else { 0.0 };
+    format!("M{x1} {y1}C{} {} {} {} {x2} {y2}", x1 + bow, y1 + sag, x2 + bow, y2 + sag)
 }

@@ -57,7 +57,7 @@ fn row(canvas: &mut Canvas, channel: &Channel, pattern: Pattern, names: &[(u64, 
             Hop::Gpu { .. } => None,
         };
         let words = words.unwrap_or_else(|| hop.to_string());
-        let width = text_width(&words) + 16.0;
+        let width = text_width(&words, false) + 16.0;
         if let Some(end) = last {
             canvas.line(format!("M{end} {middle}H{x}"), "#444444", pattern == Pattern::Ring);
         }

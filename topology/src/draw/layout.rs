@@ -53,7 +53,8 @@ pub fn place(block: &Block, x: f64, y: f64) -> Placed {
 /// Places a block at the origin. What is inside is placed once and then moved, so this takes no longer than the number
 /// of blocks times how deep they are.
 fn place_within(block: &Block, room: f64) -> Placed {
-    let widest = block.words.iter().map(|words| text_width(words)).fold(0.0, f64::max);
+    let widths = block.words.iter().enumerate().map(|(index, words)| text_width(words, index == 0));
+    let widest = widths.fold(0.0, f64::max);
     let mut area = Area { x: 0.0, y: 0.0, width: widest + 2.0 * GAP, height: 0.0 };
     let (mut left, mut top) = (GAP, GAP + LINE * block.words.len() as f64);
     let mut row_bottom = top;

@@ -18,9 +18,9 @@ pub struct Area {
 /// Height of a line of text.
 pub const LINE: f64 = 16.0;
 
-/// About how wide a text is: viewers choose the font.
-pub fn text_width(words: &str) -> f64 {
-    words.chars().count() as f64 * 6.8
+/// About how wide a text is, rather too much: viewers choose the font.
+pub fn text_width(words: &str, bold: bool) -> f64 {
+    words.chars().count() as f64 * if bold { 8.0 } else { 7.0 }
 }
 
 /// What is drawn, in order; later shapes cover earlier ones.
@@ -45,7 +45,7 @@ impl Canvas {
 
     /// A line of text whose upper left corner is there.
     pub fn text(&mut self, x: f64, y: f64, words: &str, bold: bool) {
-        self.right = self.right.max(x + text_width(words));
+        self.right = self.right.max(x + text_width(words, bold));
         self.shapes.push(Shape::Text { x, y, words: words.to_owned(), bold });
     }
 
@@ -136,6 +136,8 @@ impl Shape {
                     it.write("fill", Some("none"));
                     it.write("stroke", Some(colour));
                     it.write("stroke-width", Some(1.5));
+                    // What it crosses stays readable.
+                    it.write("stroke-opacity", Some(0.7));
                     it.write("marker-end", arrow.then_some("url(#arrow)"));
                 },
                 |_| {},

@@ -23,8 +23,10 @@ pub struct Opened<'t> {
 /// What is wrong with how elements are nested.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unclosed<'t> {
-    /// Elements that are never closed, the outermost first.
-    pub elements: Vec<Opened<'t>>,
+    /// The outermost element that is never closed.
+    pub first: Opened<'t>,
+    /// Those inside of it, inwards.
+    pub others: Vec<Opened<'t>>,
     /// The closing tag at which that shows; `None` at the text's end.
     pub before: Option<Opened<'t>>,
 }
@@ -66,11 +68,13 @@ pub fn unclosed(text: &str) -> Option<Unclosed<'_>> {
             }
             Kind::Close => {
                 let partner = open.iter().rposition(|opened| opened.name == tag.name)?;
-                return Some(Unclosed { elements: open.split_off(partner + 1), before: Some(this) });
+                let others = open.split_off(partner + 2);
+                return Some(Unclosed { first: open.pop()?, others, before: Some(this) });
             }
         }
     }
-    (!open.is_empty()).then_some(Unclosed { elements: open, before: None })
+    let first = *open.first()?;
+    Some(Unclosed { first, others: open.split_off(1), before: None })
 }
 
 /// Line and column of a byte.
@@ -171,10 +175,11 @@ mod tests {
     #[test]
     fn the_elements_that_nobody_closed() {
         let found = unclosed("<s><c><p><p></c></s>").unwrap();
-        assert_eq!(found.elements, [Opened { name: "p", start: 6 }, Opened { name: "p", start: 9 }]);
+        assert_eq!(found.first, Opened { name: "p", start: 6 });
+        assert_eq!(found.others, [Opened { name: "p", start: 9 }]);
         assert_eq!(found.before, Some(Opened { name: "c", start: 12 }));
         let found = unclosed("<s><c></c>").unwrap();
-        assert_eq!((found.elements, found.before), (vec![Opened { name: "s", start: 0 }], None));
+        assert_eq!((found.first, found.others, found.before), (Opened { name: "s", start: 0 }, vec![], None));
         assert_eq!(unclosed("<s></c></s>"), None);
         assert_eq!(unclosed("<s><c/></s>"), None);
     }

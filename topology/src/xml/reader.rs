@@ -76,17 +76,14 @@ fn place(text: &str, error: &roxmltree::Error) -> Position {
 
 fn never_closed(text: &str, unclosed: &outline::Unclosed<'_>) -> Error {
     let place = |opened: &outline::Opened<'_>| outline::position(text, opened.start);
-    let (first, others) = match unclosed.elements.split_first() {
-        Some((first, others)) => (first, others),
-        None => return Error::new(None, "an element is never closed", "close it"),
-    };
+    let outline::Unclosed { first, others, before } = unclosed;
     let shown: Vec<String> = others.iter().take(3).map(|opened| place(opened).to_string()).collect();
     let others = match others.len() {
         0 => String::new(),
         more @ 1..=3 => format!(", nor {} more after it ({})", more, shown.join(", ")),
         more => format!(", nor {} more after it ({}, ...)", more, shown.join(", ")),
     };
-    let before = match &unclosed.before {
+    let before = match before {
         Some(before) => format!("</{}> comes at {} first", before.name, place(before)),
         None => "the file ends first".to_owned(),
     };
