@@ -6,6 +6,7 @@ mod env;
 mod explain;
 mod perf;
 mod run;
+mod topo;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -24,6 +25,7 @@ enum Tool {
     Run(run::Options),
     Perf(Box<perf::Options>),
     Doctor(doctor::Options),
+    Topo(topo::Options),
     Env(env::Options),
     Explain(explain::Options),
     #[command(name = run::RANK_COMMAND, hide = true)]
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Tool::Run(options) => run::main(options),
         Tool::Perf(options) => perf::main(&options),
         Tool::Doctor(options) => doctor::main(&options),
+        Tool::Topo(options) => topo::main(&options),
         Tool::Env(options) => env::main(&options),
         Tool::Explain(options) => explain::main(&options),
         Tool::Rank(options) => run::become_rank(options),

@@ -1,0 +1,159 @@
+//! `rccl topo`: what NCCL's topology and graph files say, for people, for programs, as a picture, and as a file again.
+//!
+//! ```text
+//! tree      a system for people, and graphs           distances   path types and bandwidths as a table
+//! ```
+
+mod distances;
+mod tree;
+
+use rccl_topology::draw;
+use rccl_topology::graph::Graphs;
+use rccl_topology::paths::Network;
+use rccl_topology::system::System;
+use rccl_topology::xml::{self, Error, Parsed};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Show a topology file or a graph file of NCCL: what is in it, how near devices are, a picture.
+///
+/// Files of AMD's dialect, partial ones and such of other versions are read, too. What in a file is not known is told
+/// and left out.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  rccl topo ndv4-topo.xml                     what there is, as a tree
+  rccl topo topo.xml --paths                  and how near devices are, as NCCL sees it
+  rccl topo topo.xml --svg topo.svg           a picture
+  rccl topo topo.xml --graph graph.xml        with the rings and trees that NCCL found
+  rccl topo --graph graph.xml --json -        the graphs for programs; docs/topology.md describes the keys
+  rccl topo topo.xml --xml -                  the file as it was understood
+
+Exit status:
+  0  done
+  2  a bad option; a file that cannot be read or written. The message has its name, line and column")]
+pub struct Options {
+    /// A topology file
+    file: Option<PathBuf>,
+    /// A graph file, by itself or beside the topology
+    #[arg(long, value_name = "FILE")]
+    graph: Option<PathBuf>,
+    /// Also show path type and bandwidth between GPUs and all other devices
+    #[arg(long)]
+    paths: bool,
+    /// Write JSON there; - is standard output. With --paths all paths are in it
+    #[arg(long, value_name = "OUT")]
+    json: Option<PathBuf>,
+    /// Write NCCL's XML there: the topology, or the graphs if there is no topology
+    #[arg(long, value_name = "OUT")]
+    xml: Option<PathBuf>,
+    /// Draw there: hosts, NUMA nodes, switches, GPUs, adapters and ports; rings and trees
+    #[arg(long, value_name = "OUT")]
+    svg: Option<PathBuf>,
+}
+
+/// What was read; one of the two is there.
+struct Subject {
+    system: Option<System>,
+    graphs: Option<Graphs>,
+}
+
+/// Runs the command.
+pub fn main(options: &Options) -> ExitCode {
+    let subject = match read(options) {
+        Ok(subject) => subject,
+        Err(error) => return crate::complain(error),
+    };
+    let outputs = [&options.json, &options.xml, &options.svg];
+    if outputs.iter().filter(|out| out.as_deref() == Some(Path::new("-"))).count() > 1 {
+        return crate::complain("only one of --json, --xml and --svg can be standard output (-)");
+    }
+    let network = subject.system.as_ref().filter(|_| options.paths).map(Network::new);
+    if outputs.iter().all(|out| out.is_none()) {
+        return crate::print(&people(&subject, network.as_ref()));
+    }
+    let texts: [&dyn Fn() -> String; 3] = [
+        &|| json(&subject, network.as_ref()),
+        &|| match (&subject.system, &subject.graphs) {
+            (Some(system), _) => xml::write_system(system),
+            (None, graphs) => graphs.as_ref().map(xml::write_graphs).unwrap_or_default(),
+        },
+        &|| draw::svg(subject.system.as_ref(), subject.graphs.as_ref()),
+    ];
+    for (out, text) in outputs.iter().zip(texts) {
+        let Some(out) = out else { continue };
+        if let Err(status) = write(out, &text()) {
+            return status;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn read(options: &Options) -> Result<Subject, String> {
+    let subject = Subject {
+        system: take(options.file.as_deref(), xml::load_system)?,
+        graphs: take(options.graph.as_deref(), xml::load_graphs)?,
+    };
+    match subject {
+        Subject { system: None, graphs: None } => Err("name a topology file, or a graph file with \
+            --graph; this host by itself is not shown yet. NCCL writes such files where NCCL_TOPO_DUMP_FILE and \
+            NCCL_GRAPH_DUMP_FILE say"
+            .to_owned()),
+        subject => Ok(subject),
+    }
+}
+
+/// Reads a file, and tells what in it was left out.
+fn take<T>(
+    path: Option<&Path>,
+    load: impl Fn(&Path) -> Result<Parsed<T>, Error>,
+) -> Result<Option<T>, String> {
+    let Some(path) = path else { return Ok(None) };
+    let parsed = load(path).map_err(|error| error.to_string())?;
+    for note in &parsed.notes {
+        eprintln!("rccl: {}:{note}, and is left out", path.display());
+    }
+    Ok(Some(parsed.value))
+}
+
+fn people(subject: &Subject, network: Option<&Network>) -> String {
+    let mut text = subject.system.as_ref().map(tree::system).unwrap_or_default();
+    if let Some(network) = network {
+        text.push('\n');
+        text.push_str(&distances::table(network));
+    }
+    if let Some(graphs) = &subject.graphs {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&tree::graphs(graphs));
+    }
+    text
+}
+
+fn json(subject: &Subject, network: Option<&Network>) -> String {
+    let mut value = serde_json::Map::new();
+    // Maps with keys that are strings: these cannot fail.
+    let as_value = |value: serde_json::Result<serde_json::Value>| value.unwrap_or_default();
+    if let Some(system) = &subject.system {
+        value.insert("system".to_owned(), as_value(serde_json::to_value(system)));
+    }
+    if let Some(network) = network {
+        value.insert("paths".to_owned(), as_value(serde_json::to_value(distances::all(network))));
+    }
+    if let Some(graphs) = &subject.graphs {
+        value.insert("graphs".to_owned(), as_value(serde_json::to_value(graphs)));
+    }
+    format!("{:#}\n", serde_json::Value::Object(value))
+}
+
+fn write(out: &Path, text: &str) -> Result<(), ExitCode> {
+    if out == Path::new("-") {
+        return match crate::print(text) {
+            ExitCode::SUCCESS => Ok(()),
+            status => Err(status),
+        };
+    }
+    std::fs::write(out, text)
+        .map_err(|error| crate::complain(format!("{} cannot be written: {error}", out.display())))
+}
