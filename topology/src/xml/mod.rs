@@ -101,7 +101,7 @@ pub struct Parsed<T> {
     pub notes: Vec<Note>,
 }
 
-/// Something in a file that was left out, and why. Prints as "12:5: <gin> inside of <nic> is not known".
+/// Something in a file that was left out, and why. Prints as `12:5: <gin> inside of <nic> is not known`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// Where it is.
