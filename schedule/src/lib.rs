@@ -21,10 +21,11 @@ pub mod algorithm;
 pub mod collective;
 pub mod explain;
 pub mod program;
+pub mod simulate;
 pub mod validate;
 pub mod vector;
 
-pub use algorithm::{Algorithm, UnknownAlgorithm, program, programs};
+pub use algorithm::{Algorithm, Family, UnknownAlgorithm, program, programs};
 pub use collective::Collective;
 pub use explain::Explained;
 pub use program::{Buffer, Dep, Extent, Few, Layout, Op, Program, Rank, grain};

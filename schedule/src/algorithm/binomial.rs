@@ -6,12 +6,11 @@
 use super::order::Order;
 use super::{keep_input, keep_own, runs};
 use crate::collective::Collective;
-use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
+use crate::program::{Buffer, Extent, Op, Program, Rank};
 use crate::vector::Window;
 
-pub(super) fn broadcast(rank: Rank, root: Rank, layout: &Layout) -> Program {
-    let n = layout.ranks();
-    let order = Order::from_root(layout, root);
+pub(super) fn broadcast(rank: Rank, root: Rank, order: &Order) -> Program {
+    let n = order.ranks.len() as u32;
     let vertex = Vertex { place: order.place(rank), n };
     let children = vertex.children().map(|child| order.ranks[child.place as usize]);
 
@@ -27,9 +26,8 @@ pub(super) fn broadcast(rank: Rank, root: Rank, layout: &Layout) -> Program {
 }
 
 /// The other way round: a place reduces what those below it send, in one pass, and sends the sum up.
-pub(super) fn reduce(rank: Rank, root: Rank, layout: &Layout) -> Program {
-    let n = layout.ranks();
-    let order = Order::from_root(layout, root);
+pub(super) fn reduce(rank: Rank, root: Rank, order: &Order) -> Program {
+    let n = order.ranks.len() as u32;
     let vertex = Vertex { place: order.place(rank), n };
     let mut children: Vec<Rank> = vertex.children().map(|child| order.ranks[child.place as usize]).collect();
     children.sort_unstable();

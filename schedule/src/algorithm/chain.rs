@@ -6,14 +6,13 @@
 use super::keep_input;
 use super::order::Order;
 use crate::collective::Collective;
-use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
+use crate::program::{Buffer, Extent, Op, Program, Rank};
 
-pub(super) fn broadcast(rank: Rank, root: Rank, layout: &Layout) -> Program {
-    let order = Order::from_root(layout, root);
+pub(super) fn broadcast(rank: Rank, root: Rank, order: &Order) -> Program {
     let place = order.place(rank) as usize;
     let next = order.ranks.get(place + 1).copied();
 
-    let mut program = Program::new(&Collective::Broadcast { root }, rank, layout.ranks(), 1);
+    let mut program = Program::new(&Collective::Broadcast { root }, rank, order.ranks.len() as u32, 1);
     if place == 0 {
         program.push(Op::over(Extent::ALL).reduce_with(Buffer::INPUT).send_all(next));
         program.push(keep_input());
@@ -25,11 +24,10 @@ pub(super) fn broadcast(rank: Rank, root: Rank, layout: &Layout) -> Program {
 }
 
 /// The other way round: each rank adds its operand to what its neighbour farther from the root sends, and sends it on.
-pub(super) fn reduce(rank: Rank, root: Rank, layout: &Layout) -> Program {
-    let order = Order::from_root(layout, root);
+pub(super) fn reduce(rank: Rank, root: Rank, order: &Order) -> Program {
     let place = order.place(rank) as usize;
 
-    let mut program = Program::new(&Collective::Reduce { root }, rank, layout.ranks(), 1);
+    let mut program = Program::new(&Collective::Reduce { root }, rank, order.ranks.len() as u32, 1);
     let op = Op::over(Extent::ALL).recv_all(order.ranks.get(place + 1).copied()).reduce_with(Buffer::INPUT);
     program.push(match place {
         0 => op.copy_to(Buffer::OUTPUT).finish(),

@@ -69,6 +69,9 @@ mod tree;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+
+use order::Order;
 
 use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
@@ -237,14 +240,11 @@ impl fmt::Display for UnknownAlgorithm {
 
 impl std::error::Error for UnknownAlgorithm {}
 
-/// What `rank` does when the ranks of `layout` run `collective` by `algorithm`.
-///
-/// `channels` (0 counts as 1) is how many parallel edges two ranks have. The ring all_reduce deals the elements to all
-/// of them; pairs of trees are put on two, one on each; the others use channel 0 only.
+/// What `rank` does when the ranks of `layout` run `collective` by `algorithm`; [`Family`] makes the programs of many
+/// ranks with less work.
 ///
 /// # Panics
-/// If `rank` or the root is not a rank of `layout`, or if `algorithm` is none of
-/// [`Algorithm::for_collective`]`(collective)`.
+/// As [`Family::new`] and [`Family::program`] do.
 pub fn program(
     algorithm: Algorithm,
     collective: &Collective,
@@ -252,88 +252,144 @@ pub fn program(
     layout: &Layout,
     channels: u8,
 ) -> Program {
-    let ranks = layout.ranks();
-    assert!(rank < ranks, "rank {rank} is not one of {ranks}");
-    assert!(
-        Algorithm::for_collective(collective).contains(&algorithm),
-        "{algorithm} does not compute {collective}"
-    );
-    assert!(collective.root().is_none_or(|root| root < ranks), "{collective} of {ranks} ranks");
-    if ranks == 1 {
-        return alone(collective);
-    }
-    let channels = channels.max(1);
-    match *collective {
-        Collective::AllReduce => match algorithm {
-            Algorithm::Ring => ring::all_reduce(rank, layout, channels),
-            Algorithm::Tree => tree::all_reduce(rank, layout, channels),
-            Algorithm::RecursiveDoubling => doubling::all_reduce(rank, ranks),
-            Algorithm::HalvingDoubling => halving::all_reduce(rank, ranks),
-            Algorithm::Direct => direct::all_reduce(rank, ranks),
-            Algorithm::Exchange => exchange::all_reduce(rank, ranks),
-            Algorithm::Hierarchical => hierarchical::all_reduce(rank, layout),
-            _ => unreachable!("checked above"),
-        },
-        Collective::Reduce { root } => match algorithm {
-            Algorithm::Direct => direct::reduce(rank, root, ranks),
-            Algorithm::Binomial => binomial::reduce(rank, root, layout),
-            Algorithm::Chain => chain::reduce(rank, root, layout),
-            Algorithm::PipelinedTree => pipelined_tree::reduce(rank, root, layout, channels),
-            Algorithm::ReduceGather => reduce_gather::reduce(rank, root, ranks),
-            _ => unreachable!("checked above"),
-        },
-        Collective::ReduceScatter => match algorithm {
-            Algorithm::Ring => ring::reduce_scatter(rank, layout),
-            Algorithm::Bruck => bruck::reduce_scatter(rank, ranks),
-            Algorithm::Direct => direct::reduce_scatter(rank, ranks),
-            Algorithm::Hierarchical => hierarchical::reduce_scatter(rank, layout),
-            _ => unreachable!("checked above"),
-        },
-        Collective::Broadcast { root } => match algorithm {
-            Algorithm::Direct => direct::broadcast(rank, root, ranks),
-            Algorithm::Chain => chain::broadcast(rank, root, layout),
-            Algorithm::Binomial => binomial::broadcast(rank, root, layout),
-            Algorithm::PipelinedTree => pipelined_tree::broadcast(rank, root, layout, channels),
-            Algorithm::ScatterAllGather => scatter_allgather::broadcast(rank, root, ranks),
-            _ => unreachable!("checked above"),
-        },
-        Collective::Scatter { root } => match algorithm {
-            Algorithm::Direct => direct::scatter(rank, root, ranks),
-            Algorithm::Binomial => binomial::scatter(rank, root, ranks),
-            Algorithm::Pairwise => pairwise::scatter(rank, root, ranks),
-            _ => unreachable!("checked above"),
-        },
-        Collective::Gather { root } => match algorithm {
-            Algorithm::Direct => direct::gather(rank, root, ranks),
-            Algorithm::Binomial => binomial::gather(rank, root, ranks),
-            Algorithm::Pairwise => pairwise::gather(rank, root, ranks),
-            _ => unreachable!("checked above"),
-        },
-        Collective::AllGather => match algorithm {
-            Algorithm::Ring => ring::all_gather(rank, layout),
-            Algorithm::Bruck => bruck::all_gather(rank, ranks),
-            Algorithm::Direct => direct::all_gather(rank, ranks),
-            Algorithm::Hierarchical => hierarchical::all_gather(rank, layout),
-            _ => unreachable!("checked above"),
-        },
-        Collective::AllToAll => match algorithm {
-            Algorithm::Direct => direct::all_to_all(rank, ranks),
-            Algorithm::Bruck => bruck::all_to_all(rank, ranks),
-            Algorithm::Pairwise => pairwise::all_to_all(rank, ranks),
-            Algorithm::Hierarchical => hierarchical::all_to_all(rank, layout),
-            _ => unreachable!("checked above"),
-        },
-    }
+    Family::new(algorithm, collective, layout, channels).program(rank)
 }
 
-/// The programs of all ranks, in order of rank: see [`program`].
+/// The programs of all ranks, in order of rank: see [`Family`].
 pub fn programs(
     algorithm: Algorithm,
     collective: &Collective,
     layout: &Layout,
     channels: u8,
 ) -> Vec<Program> {
-    (0..layout.ranks()).map(|rank| program(algorithm, collective, rank, layout, channels)).collect()
+    let family = Family::new(algorithm, collective, layout, channels);
+    (0..layout.ranks()).map(|rank| family.program(rank)).collect()
+}
+
+/// The programs that the ranks of a layout run together, each made when it is asked for. What all of them go by, the
+/// order of the ranks or who shares a host, is found once.
+pub struct Family {
+    algorithm: Algorithm,
+    collective: Collective,
+    channels: u8,
+    ranks: u32,
+    way: Way,
+}
+
+/// What an algorithm goes by besides rank and number of ranks.
+enum Way {
+    Alone,
+    Ranks,
+    Order(Order),
+    Hosts { members: Vec<Vec<Rank>>, host: Arc<[u32]> },
+}
+
+impl Family {
+    /// `channels` (0 counts as 1) is how many parallel edges two ranks have. The ring all_reduce deals the elements to
+    /// all of them; pairs of trees are put on two, one on each; the others use channel 0 only.
+    ///
+    /// # Panics
+    /// If the root is not a rank of `layout`, or if `algorithm` is none of
+    /// [`Algorithm::for_collective`]`(collective)`.
+    pub fn new(algorithm: Algorithm, collective: &Collective, layout: &Layout, channels: u8) -> Family {
+        let ranks = layout.ranks();
+        assert!(
+            Algorithm::for_collective(collective).contains(&algorithm),
+            "{algorithm} does not compute {collective}"
+        );
+        assert!(collective.root().is_none_or(|root| root < ranks), "{collective} of {ranks} ranks");
+        let way = match (algorithm, collective) {
+            _ if ranks == 1 => Way::Alone,
+            (Algorithm::Hierarchical, _) => {
+                Way::Hosts { members: hierarchical::members(layout), host: layout.host.clone() }
+            }
+            (Algorithm::Ring | Algorithm::Tree, _) => Way::Order(Order::by_host(layout)),
+            (
+                Algorithm::Binomial | Algorithm::Chain | Algorithm::PipelinedTree,
+                Collective::Broadcast { root } | Collective::Reduce { root },
+            ) => Way::Order(Order::from_root(layout, *root)),
+            _ => Way::Ranks,
+        };
+        Family { algorithm, collective: *collective, channels: channels.max(1), ranks, way }
+    }
+
+    /// What `rank` does.
+    ///
+    /// # Panics
+    /// If `rank` is not one of the layout.
+    pub fn program(&self, rank: Rank) -> Program {
+        let ranks = self.ranks;
+        assert!(rank < ranks, "rank {rank} is not one of {ranks}");
+        match &self.way {
+            Way::Alone => alone(&self.collective),
+            Way::Ranks => self.by_rank(rank),
+            Way::Order(order) => self.by_order(rank, order),
+            Way::Hosts { members, host } => {
+                let hosts = hierarchical::Hosts::of(members, host[rank as usize], rank);
+                self.by_host(rank, hosts)
+            }
+        }
+    }
+
+    fn by_rank(&self, rank: Rank) -> Program {
+        use Algorithm::*;
+        let n = self.ranks;
+        match (self.collective, self.algorithm) {
+            (Collective::AllReduce, RecursiveDoubling) => doubling::all_reduce(rank, n),
+            (Collective::AllReduce, HalvingDoubling) => halving::all_reduce(rank, n),
+            (Collective::AllReduce, Direct) => direct::all_reduce(rank, n),
+            (Collective::AllReduce, Exchange) => exchange::all_reduce(rank, n),
+            (Collective::Reduce { root }, Direct) => direct::reduce(rank, root, n),
+            (Collective::Reduce { root }, ReduceGather) => reduce_gather::reduce(rank, root, n),
+            (Collective::ReduceScatter, Bruck) => bruck::reduce_scatter(rank, n),
+            (Collective::ReduceScatter, Direct) => direct::reduce_scatter(rank, n),
+            (Collective::Broadcast { root }, Direct) => direct::broadcast(rank, root, n),
+            (Collective::Broadcast { root }, ScatterAllGather) => scatter_allgather::broadcast(rank, root, n),
+            (Collective::Scatter { root }, Direct) => direct::scatter(rank, root, n),
+            (Collective::Scatter { root }, Binomial) => binomial::scatter(rank, root, n),
+            (Collective::Scatter { root }, Pairwise) => pairwise::scatter(rank, root, n),
+            (Collective::Gather { root }, Direct) => direct::gather(rank, root, n),
+            (Collective::Gather { root }, Binomial) => binomial::gather(rank, root, n),
+            (Collective::Gather { root }, Pairwise) => pairwise::gather(rank, root, n),
+            (Collective::AllGather, Bruck) => bruck::all_gather(rank, n),
+            (Collective::AllGather, Direct) => direct::all_gather(rank, n),
+            (Collective::AllToAll, Direct) => direct::all_to_all(rank, n),
+            (Collective::AllToAll, Bruck) => bruck::all_to_all(rank, n),
+            (Collective::AllToAll, Pairwise) => pairwise::all_to_all(rank, n),
+            _ => unreachable!("checked when the family was made"),
+        }
+    }
+
+    fn by_order(&self, rank: Rank, order: &Order) -> Program {
+        use Algorithm::*;
+        match (self.collective, self.algorithm) {
+            (Collective::AllReduce, Ring) => ring::all_reduce(rank, order, self.channels),
+            (Collective::AllReduce, Tree) => tree::all_reduce(rank, order, self.channels),
+            (Collective::ReduceScatter, Ring) => ring::reduce_scatter(rank, order),
+            (Collective::AllGather, Ring) => ring::all_gather(rank, order),
+            (Collective::Reduce { root }, Binomial) => binomial::reduce(rank, root, order),
+            (Collective::Reduce { root }, Chain) => chain::reduce(rank, root, order),
+            (Collective::Reduce { root }, PipelinedTree) => {
+                pipelined_tree::reduce(rank, root, order, self.channels)
+            }
+            (Collective::Broadcast { root }, Binomial) => binomial::broadcast(rank, root, order),
+            (Collective::Broadcast { root }, Chain) => chain::broadcast(rank, root, order),
+            (Collective::Broadcast { root }, PipelinedTree) => {
+                pipelined_tree::broadcast(rank, root, order, self.channels)
+            }
+            _ => unreachable!("checked when the family was made"),
+        }
+    }
+
+    fn by_host(&self, rank: Rank, hosts: hierarchical::Hosts<'_>) -> Program {
+        match self.collective {
+            Collective::AllReduce => hierarchical::all_reduce(hosts, rank, self.ranks),
+            Collective::ReduceScatter => hierarchical::reduce_scatter(hosts, rank, self.ranks),
+            Collective::AllGather => hierarchical::all_gather(hosts, rank, self.ranks),
+            Collective::AllToAll => hierarchical::all_to_all(hosts, rank, self.ranks),
+            _ => unreachable!("checked when the family was made"),
+        }
+    }
 }
 
 /// Of a single rank: it keeps its input; a reduction still has an end to apply.

@@ -8,24 +8,35 @@ use crate::program::{Layout, Rank};
 pub(super) struct Order {
     /// The rank at each place.
     pub ranks: Vec<Rank>,
+    /// The place of each rank.
+    places: Vec<u32>,
 }
 
 impl Order {
     pub(super) fn by_host(layout: &Layout) -> Order {
         let mut ranks: Vec<Rank> = (0..layout.ranks()).collect();
         ranks.sort_by_key(|&r| layout.host[r as usize]); // stable: ascending within a host
-        Order { ranks }
+        let mut order = Order { places: vec![0; ranks.len()], ranks };
+        order.note_places();
+        order
     }
 
     pub(super) fn from_root(layout: &Layout, root: Rank) -> Order {
         let mut order = Order::by_host(layout);
         let place = order.place(root);
         order.ranks.rotate_left(place as usize);
+        order.note_places();
         order
+    }
+
+    fn note_places(&mut self) {
+        for (place, &rank) in (0..).zip(&self.ranks) {
+            self.places[rank as usize] = place;
+        }
     }
 
     /// The place of `rank`.
     pub(super) fn place(&self, rank: Rank) -> u32 {
-        self.ranks.iter().position(|&r| r == rank).map_or(0, |place| place as u32)
+        self.places[rank as usize]
     }
 }

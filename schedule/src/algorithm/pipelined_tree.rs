@@ -9,12 +9,12 @@ use super::keep_input;
 use super::order::Order;
 use super::tree::Node;
 use crate::collective::Collective;
-use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
+use crate::program::{Buffer, Extent, Op, Program, Rank};
 
-pub(super) fn broadcast(rank: Rank, root: Rank, layout: &Layout, channels: u8) -> Program {
-    let mut program = Program::new(&Collective::Broadcast { root }, rank, layout.ranks(), 2);
+pub(super) fn broadcast(rank: Rank, root: Rank, order: &Order, channels: u8) -> Program {
+    let mut program = Program::new(&Collective::Broadcast { root }, rank, order.ranks.len() as u32, 2);
     for tree in 0..2 {
-        let Neighbours { parent, children } = neighbours(tree, rank, root, layout);
+        let Neighbours { parent, children } = neighbours(tree, rank, root, order);
         let op = Op::over(Extent::part(tree, 2)).on(tree as u8 % channels).send_all(children);
         program.push(match parent {
             None => op.reduce_with(Buffer::INPUT),
@@ -27,10 +27,10 @@ pub(super) fn broadcast(rank: Rank, root: Rank, layout: &Layout, channels: u8) -
     program
 }
 
-pub(super) fn reduce(rank: Rank, root: Rank, layout: &Layout, channels: u8) -> Program {
-    let mut program = Program::new(&Collective::Reduce { root }, rank, layout.ranks(), 2);
+pub(super) fn reduce(rank: Rank, root: Rank, order: &Order, channels: u8) -> Program {
+    let mut program = Program::new(&Collective::Reduce { root }, rank, order.ranks.len() as u32, 2);
     for tree in 0..2 {
-        let Neighbours { parent, mut children } = neighbours(tree, rank, root, layout);
+        let Neighbours { parent, mut children } = neighbours(tree, rank, root, order);
         children.sort_unstable();
         let op = Op::over(Extent::part(tree, 2)).on(tree as u8 % channels);
         let op = op.recv_all(children).reduce_with(Buffer::INPUT);
@@ -49,9 +49,8 @@ struct Neighbours {
     children: Vec<Rank>,
 }
 
-fn neighbours(tree: u32, rank: Rank, root: Rank, layout: &Layout) -> Neighbours {
-    let order = Order::from_root(layout, root);
-    let vertices = layout.ranks() - 1;
+fn neighbours(tree: u32, rank: Rank, root: Rank, order: &Order) -> Neighbours {
+    let vertices = order.ranks.len() as u32 - 1;
     let vertex_rank = |vertex: u32| order.ranks[vertex as usize + 1];
     if rank == root {
         let top = (0..vertices).find(|&vertex| Node::of(tree, vertex, vertices).parent.is_none());

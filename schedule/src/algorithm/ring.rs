@@ -12,13 +12,13 @@
 use super::keep_own;
 use super::order::Order;
 use crate::collective::Collective;
-use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
+use crate::program::{Buffer, Extent, Op, Program, Rank};
 use crate::vector::Window;
 
 /// Channel `c` carries part `c` of `channels` of the elements, so that a step of all channels runs at once.
-pub(super) fn all_reduce(rank: Rank, layout: &Layout, channels: u8) -> Program {
-    let (n, lanes) = (layout.ranks(), u32::from(channels));
-    let ring = Ring::of(rank, layout);
+pub(super) fn all_reduce(rank: Rank, order: &Order, channels: u8) -> Program {
+    let (n, lanes) = (order.ranks.len() as u32, u32::from(channels));
+    let ring = Ring::of(rank, order);
 
     let mut program = Program::new(&Collective::AllReduce, rank, n, n * lanes);
     for step in 0..2 * n - 1 {
@@ -45,9 +45,9 @@ pub(super) fn all_reduce(rank: Rank, layout: &Layout, channels: u8) -> Program {
 }
 
 /// Every block goes once around, from the rank that has it.
-pub(super) fn all_gather(rank: Rank, layout: &Layout) -> Program {
-    let n = layout.ranks();
-    let ring = Ring::of(rank, layout);
+pub(super) fn all_gather(rank: Rank, order: &Order) -> Program {
+    let n = order.ranks.len() as u32;
+    let ring = Ring::of(rank, order);
 
     let mut program = Program::new(&Collective::AllGather, rank, n, 1);
     program.push(Op::over(Extent::part(rank, n)).reduce_with(Buffer::INPUT).send(ring.next()));
@@ -60,9 +60,9 @@ pub(super) fn all_gather(rank: Rank, layout: &Layout) -> Program {
 }
 
 /// The first half of all_reduce: the block of place `p` starts at place `p+1`, and `p` completes it.
-pub(super) fn reduce_scatter(rank: Rank, layout: &Layout) -> Program {
-    let n = layout.ranks();
-    let ring = Ring::of(rank, layout);
+pub(super) fn reduce_scatter(rank: Rank, order: &Order) -> Program {
+    let n = order.ranks.len() as u32;
+    let ring = Ring::of(rank, order);
 
     let mut program = Program::new(&Collective::ReduceScatter, rank, n, 1);
     // Partial sums are kept for the reason above, and not in the input, which is the user's.
@@ -84,17 +84,15 @@ pub(super) fn reduce_scatter(rank: Rank, layout: &Layout) -> Program {
 }
 
 /// The ranks in a ring, as one of them sees it.
-struct Ring {
+struct Ring<'a> {
     /// The rank at each place.
-    ranks: Vec<Rank>,
+    ranks: &'a [Rank],
     place: u32,
 }
 
-impl Ring {
-    fn of(rank: Rank, layout: &Layout) -> Ring {
-        let order = Order::by_host(layout);
-        let place = order.place(rank);
-        Ring { ranks: order.ranks, place }
+impl Ring<'_> {
+    fn of(rank: Rank, order: &Order) -> Ring<'_> {
+        Ring { ranks: &order.ranks, place: order.place(rank) }
     }
     /// The rank so many places before this one, once around at most.
     fn back(&self, places: u32) -> Rank {

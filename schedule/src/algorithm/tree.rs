@@ -8,11 +8,10 @@
 
 use super::order::Order;
 use crate::collective::Collective;
-use crate::program::{Buffer, Extent, Few, Layout, Op, Program, Rank};
+use crate::program::{Buffer, Extent, Few, Op, Program, Rank};
 
-pub(super) fn all_reduce(rank: Rank, layout: &Layout, channels: u8) -> Program {
-    let n = layout.ranks();
-    let order = Order::by_host(layout);
+pub(super) fn all_reduce(rank: Rank, order: &Order, channels: u8) -> Program {
+    let n = order.ranks.len() as u32;
     let place = order.place(rank);
 
     let mut program = Program::new(&Collective::AllReduce, rank, n, 2);

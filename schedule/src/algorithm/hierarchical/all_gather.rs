@@ -4,11 +4,9 @@
 use super::super::keep_own;
 use super::Hosts;
 use crate::collective::Collective;
-use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
+use crate::program::{Buffer, Extent, Op, Program, Rank};
 
-pub(in super::super) fn all_gather(rank: Rank, layout: &Layout) -> Program {
-    let n = layout.ranks();
-    let hosts = Hosts::of(layout, rank);
+pub(in super::super) fn all_gather(hosts: Hosts<'_>, rank: Rank, n: u32) -> Program {
     let block = |rank: Rank| Op::over(Extent::part(rank, n));
 
     let mut program = Program::new(&Collective::AllGather, rank, n, 1);

@@ -15,10 +15,10 @@
 
 use super::Hosts;
 use crate::collective::Collective;
-use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
+use crate::program::{Buffer, Extent, Op, Program, Rank};
 
-pub(in super::super) fn all_reduce(rank: Rank, layout: &Layout) -> Program {
-    let Hosts { members, host, index: mine } = Hosts::of(layout, rank);
+pub(in super::super) fn all_reduce(hosts: Hosts<'_>, rank: Rank, n: u32) -> Program {
+    let Hosts { members, host, index: mine } = hosts;
     let hosts = members.len() as u32;
     let owners = members.iter().map(Vec::len).min().unwrap_or(1) as u32;
     let here = &members[host as usize];
@@ -28,7 +28,7 @@ pub(in super::super) fn all_reduce(rank: Rank, layout: &Layout) -> Program {
     let reduced_in = |step: u32| (host + 2 * hosts - 1 - step) % hosts;
     let other_owners = || (1..owners + 1).map(|i| (mine + i) % owners).filter(|&owner| owner != mine);
 
-    let mut program = Program::new(&Collective::AllReduce, rank, layout.ranks(), owners * hosts);
+    let mut program = Program::new(&Collective::AllReduce, rank, n, owners * hosts);
     for step in 0..hosts {
         for owner in other_owners() {
             let send = sub_slice(owner, reduced_in(step)).reduce_with(Buffer::INPUT);

@@ -7,12 +7,10 @@
 use super::super::keep_own;
 use super::Hosts;
 use crate::collective::Collective;
-use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
+use crate::program::{Buffer, Extent, Op, Program, Rank};
 use crate::vector::Window;
 
-pub(in super::super) fn all_to_all(rank: Rank, layout: &Layout) -> Program {
-    let n = layout.ranks();
-    let hosts = Hosts::of(layout, rank);
+pub(in super::super) fn all_to_all(hosts: Hosts<'_>, rank: Rank, n: u32) -> Program {
     let here = &hosts.members[hosts.host as usize];
     let block = |from: Rank, to: Rank| Extent::part(from * n + to, n * n);
     // What a rank has for those of a host, in runs of neighbouring blocks, with the ranks that they are for.

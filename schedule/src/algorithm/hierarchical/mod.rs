@@ -17,20 +17,26 @@ pub(super) use reduce_scatter::reduce_scatter;
 use crate::program::{Layout, Rank};
 
 /// The ranks of all hosts, as one of them sees them.
-struct Hosts {
+pub(super) struct Hosts<'a> {
     /// The ranks of each host, ascending.
-    members: Vec<Vec<Rank>>,
+    members: &'a [Vec<Rank>],
     /// This rank's host.
     host: u32,
     /// Its index among the ranks of its host.
     index: u32,
 }
 
-impl Hosts {
-    fn of(layout: &Layout, rank: Rank) -> Hosts {
-        let members: Vec<Vec<Rank>> =
-            (0..layout.hosts()).map(|host| layout.on_host(host).collect()).collect();
-        let host = layout.host[rank as usize];
+/// The ranks of each host, ascending.
+pub(super) fn members(layout: &Layout) -> Vec<Vec<Rank>> {
+    let mut members = vec![Vec::new(); layout.hosts() as usize];
+    for (rank, &host) in (0..).zip(layout.host.iter()) {
+        members[host as usize].push(rank);
+    }
+    members
+}
+
+impl Hosts<'_> {
+    pub(super) fn of(members: &[Vec<Rank>], host: u32, rank: Rank) -> Hosts<'_> {
         let index = members[host as usize].iter().position(|&r| r == rank).unwrap_or(0) as u32;
         Hosts { members, host, index }
     }

@@ -4,12 +4,10 @@
 
 use super::Hosts;
 use crate::collective::Collective;
-use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
+use crate::program::{Buffer, Extent, Op, Program, Rank};
 use crate::vector::Window;
 
-pub(in super::super) fn reduce_scatter(rank: Rank, layout: &Layout) -> Program {
-    let n = layout.ranks();
-    let hosts = Hosts::of(layout, rank);
+pub(in super::super) fn reduce_scatter(hosts: Hosts<'_>, rank: Rank, n: u32) -> Program {
     let block = |rank: Rank| Op::over(Extent::part(rank, n)).reduce_with(Buffer::INPUT);
     let ascending = |mut ranks: Vec<Rank>| {
         ranks.sort_unstable();
