@@ -6,6 +6,7 @@ mod env;
 mod explain;
 mod perf;
 mod run;
+mod simulate;
 mod topo;
 
 use clap::{Parser, Subcommand};
@@ -26,6 +27,7 @@ enum Tool {
     Perf(Box<perf::Options>),
     Doctor(doctor::Options),
     Topo(topo::Options),
+    Simulate(simulate::Options),
     Env(env::Options),
     Explain(explain::Options),
     #[command(name = run::RANK_COMMAND, hide = true)]
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Tool::Perf(options) => perf::main(&options),
         Tool::Doctor(options) => doctor::main(&options),
         Tool::Topo(options) => topo::main(&options),
+        Tool::Simulate(options) => simulate::main(&options),
         Tool::Env(options) => env::main(&options),
         Tool::Explain(options) => explain::main(&options),
         Tool::Rank(options) => run::become_rank(options),

@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub use options::Options;
+pub use size::{parse_size, show_size};
 
 const WRONG: u8 = 1;
 const USAGE: u8 = 2;

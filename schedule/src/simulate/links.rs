@@ -80,14 +80,9 @@ impl<'a> Links<'a> {
         let hosts = cluster.hosts(ranks);
         let leaves = hosts.div_ceil(cluster.hosts_per_leaf);
         let (ports, trunks) = (hosts * cluster.rails, leaves * cluster.spines);
-        // What a leaf's links up carry together, dealt to the spines.
-        let thinner = cluster.oversubscription * f64::from(cluster.spines)
-            / f64::from(cluster.rails)
-            / f64::from(cluster.hosts_per_leaf);
-        let trunk = Link { latency: cluster.trunk_latency, rate: cluster.rail.rate.slower(thinner) };
         let mut all = vec![cluster.memory; hosts as usize];
         all.resize((hosts + 2 * ports) as usize, cluster.rail);
-        all.resize((hosts + 2 * ports + 2 * trunks) as usize, trunk);
+        all.resize((hosts + 2 * ports + 2 * trunks) as usize, trunk(cluster));
 
         let mut links = Links { cluster, ranks, hosts, leaves, all };
         for slow in &cluster.slow {
@@ -189,6 +184,11 @@ impl<'a> Links<'a> {
         Route::of(&[out, up, down, into])
     }
 
+    /// A link between a leaf and a spine, if nothing is slow.
+    pub(super) fn trunk(&self) -> Link {
+        trunk(self.cluster)
+    }
+
     /// How long the first bit takes on a route.
     pub(super) fn latency(&self, route: &Route) -> Time {
         route.path().iter().map(|&link| self.all[link as usize].latency).sum()
@@ -199,6 +199,13 @@ impl<'a> Links<'a> {
         let slowest = route.path().iter().map(|&link| self.all[link as usize].rate.time(bytes)).max();
         self.latency(route) + slowest.unwrap_or(0)
     }
+}
+
+/// A link between a leaf and a spine: what a leaf's links up carry together, dealt to the spines.
+fn trunk(cluster: &Cluster) -> Link {
+    let rails = f64::from(cluster.rails) * f64::from(cluster.hosts_per_leaf);
+    let thinner = cluster.oversubscription * f64::from(cluster.spines) / rails;
+    Link { latency: cluster.trunk_latency, rate: cluster.rail.rate.slower(thinner) }
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).

@@ -22,7 +22,7 @@
 //!    bytes once, at the slowest link;
 //! 3. the receiver's processor, for [`Overhead::receive`] `+ b /` [`Overhead::copy`] for each operand received, and
 //!    `b /` [`Cluster::reduce`] for each operand but the first, or `b /` [`Cluster::copy`] if a single one of the same
-//!    host is stored.
+//!    host is stored. What is sent on at once is paid in the same piece, as in the engine: 1. is for what lies in memory.
 //!
 //! This is LogGP (Alexandrov, Ionescu, Schauser, Scheiman, "LogGP: incorporating long messages into the LogP model", 1995)
 //! with overheads at either end, links that are shared, and chunks in the place of messages. Grants and releases travel
@@ -39,6 +39,7 @@
 //! # Ok::<(), rccl_schedule::simulate::Unfit>(())
 //! ```
 
+mod closed;
 mod cluster;
 mod graph;
 mod links;
@@ -46,6 +47,7 @@ mod outcome;
 mod queue;
 mod run;
 
+pub use closed::formula;
 pub use cluster::{Cluster, Link, MICROSECOND, Overhead, Placement, Rate, Slow, Time};
 pub use links::Class;
 pub use outcome::{How, Outcome, Use, bus_factor};

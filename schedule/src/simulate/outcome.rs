@@ -43,12 +43,13 @@ pub struct Outcome {
     pub time: Time,
     /// How this was found.
     pub how: How,
-    /// By class, those without links left out.
+    /// By class, those without links left out; none of a formula.
     pub uses: Vec<Use>,
-    /// The link that was busy most of the time and for what share of it; `None` where nothing was sent.
+    /// The link that was busy most of the time and for what share of it; `None` where nothing was sent,
+    /// and of a formula.
     pub slowest: Option<(String, f64)>,
-    /// Share of the time that a rank's processor was busy, on average and at most.
-    pub processors: (f64, f64),
+    /// Share of the time that a rank's processor was busy, on average and at most; `None` of a formula.
+    pub processors: Option<(f64, f64)>,
     /// Chunks that were sent.
     pub chunks: u64,
     /// Events of the simulation.
@@ -88,6 +89,22 @@ impl Outcome {
         Outcome { chunks, events, ..outcome }
     }
 
+    /// Without uses.
+    pub(super) fn by_formula(call: &Call, time: Time) -> Outcome {
+        Outcome {
+            call: *call,
+            time,
+            how: How::Formula,
+            uses: Vec::new(),
+            slowest: None,
+            processors: None,
+            chunks: 0,
+            events: 0,
+            busy: Vec::new(),
+            worked: Vec::new(),
+        }
+    }
+
     fn new(
         call: &Call,
         links: &Links<'_>,
@@ -116,7 +133,7 @@ impl Outcome {
         let slowest = slowest.map(|(link, &busy)| (links.name(link), share(busy)));
         let mean = worked.iter().map(|&worked| share(worked)).sum::<f64>() / worked.len().max(1) as f64;
         let most = worked.iter().map(|&worked| share(worked)).fold(0.0, f64::max);
-        let processors = (mean, most);
+        let processors = Some((mean, most));
         Outcome { call: *call, time, how, uses, slowest, processors, chunks: 0, events: 0, busy, worked }
     }
 

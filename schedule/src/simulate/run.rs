@@ -172,9 +172,13 @@ impl<'a> Run<'a> {
             }
         }
         let bytes = self.size_of(op, lane.sent);
-        let work = overhead.send + overhead.copy.time(bytes);
         self.lanes[edge as usize].posting = true;
-        let done = self.work(self.graph.edges[edge as usize].from, work);
+        // What was received has been sent on in the pass that made it: see `cost`.
+        let done = if self.graph.receives(op).is_empty() {
+            self.work(self.graph.edges[edge as usize].from, overhead.send + overhead.copy.time(bytes))
+        } else {
+            self.now
+        };
         self.queue.put(done, What::Leave, edge, 0);
     }
 
@@ -351,7 +355,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// What it takes the processor to make a chunk.
+    /// What it takes the processor to make a chunk, and to send it on if it was received: the engine does that in one pass.
+    /// (Were the sends to queue behind what has arrived meanwhile, messages would bunch up and travel a ring in bunches.)
     fn cost(&self, op: u32, bytes: u64) -> Time {
         let receives = self.graph.receives(op);
         let operands = receives.len() as u64 + u64::from(self.graph.op(op).has_own);
@@ -362,6 +367,12 @@ impl<'a> Run<'a> {
             let overhead = self.overhead(lane);
             cost += overhead.receive + overhead.copy.time(bytes);
             by_device = !lane.route.is_local();
+        }
+        if !receives.is_empty() {
+            for &message in self.graph.sends(op) {
+                let overhead = self.overhead(&self.lanes[self.graph.message(message).edge as usize]);
+                cost += overhead.send + overhead.copy.time(bytes);
+            }
         }
         if operands > 1 {
             cost + (operands - 1) * self.cluster.reduce.time(bytes)
