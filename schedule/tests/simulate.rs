@@ -229,7 +229,7 @@ fn formulas_say_what_the_simulation_does() {
     let clos = Cluster { oversubscription: 2.0, ..Cluster::default() };
     let alone = Cluster { ranks_per_host: 1, ..Cluster::default() };
     // The largest is for release builds.
-    let counts = if cfg!(debug_assertions) { vec![4, 16, 100, 256] } else { vec![4, 16, 100, 512, 1024] };
+    let counts = if cfg!(debug_assertions) { vec![4, 16, 100, 256] } else { vec![4, 16, 100, 512] };
     for ranks in counts {
         for cluster in [&clos, &alone, &round()] {
             for bytes in [1 << 10, 1 << 20, 16 << 20] {
@@ -258,5 +258,9 @@ fn a_hundred_thousand_ranks_and_a_long_ring_are_a_matter_of_a_minute() {
             outcome.time / 1_000_000
         );
         assert!(begin.elapsed().as_secs() < 60, "{algorithm}: {:?}", begin.elapsed());
+        if let Some(formula) = formula(&outcome.call, &Cluster::default()) {
+            let ratio = formula.time as f64 / outcome.time as f64;
+            assert!((0.7..1.35).contains(&ratio), "{algorithm} {ranks}: {ratio}");
+        }
     }
 }

@@ -386,7 +386,7 @@ impl<'a> Run<'a> {
     /// Occupies a rank's processor, behind what it has to do already; says until when.
     fn work(&mut self, rank: u32, long: Time) -> Time {
         let rank = rank as usize;
-        let long = (u128::from(long) * u128::from(self.slowness[rank]) >> 16) as Time;
+        let long = ((u128::from(long) * u128::from(self.slowness[rank])) >> 16) as Time;
         self.worked[rank] += long;
         self.processor[rank] = self.now.max(self.processor[rank]) + long;
         self.processor[rank]
