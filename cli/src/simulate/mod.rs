@@ -83,17 +83,20 @@ fn run(options: &Options) -> Result<String, String> {
     let report = Report::of(collective, ranks, &options.bytes, options.element, &algorithms, cluster)?;
 
     let mut stdout = String::new();
-    let outputs: [(_, fn(&Report) -> Result<String, String>); 2] =
-        [(&options.json, |report| Ok(json::lines(report))), (&options.svg, plot::draw)];
-    for (out, make) in outputs {
-        let Some(path) = out else { continue };
-        let text = make(&report)?;
-        if is_stdout(out) {
-            stdout += &text;
-        } else {
-            std::fs::write(path, text)
-                .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    let mut write = |out: &Option<PathBuf>, text: String| match out {
+        Some(path) if path.as_path() != Path::new("-") => {
+            std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
         }
+        _ => {
+            stdout += &text;
+            Ok(())
+        }
+    };
+    if options.json.is_some() {
+        write(&options.json, json::lines(&report))?;
+    }
+    if options.svg.is_some() {
+        write(&options.svg, plot::draw(&report)?)?;
     }
     if !is_stdout(&options.json) && !is_stdout(&options.svg) {
         stdout = table::table(&report);
