@@ -1,4 +1,5 @@
-//! `rccl topo`: what NCCL's topology and graph files say, for people, for programs, as a picture, and as a file again.
+//! `rccl topo`: what this host, or NCCL's topology and graph files, consist of: for people, for programs, as a picture,
+//! and as a file.
 //!
 //! ```text
 //! tree      a system for people, and graphs           distances   path types and bandwidths as a table
@@ -7,22 +8,26 @@
 mod distances;
 mod tree;
 
-use rccl_topology::draw;
 use rccl_topology::graph::Graphs;
 use rccl_topology::paths::Network;
 use rccl_topology::system::System;
 use rccl_topology::xml::{self, Error, Parsed};
+use rccl_topology::{Host, draw};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Show a topology file or a graph file of NCCL: what is in it, how near devices are, a picture.
+/// Show this host, or a topology file or graph file of NCCL: what is in it, how near devices are, a picture.
+///
+/// Of this host: NUMA nodes, GPUs, network adapters and the PCI switches between, as far as /sys shows them.
 ///
 /// Files of AMD's dialect, partial ones and such of other versions are read, too. What in a file is not known is told
 /// and left out.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  rccl topo ndv4-topo.xml                     what there is, as a tree
+  rccl topo                                   this host, as a tree
+  rccl topo --xml topo.xml                    and as a file that NCCL reads (NCCL_TOPO_FILE)
+  rccl topo ndv4-topo.xml                     what is in a file
   rccl topo topo.xml --paths                  and how near devices are, as NCCL sees it
   rccl topo topo.xml --svg topo.svg           a picture
   rccl topo topo.xml --graph graph.xml        with the rings and trees that NCCL found
@@ -33,7 +38,7 @@ Exit status:
   0  done
   2  a bad option; a file that cannot be read or written. The message has its name, line and column")]
 pub struct Options {
-    /// A topology file
+    /// A topology file, in the place of this host
     file: Option<PathBuf>,
     /// A graph file, by itself or beside the topology
     #[arg(long, value_name = "FILE")]
@@ -94,13 +99,15 @@ fn read(options: &Options) -> Result<Subject, String> {
         system: take(options.file.as_deref(), xml::load_system)?,
         graphs: take(options.graph.as_deref(), xml::load_graphs)?,
     };
-    match subject {
-        Subject { system: None, graphs: None } => Err("name a topology file, or a graph file with \
-            --graph; this host by itself is not shown yet. NCCL writes such files where NCCL_TOPO_DUMP_FILE and \
-            NCCL_GRAPH_DUMP_FILE say"
-            .to_owned()),
-        subject => Ok(subject),
-    }
+    Ok(match subject {
+        Subject { system: None, graphs: None } => Subject { system: Some(this_host()), graphs: None },
+        subject => subject,
+    })
+}
+
+fn this_host() -> System {
+    let root = Path::new("/");
+    System::discover(root, &Host::discover(root, rccl_topology::Network::of_this_host().unwrap_or_default()))
 }
 
 /// Reads a file, and tells what in it was left out.

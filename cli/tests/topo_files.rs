@@ -114,6 +114,17 @@ graph 1: balanced tree, 1 channel,";
     assert!(text.starts_with(start), "{text}");
 }
 
+/// Whatever this machine is, there are processors on it; and its own file says the same as itself.
+#[test]
+fn without_a_file_this_host_is_shown() {
+    let text = stdout(&topo(&[]));
+    assert!(text.contains("NUMA node"), "{text}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    stdout(&topo(&["--xml", path]));
+    assert_eq!(stdout(&topo(&[path])), text);
+}
+
 #[test]
 fn a_malformed_file_is_named_with_line_and_column() {
     let path = file("malformed-ndv6.xml");
@@ -123,7 +134,6 @@ fn a_malformed_file_is_named_with_line_and_column() {
 
 #[test]
 fn what_cannot_be_done_is_said() {
-    assert!(refused(&[]).contains("name a topology file, or a graph file with --graph"));
     assert!(refused(&["/nowhere.xml"]).contains("/nowhere.xml: cannot be read: No such file"));
     assert!(
         refused(&[&file("yccl-graph.xml")])

@@ -158,7 +158,7 @@ pub enum Unfit {
     /// The algorithm is right only where every message leaves without a grant, and some are longer than
     /// [`Overhead::eager`].
     Granted(Algorithm),
-    /// The programs wait for one another: an algorithm is wrong, which the [validator](crate::validate) tells more about.
+    /// The programs wait for one another: an algorithm is wrong, which the [validator](mod@crate::validate) tells more about.
     Stuck {
         /// A rank that waits.
         rank: u32,
