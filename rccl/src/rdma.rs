@@ -134,13 +134,16 @@ fn open_all(
         Ok(rails) => return Ok(rails),
         Err(error) => NoRdma::Unexpected(error.to_string()),
     };
-    if adverts.len() == 1 {
+    let ports: Vec<Vec<Advert>> =
+        adverts.chunk_by(|one, next| one.rail == next.rail).map(<[Advert]>::to_vec).collect();
+    if ports.len() == 1 {
         return Err(first);
     }
-    adverts.retain(|advert| {
-        let opened = open(std::slice::from_ref(advert));
-        opened.inspect_err(|error| tracing::warn!("{advert} is not used: {error}")).is_ok()
-    });
+    // One that does not work is told once, however many addresses it has.
+    let works = |port: &Vec<Advert>| {
+        open(port).inspect_err(|error| tracing::warn!("{} is not used: {error}", port[0])).is_ok()
+    };
+    *adverts = ports.into_iter().filter(works).flatten().collect();
     if adverts.is_empty() { Err(first) } else { open(adverts).map_err(|_| first) }
 }
 
