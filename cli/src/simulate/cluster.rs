@@ -121,8 +121,7 @@ struct Gigabytes(Rate);
 impl TryFrom<f64> for Gigabytes {
     type Error = String;
     fn try_from(number: f64) -> Result<Gigabytes, String> {
-        let rate = Rate::bytes_per_second(number * 1e9).map(Gigabytes);
-        rate.ok_or_else(|| format!("{number} GB/s is no bandwidth; expected 0.000001 to 10^11"))
+        bandwidth(number, 1.0, "GB/s is no bandwidth; expected 0.000001 to 10^11").map(Gigabytes)
     }
 }
 
@@ -133,9 +132,13 @@ struct Gigabits(Rate);
 impl TryFrom<f64> for Gigabits {
     type Error = String;
     fn try_from(number: f64) -> Result<Gigabits, String> {
-        let rate = Rate::bytes_per_second(number * 1e9 / 8.0).map(Gigabits);
-        rate.ok_or_else(|| format!("{number} Gbit/s is no bandwidth; expected 0.00001 to 10^11"))
+        bandwidth(number, 8.0, "Gbit/s is no bandwidth; expected 0.00001 to 10^11").map(Gigabits)
     }
+}
+
+/// So many units, of which `in_a_gigabyte` make 10^9 bytes a second.
+fn bandwidth(number: f64, in_a_gigabyte: f64, flaw: &str) -> Result<Rate, String> {
+    Rate::bytes_per_second(number * 1e9 / in_a_gigabyte).ok_or_else(|| format!("{number} {flaw}"))
 }
 
 #[derive(Clone, Copy, Deserialize)]
