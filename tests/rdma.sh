@@ -3,7 +3,7 @@
 #
 #   tests/rdma.sh [SUITE...]
 #
-# A SUITE is one of the functions from `own` on; without any, all but `cut` run. Wants what tests/rxe/setup.sh
+# A SUITE is one of the functions from `own` on; without any, all run. Wants what tests/rxe/setup.sh
 # prepares. Where the guests are missing all is skipped with a word; with CI=true that is a failure.
 #
 #   RCCL_SOAK            calls of the soak in one guest (600)
@@ -211,8 +211,6 @@ moves() {
 # A network that carries no packet of RDMA for a while, in the middle of calls of 64 MiB: queue pairs use up their retries and
 # are in the error state. The link goes on over fresh ones, and after three over TCP. (Packets are dropped where they
 # arrive: where they leave, soft-RoCE does nothing else than to try again.)
-#
-# Not run unless named: one run in three ends with a frame that came twice, which the link takes for a broken protocol.
 cut() {
     guest 280 four-devices bash -c "$disturbing"'
         export RCCL_IB_TIMEOUT=14 # half a second for all retries
@@ -234,7 +232,7 @@ cut() {
         exit $status' "$rccl"
 }
 
-[ $# -gt 0 ] || set -- own promises perf between disturbed addresses moves
+[ $# -gt 0 ] || set -- own promises perf between disturbed addresses moves cut
 for name in "$@"; do
     suite "$name"
 done

@@ -34,7 +34,7 @@ enum Tool {
     Rank(run::RankOptions),
 }
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 4)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 5)");
 
 fn main() -> ExitCode {
     match Command::parse().tool {

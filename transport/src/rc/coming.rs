@@ -12,7 +12,10 @@ impl RcLink {
     pub(super) fn take_in(&mut self) -> Result<bool, Failure> {
         let mut news = false;
         while let Some(arrived) = self.pairs.next()? {
-            self.arrive(arrived)?;
+            match self.arrive(arrived) {
+                Err(Failure::OutOfTurn { what }) => return Err(self.pairs.disordered(arrived.pair, &what)),
+                done => done?,
+            }
             news = true;
         }
         if news {
@@ -21,7 +24,8 @@ impl RcLink {
         Ok(news)
     }
 
-    pub(super) fn arrive(&mut self, Arrived { immediate, bytes }: Arrived) -> Result<(), Failure> {
+    /// Takes in what a write of the peer has brought; [`Failure::OutOfTurn`] if that is not what comes next.
+    pub(super) fn arrive(&mut self, Arrived { immediate, bytes, .. }: Arrived) -> Result<(), Failure> {
         let (arrival, number) = frame::announced(immediate, |arrival| self.receiving.expected(arrival));
         match arrival {
             Arrival::Frame => {

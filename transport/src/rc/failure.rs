@@ -6,11 +6,29 @@ use crate::link::LinkError;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    Closed { during: &'static str },
-    System { during: &'static str, errno: rustix::io::Errno },
-    Verbs { during: &'static str, device: String, queue_pair: Option<u32>, what: String },
-    Protocol { what: String },
-    Misuse { what: String },
+    Closed {
+        during: &'static str,
+    },
+    System {
+        during: &'static str,
+        errno: rustix::io::Errno,
+    },
+    Verbs {
+        during: &'static str,
+        device: String,
+        queue_pair: Option<u32>,
+        what: String,
+    },
+    Protocol {
+        what: String,
+    },
+    /// A frame or piece came twice, or one before it did not come.
+    OutOfTurn {
+        what: String,
+    },
+    Misuse {
+        what: String,
+    },
 }
 
 impl From<Failure> for LinkError {
@@ -21,7 +39,7 @@ impl From<Failure> for LinkError {
             Failure::Verbs { during, device, queue_pair, what } => {
                 LinkError::Verbs { during, device, queue_pair, what }
             }
-            Failure::Protocol { what } => LinkError::Protocol { what },
+            Failure::Protocol { what } | Failure::OutOfTurn { what } => LinkError::Protocol { what },
             Failure::Misuse { what } => LinkError::Io {
                 during: "using a link over verbs",
                 source: std::io::Error::new(std::io::ErrorKind::InvalidInput, what),

@@ -222,6 +222,12 @@ pub(super) fn announced(immediate: u32, next: impl Fn(Arrival) -> u64) -> (Arriv
     (arrival, next + u64::from(ahead))
 }
 
+/// The number before `next` that [`announced`] has taken for one far behind it, if `number` is that far.
+pub(super) fn before(number: u64, next: u64) -> Option<u64> {
+    let behind = (1 << NUMBER_BITS) - number.checked_sub(next)?;
+    if behind <= 1 << (NUMBER_BITS - 1) { next.checked_sub(behind) } else { None }
+}
+
 const _: () = assert!(WINDOW == 32);
 
 #[cfg(test)]
@@ -267,6 +273,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn numbers_that_have_been_are_known() {
+        for next in [1u64, 5, 1 << 25, (1 << 40) + 3] {
+            for behind in [1u64, 4000].into_iter().filter(|&behind| behind <= next) {
+                let (_, number) = announced(immediate(Arrival::Frame, next - behind), |_| next);
+                assert_eq!(before(number, next), Some(next - behind));
+            }
+            assert_eq!([before(next, next), before(next + 4000, next)], [None; 2]);
+        }
+        // There is no number before the first.
+        assert_eq!(before((1 << 25) - 1, 0), None);
     }
 
     #[test]

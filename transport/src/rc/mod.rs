@@ -304,13 +304,19 @@ impl RcLink {
         self.fail(Failure::Misuse { what: format!("{what} (message {m})") })
     }
 
-    /// Puts a queue pair into the error state where that was asked for.
+    /// Makes a failure where that was asked for: a queue pair comes into the error state, or, every third time, a frame is
+    /// sent twice.
     fn make_fault(&mut self) {
         let every = self.options.fault_every;
         if every > 0 {
             self.flushes = self.flushes.wrapping_add(1);
             if self.flushes.is_multiple_of(every) {
-                self.pairs.fail((self.flushes / every) as usize);
+                let fault = self.flushes / every;
+                let last = self.sending.frames().last();
+                match last.filter(|_| fault.is_multiple_of(3) && self.takes_frame(true)) {
+                    Some(number) => self.transmit_frame(number),
+                    None => self.pairs.fail(fault as usize),
+                }
             }
         }
     }

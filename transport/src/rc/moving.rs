@@ -18,14 +18,18 @@
 //! Both ends may see a failure at once; then their moves cross, which comes to the same. An end that cannot connect moves
 //! on to the next epoch.
 //!
+//! A write that comes twice, or before an earlier one, is a failure of the device like others. Soft-RoCE (of Linux 6.1)
+//! delivers a write twice now and then when it sends again what was lost: of 15 failures of an all_reduce whose packets were dropped
+//! for a second at a time, two were followed by such a write, which the sender had posted once.
+//!
 //! A write that is late cannot do harm: an end sends again only after its peer has destroyed the queue pairs on which the
 //! first try could still arrive; and it gives memory back to its user only once the peer has counted what was read from
 //! it, or it has counted itself all that was written to it.
 //!
 //! An end offers fresh queue pairs on each rail whose port is active and has its address, unless the rail has failed too
-//! often within a minute ([`Options::rail_failures`](super::Options)). Both use the rails that both have offered. If there
-//! are none, both put writes on the side socket as records, for as long as the link lives: that is TCP, at the price of two
-//! copies.
+//! often within a minute ([`Options::rail_failures`](super::Options)), whichever end has seen it. Both use the rails that
+//! both have offered. If there are none, both put writes on the side socket as records, for as long as the link lives: that
+//! is TCP, at the price of two copies.
 
 use std::time::{Duration, Instant};
 
@@ -56,6 +60,8 @@ pub(super) struct Moving {
     offer: Option<Pairs>,
     /// Why rails are not among them, in words.
     left: String,
+    /// Rails of which this end has seen a queue pair fail, a bit each.
+    failed: u32,
     /// The failure that this end has seen, if it was the first.
     why: Option<Failure>,
     since: Instant,
@@ -108,9 +114,8 @@ impl RcLink {
 
     /// Ends the way that this link has now, and tells the peer what this end has and offers.
     fn stop(&mut self, why: Option<Failure>) -> Result<(), Failure> {
-        for place in self.pairs.broken() {
-            self.strikes[place].add();
-        }
+        let failed = self.pairs.broken().fold(0, |failed, place| failed | 1 << place);
+        self.strike(failed);
         self.salvage()?;
         self.sending.rewind();
         self.receiving.rewind();
@@ -120,17 +125,31 @@ impl RcLink {
             .as_ref()
             .map(|pairs| greeting(&self.rails, &self.chosen, &self.options, &self.block, pairs));
         let words = why.as_ref().map_or(String::new(), Failure::to_string);
-        let told = Move { epoch: self.epoch, counts: self.receiving.tell(), offer: hello, why: words };
+        let told =
+            Move { epoch: self.epoch, counts: self.receiving.tell(), failed, offer: hello, why: words };
         self.side.say_move(&told);
-        self.path = Path::Moving(Box::new(Moving { offer, left, why, since: Instant::now() }));
+        self.path = Path::Moving(Box::new(Moving { offer, left, failed, why, since: Instant::now() }));
         self.flush_side()
+    }
+
+    /// A queue pair of each of these rails has failed.
+    fn strike(&mut self, failed: u32) {
+        for (place, strikes) in self.strikes.iter_mut().enumerate() {
+            if failed & 1 << place != 0 {
+                strikes.add();
+            }
+        }
     }
 
     /// Takes in what is complete, and destroys the queue pairs.
     fn salvage(&mut self) -> Result<(), Failure> {
         self.pairs.stop();
         while let Some(arrived) = self.pairs.salvage() {
-            self.arrive(arrived)?;
+            match self.arrive(arrived) {
+                // What was taken is not counted twice, and what comes too early is sent again.
+                Err(Failure::OutOfTurn { .. }) => {}
+                done => done?,
+            }
         }
         self.pairs.destroy();
         Ok(())
@@ -195,7 +214,9 @@ impl RcLink {
             return Err(Failure::Protocol { what });
         }
         let Path::Moving(moving) = std::mem::replace(&mut self.path, Path::Socket) else { return Ok(()) };
-        let Moving { offer, left, why, since } = *moving;
+        let Moving { offer, left, failed, why, since } = *moving;
+        // What both have seen is one failure.
+        self.strike(told.failed & !failed);
         self.sending.confirm(told.counts, |_| {})?;
         let common = offer.zip(told.offer).and_then(|(mut pairs, mut hello)| {
             pairs.keep(|place| hello.rail(place).is_some());
@@ -206,9 +227,7 @@ impl RcLink {
             self.pairs = pairs;
             self.path = Path::Pairs;
             if let Err(error) = self.pairs.connect(&self.rails, &self.chosen, &hello, &self.options) {
-                for place in self.pairs.places() {
-                    self.strikes[place].add();
-                }
+                self.pairs.give_up();
                 let (device, what) = (self.names(), error.to_string());
                 let during = "connecting fresh queue pairs";
                 return self.stop(Some(Failure::Verbs { during, device, queue_pair: None, what }));
@@ -277,6 +296,6 @@ impl RcLink {
         // SAFETY: `to` has `len` bytes: of the receive area, which only the peer's writes change and whose frames, homes
         // and slots it reuses only when they are free; or of what this end has granted until the message has landed.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, len) };
-        self.arrive(Arrived { immediate, bytes: len as u32 })
+        self.arrive(Arrived { immediate, bytes: len as u32, pair: 0 })
     }
 }

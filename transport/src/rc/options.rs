@@ -39,7 +39,8 @@ pub struct Options {
     pub traffic_class: Option<u8>,
     /// How often a rail may fail within a minute before the link leaves it: so often it gets fresh queue pairs.
     pub rail_failures: u32,
-    /// For tests: at every so manieth flush a queue pair is put into the error state. 0: never.
+    /// For tests: at every so manieth flush a queue pair is put into the error state, or, each third time, a frame is sent
+    /// twice. 0: never.
     pub fault_every: u32,
     /// Index of the partition key in the port's table; 0 is the default partition.
     pub partition_key_index: u16,

@@ -26,6 +26,8 @@ use super::rails::{Address, Rails};
 pub(super) struct Arrived {
     pub(super) immediate: u32,
     pub(super) bytes: u32,
+    /// The queue pair that it came on, or 0 for the side socket.
+    pub(super) pair: usize,
 }
 
 struct RailEnd {
@@ -268,7 +270,7 @@ impl Pairs {
         pair.used += 1;
         match (completion.kind(), completion.immediate()) {
             (Some(Kind::ReceiveWrite), Some(immediate)) => {
-                Ok(Some(Arrived { immediate, bytes: completion.bytes() }))
+                Ok(Some(Arrived { immediate, bytes: completion.bytes(), pair: k }))
             }
             (kind, _) => Err(Failure::Protocol { what: format!("it sent a {kind:?} where writes belong") }),
         }
@@ -296,6 +298,19 @@ impl Pairs {
             device: pair.device(),
             queue_pair: Some(cause.queue_pair().0),
             what: format!("{}{vendor}", Words(cause.status())),
+        }
+    }
+
+    /// What came on queue pair `k` was out of turn: then its device has broken what reliable connections promise.
+    #[cold]
+    pub(super) fn disordered(&mut self, k: usize, what: &str) -> Failure {
+        let pair = &mut self.pairs[k];
+        pair.is_broken = true;
+        Failure::Verbs {
+            during: "receiving",
+            device: pair.device(),
+            queue_pair: Some(pair.number.0),
+            what: format!("{what}; a reliable connection delivers each write once and in order"),
         }
     }
 
@@ -371,6 +386,11 @@ impl Pairs {
     /// The places of the rails on which a queue pair has failed.
     pub(super) fn broken(&self) -> impl Iterator<Item = usize> {
         self.pairs.iter().filter(|pair| pair.is_broken).map(|pair| pair.place)
+    }
+
+    /// Counts all queue pairs as failed.
+    pub(super) fn give_up(&mut self) {
+        self.pairs.iter_mut().for_each(|pair| pair.is_broken = true);
     }
 
     /// Puts queue pair `k` into the error state, as if it had failed.

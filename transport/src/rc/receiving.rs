@@ -1,7 +1,7 @@
 //! What this end receives: the window of messages, the order of frames and pieces, and which slots are held.
 
 use super::failure::Failure;
-use super::frame::{Arrival, Counts, RING};
+use super::frame::{self, Arrival, Counts, RING};
 use crate::link::{MessageId, Tag, WINDOW};
 
 /// No slot.
@@ -99,6 +99,15 @@ fn broken<T>(what: String) -> Result<T, Failure> {
     Err(Failure::Protocol { what })
 }
 
+/// `number` was completed to what is nearest to `expected` and not before it.
+fn out_of_turn<T>(which: &str, number: u64, expected: u64) -> Result<T, Failure> {
+    let what = match frame::before(number, expected) {
+        Some(earlier) => format!("{which} {earlier} came again, {expected} was expected"),
+        None => format!("{which} {number} came, {expected} was expected"),
+    };
+    Err(Failure::OutOfTurn { what })
+}
+
 impl Receiving {
     /// `pieces`: most pieces that can be under way.
     pub(super) fn new(pieces: usize, slots: usize, bounces: usize) -> Receiving {
@@ -162,10 +171,10 @@ impl Receiving {
         }
     }
 
-    /// Takes in frame `number`.
+    /// Takes in frame `number`, or says that it is out of turn.
     pub(super) fn frame(&mut self, number: u64) -> Result<(), Failure> {
         if number != self.frames {
-            return broken(format!("frame {number} came, expected {}", self.frames));
+            return out_of_turn("frame", number, self.frames);
         }
         self.frames += 1;
         Ok(())
@@ -192,12 +201,12 @@ impl Receiving {
         Ok(())
     }
 
-    /// Takes in piece `number` of `len` bytes. Returns how many bytes came into slots.
+    /// Takes in piece `number` of `len` bytes, or says that it is out of turn. Returns how many bytes came into slots.
     pub(super) fn piece(&mut self, arrival: Arrival, number: u64, len: u32) -> Result<usize, Failure> {
         let ahead = number - self.pieces;
         let place = (number % self.early.len() as u64) as usize;
         if ahead >= self.early.len() as u64 || self.early[place].is_some() {
-            return broken(format!("piece {number} came, expected {} or a few more", self.pieces));
+            return out_of_turn("piece", number, self.pieces);
         }
         self.early[place] = Some((arrival, len));
         let mut staged = 0;

@@ -12,9 +12,10 @@
 //!
 //! * 1, ready: `epoch` (4). This end's queue pairs of that epoch take writes. Nothing is written to an end before it has
 //!   said so, because what comes too early is lost and sent again only after a time-out.
-//! * 2, move: `epoch`, `closed`, `freed`, `frames`, `pieces`, length of a greeting (4 each), the greeting, the reason in
-//!   words. This end's queue pairs of earlier epochs are destroyed; it has taken in so much; these are the queue pairs
-//!   that it offers for the epoch, if it has any. See `moving.rs`.
+//! * 2, move: `epoch`, `closed`, `freed`, `frames`, `pieces`, `failed`, length of a greeting (4 each), the greeting, the
+//!   reason in words. This end's queue pairs of earlier epochs are destroyed; it has taken in so much; on these rails, a
+//!   bit each, it has seen a queue pair fail; these are the queue pairs that it offers for the epoch, if it has any. See
+//!   `moving.rs`.
 //! * 3, write: an immediate (4), and bytes. What a queue pair would have written, once there is none any more.
 
 use std::mem::MaybeUninit;
@@ -42,6 +43,8 @@ const WORDS: usize = 2048;
 pub(super) struct Move {
     pub(super) epoch: u32,
     pub(super) counts: Counts,
+    /// Rails of which this end has seen a queue pair fail, bit k for that at place k.
+    pub(super) failed: u32,
     /// Queue pairs that may be used from now on.
     pub(super) offer: Option<Hello>,
     pub(super) why: String,
@@ -97,9 +100,9 @@ impl Side {
     }
 
     pub(super) fn say_move(&mut self, told: &Move) {
-        let Move { epoch, counts: Counts { closed, freed, frames, pieces }, offer, why } = told;
+        let Move { epoch, counts: Counts { closed, freed, frames, pieces }, failed, offer, why } = told;
         let offer = offer.as_ref().map(Hello::to_bytes).unwrap_or_default();
-        let numbers: Vec<u8> = [*epoch, *closed, *freed, *frames, *pieces, offer.len() as u32]
+        let numbers: Vec<u8> = [*epoch, *closed, *freed, *frames, *pieces, *failed, offer.len() as u32]
             .into_iter()
             .flat_map(u32::to_le_bytes)
             .collect();
@@ -178,13 +181,13 @@ fn read(kind: u32, body: &[u8]) -> Option<Record> {
     Some(match kind {
         READY => Record::Ready(numbers::<1>(body).filter(|_| body.len() == 4)?[0]),
         MOVE => {
-            let [epoch, closed, freed, frames, pieces, len] = numbers(body)?;
-            let rest = &body[24..];
+            let [epoch, closed, freed, frames, pieces, failed, len] = numbers(body)?;
+            let rest = &body[28..];
             let offer = rest.get(..len as usize)?;
             let offer = if offer.is_empty() { None } else { Some(Hello::from_bytes(offer).ok()?) };
             let why = String::from_utf8_lossy(&rest[len as usize..]).into_owned();
             let counts = Counts { closed, freed, frames, pieces };
-            Record::Move(Box::new(Move { epoch, counts, offer, why }))
+            Record::Move(Box::new(Move { epoch, counts, failed, offer, why }))
         }
         WRITE => Record::Write(numbers::<1>(body)?[0], 4..body.len()),
         _ => return None,
@@ -252,7 +255,7 @@ mod tests {
     fn records_survive_the_socket() {
         let [mut one, mut other] = pair();
         let counts = Counts { closed: 1, freed: 2, frames: 3, pieces: u32::MAX };
-        let told = Move { epoch: 7, counts, offer: None, why: "a cable is out".into() };
+        let told = Move { epoch: 7, counts, failed: 5, offer: None, why: "a cable is out".into() };
         let long: Vec<u8> = (0..100_000).map(|i| i as u8).collect();
         one.say_ready(5);
         one.say_move(&told);
@@ -275,8 +278,8 @@ mod tests {
         for _ in 0..100_000 {
             let mut body = vec![0u8; rng.random_range(0..80)];
             rng.fill(&mut body[..]);
-            if body.len() >= 24 {
-                body[20..24].copy_from_slice(&rng.random_range(0..60_u32).to_le_bytes());
+            if body.len() >= 28 {
+                body[24..28].copy_from_slice(&rng.random_range(0..60_u32).to_le_bytes());
             }
             let _ = read(rng.random_range(0..5), &body);
         }
