@@ -4,59 +4,18 @@
 #
 #   tests/hosts.sh [path of the rccl command]
 #
-# Needs root and iproute2. Everything that it makes is named after this process and removed at the end, also when it
-# fails or is interrupted; every step has a time limit.
+# Needs root and iproute2; every step has a time limit.
 set -euo pipefail
 
 rccl=$(realpath "${1:-target/release/rccl}")
-name=rccl$$
-bridge=br$$
-made=()
+# shellcheck source=tests/namespaces.sh
+. "$(dirname "$0")/namespaces.sh"
 
-cleanup() {
-    for host in "${made[@]}"; do
-        ip netns pids "$host" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true
-        ip netns del "$host" 2>/dev/null || true
-    done
-    ip netns del "$name-net" 2>/dev/null || true
-    [ -z "${work:-}" ] || rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-work=$(mktemp -d)
-
-# The bridge lives in a namespace of its own, so that the machine's network is not touched.
-make_hosts() {
-    ip netns add "$name-net"
-    ip -n "$name-net" link add "$bridge" type bridge
-    ip -n "$name-net" link set "$bridge" up
-    for i in $(seq 0 $(($1 - 1))); do
-        local host=$name-h$i
-        ip netns add "$host"
-        made+=("$host")
-        ip -n "$host" link set lo up
-        ip -n "$host" link add eth0 type veth peer name "port$i" netns "$name-net"
-        ip -n "$name-net" link set "port$i" master "$bridge" up
-        ip -n "$host" address add "10.77.0.$((i + 1))/24" dev eth0
-        ip -n "$host" address add "fd77::$((i + 1))/64" dev eth0 nodad
-        ip -n "$host" link set eth0 up
-    done
-}
-
-# start HOSTS ADDRESS ARGUMENTS...: two ranks a host of `rccl perf ARGUMENTS`; the output of rank 0 is kept in $work/0.
+# start HOSTS ADDRESS ARGUMENTS...: two ranks a host of `rccl perf ARGUMENTS`.
 start() {
-    local hosts=$1 address=$2 size=$(($1 * 2)) pids=() failed=0
+    local hosts=$1 address=$2
     shift 2
-    for rank in $(seq 0 $((size - 1))); do
-        local host=$((rank / 2))
-        RCCL_RANK=$rank RCCL_SIZE=$size RCCL_COMM_ID=$address RCCL_HOSTID=host$host RCCL_KEY=000102030405060708090a0b0c0d0e0f \
-            timeout 120 ip netns exec "$name-h$host" "$rccl" perf "$@" >"$work/$rank" 2>"$work/$rank.err" &
-        pids+=($!)
-    done
-    for pid in "${pids[@]}"; do
-        wait "$pid" || failed=1
-    done
-    if [ $failed = 1 ] || ! grep -q '# Out of bounds values : 0 OK' "$work/0"; then
+    if ! ranks 2 "$hosts" "$address" "$rccl" perf "$@" || ! grep -q '# Out of bounds values : 0 OK' "$work/0"; then
         echo "FAILED: $hosts hosts, $address, $*" >&2
         tail -n 5 "$work"/*.err "$work/0" >&2
         exit 1
@@ -100,16 +59,7 @@ overlap() {
         tc -n "$name-h$host" qdisc add dev eth0 root tbf rate 1gbit burst 256kb latency 50ms
     done
     for try in 1 2 3 4 5 6; do
-        local pids=()
-        for rank in 0 1; do
-            RCCL_RANK=$rank RCCL_SIZE=2 RCCL_COMM_ID=10.77.0.1:4710$try RCCL_HOSTID=host$rank \
-                RCCL_KEY=000102030405060708090a0b0c0d0e0f \
-                timeout 60 ip netns exec "$name-h$rank" "$bench" 16M 5 >"$work/$rank" 2>"$work/$rank.err" &
-            pids+=($!)
-        done
-        for pid in "${pids[@]}"; do
-            wait "$pid" || { tail -n 5 "$work"/*.err >&2; exit 1; }
-        done
+        ranks 1 2 "10.77.0.1:4710$try" "$bench" 16M 5 || { tail -n 5 "$work"/*.err >&2; exit 1; }
         cat "$work/0"
         if awk '/larger of the two/ { exit !($NF <= 1.15) }' "$work/0"; then
             for host in 0 1; do tc -n "$name-h$host" qdisc del dev eth0 root; done

@@ -16,7 +16,9 @@ fn a_table_has_a_row_for_each_algorithm_and_size() {
     let output = simulate(&["all_reduce", "--ranks", "16", "--bytes", "1K,64K"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let table = text(&output.stdout);
-    for word in ["ring", "tree", "doubling", "halving", "direct", "exchange", "hierarchical"] {
+    for word in
+        ["ring", "tree", "doubling", "halving", "direct", "exchange", "hierarchical", "hierarchical_halving"]
+    {
         let rows = table.lines().filter(|line| line.split_whitespace().nth(1) == Some(word)).count();
         assert_eq!(rows, 2, "{word}: {table}");
     }

@@ -58,7 +58,9 @@ fn all_types(comm: &Communicator) {
 
 #[test]
 fn every_algorithm_gives_every_rank_the_same_bits() {
-    for algorithm in ["ring", "tree", "doubling", "halving", "direct", "hierarchical", ""] {
+    for algorithm in
+        ["ring", "tree", "doubling", "halving", "direct", "hierarchical", "hierarchical_halving", ""]
+    {
         for n in [2, 3, 5] {
             on_ranks(n, &config("shm", algorithm), |comm| all_types(&comm));
         }

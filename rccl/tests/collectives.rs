@@ -91,7 +91,17 @@ fn with(transport: &'static str, algorithms: &[&'static str], ranks: &[u32], bod
     }
 }
 
-const REDUCING: &[&str] = &["ring", "tree", "doubling", "halving", "direct", "hierarchical", "exchange", ""];
+const REDUCING: &[&str] = &[
+    "ring",
+    "tree",
+    "doubling",
+    "halving",
+    "direct",
+    "hierarchical",
+    "hierarchical_halving",
+    "exchange",
+    "",
+];
 const SHARING: &[&str] = &["chain", "binomial", "pipelined_tree", "scatter_allgather", ""];
 
 #[test]

@@ -167,8 +167,8 @@ fn all_reduce_exchange() {
 }
 
 /// Proves a hierarchical algorithm on hosts of many shapes, above 256 ranks on four hosts only.
-fn prove_hierarchical(collective: Collective) {
-    let prove = |layout: &Layout| prove(Algorithm::Hierarchical, collective, layout, 1);
+fn prove_hierarchical(algorithm: Algorithm, collective: Collective) {
+    let prove = |layout: &Layout| prove(algorithm, collective, layout, 1);
     for n in counts_for(collective) {
         prove(&layout(n, |r| r % 4.min(n)));
         if n > 256 {
@@ -191,22 +191,27 @@ fn prove_hierarchical(collective: Collective) {
 
 #[test]
 fn all_reduce_hierarchical() {
-    prove_hierarchical(Collective::AllReduce);
+    prove_hierarchical(Algorithm::Hierarchical, Collective::AllReduce);
+}
+
+#[test]
+fn all_reduce_hierarchical_halving() {
+    prove_hierarchical(Algorithm::HierarchicalHalving, Collective::AllReduce);
 }
 
 #[test]
 fn reduce_scatter_hierarchical() {
-    prove_hierarchical(Collective::ReduceScatter);
+    prove_hierarchical(Algorithm::Hierarchical, Collective::ReduceScatter);
 }
 
 #[test]
 fn all_gather_hierarchical() {
-    prove_hierarchical(Collective::AllGather);
+    prove_hierarchical(Algorithm::Hierarchical, Collective::AllGather);
 }
 
 #[test]
 fn all_to_all_hierarchical() {
-    prove_hierarchical(Collective::AllToAll);
+    prove_hierarchical(Algorithm::Hierarchical, Collective::AllToAll);
 }
 
 /// All algorithms of a collective with a root, for all roots where ranks are few.

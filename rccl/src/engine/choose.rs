@@ -162,7 +162,10 @@ impl Situation {
         } else if bytes <= 4 << 10 || !several_per_host && bytes <= 64 << 10 {
             Algorithm::RecursiveDoubling
         } else if several_per_host {
-            Algorithm::Hierarchical
+            // A ring across hosts moves as little as can be between neighbours, in many steps. As simulated on 4 to 64
+            // hosts of 8 ranks, 25 Gbit/s, 8 us: 256 KiB take 0.97 to 0.14 of its time, 1 MiB on 4 hosts 1.13.
+            let few_steps = self.hosts > 2 && bytes <= u64::from(self.hosts) << 16;
+            if few_steps { Algorithm::HierarchicalHalving } else { Algorithm::Hierarchical }
         } else if self.ranks <= 16 {
             Algorithm::HalvingDoubling
         } else {
@@ -287,6 +290,11 @@ mod tests {
     #[test]
     fn hosts_of_several_ranks_reduce_inside_first() {
         assert_eq!(situation(8, 2, false).choose(&Collective::AllReduce, 1 << 20), Algorithm::Hierarchical);
+        let large = |bytes| situation(128, 16, false).choose(&Collective::AllReduce, bytes);
+        assert_eq!(
+            [16 << 10, 1 << 20, 4 << 20].map(large),
+            [Algorithm::HierarchicalHalving, Algorithm::HierarchicalHalving, Algorithm::Hierarchical]
+        );
         assert_eq!(
             situation(8, 8, false).choose(&Collective::AllReduce, 1 << 20),
             Algorithm::HalvingDoubling

@@ -14,6 +14,7 @@
 //! | | [direct](Algorithm::Direct) | 2 | 2B(n-1)/n | 0 | reduce_scatter and all_gather in one step each |
 //! | | [exchange](Algorithm::Exchange) | 1 | B(n-1) | 0 | all to all, for latency |
 //! | | [hierarchical](Algorithm::Hierarchical) | 2H | in a host 2B(L-1)/L, between hosts 2B(H-1)/(HL) | 0 | ring across hosts of direct in the host |
+//! | | [hierarchical_halving](Algorithm::HierarchicalHalving) | 2⌈log₂ H⌉+2 | in a host 2B(L-1)/L, between hosts 2B(H-1)/(HL), folded 3B/L | 0 | halving across hosts of direct in the host |
 //! | reduce | [direct](Algorithm::Direct) | 1 | B(n-1) | 0 | the root reduces everything in one pass |
 //! | | [binomial](Algorithm::Binomial) | ⌈log₂ n⌉ | B⌈log₂ n⌉ | 0 | Thakur et al. 2005 |
 //! | | [chain](Algorithm::Chain) | n-1 | B | 0 | pipelined chain |
@@ -109,11 +110,13 @@ pub enum Algorithm {
     Bruck,
     /// Direct, one peer after the other.
     Pairwise,
+    /// all_reduce: direct in a host, and halving and doubling per slice across hosts, for many hosts.
+    HierarchicalHalving,
 }
 
 impl Algorithm {
     /// Every algorithm.
-    pub const ALL: [Algorithm; 14] = [
+    pub const ALL: [Algorithm; 15] = [
         Algorithm::Ring,
         Algorithm::Tree,
         Algorithm::RecursiveDoubling,
@@ -128,15 +131,23 @@ impl Algorithm {
         Algorithm::ReduceGather,
         Algorithm::Bruck,
         Algorithm::Pairwise,
+        Algorithm::HierarchicalHalving,
     ];
 
     /// The algorithms that compute `collective`.
     pub fn for_collective(collective: &Collective) -> &'static [Algorithm] {
         use Algorithm::*;
         match collective {
-            Collective::AllReduce => {
-                &[Ring, Tree, RecursiveDoubling, HalvingDoubling, Direct, Exchange, Hierarchical]
-            }
+            Collective::AllReduce => &[
+                Ring,
+                Tree,
+                RecursiveDoubling,
+                HalvingDoubling,
+                Direct,
+                Exchange,
+                Hierarchical,
+                HierarchicalHalving,
+            ],
             Collective::Reduce { .. } => &[Direct, Binomial, Chain, PipelinedTree, ReduceGather],
             Collective::ReduceScatter | Collective::AllGather => &[Ring, Bruck, Direct, Hierarchical],
             Collective::Broadcast { .. } => &[Direct, Binomial, Chain, PipelinedTree, ScatterAllGather],
@@ -182,6 +193,7 @@ impl Algorithm {
             Algorithm::ReduceGather => "reduce_gather",
             Algorithm::Bruck => "bruck",
             Algorithm::Pairwise => "pairwise",
+            Algorithm::HierarchicalHalving => "hierarchical_halving",
         }
     }
 
@@ -300,7 +312,7 @@ impl Family {
         assert!(collective.root().is_none_or(|root| root < ranks), "{collective} of {ranks} ranks");
         let way = match (algorithm, collective) {
             _ if ranks == 1 => Way::Alone,
-            (Algorithm::Hierarchical, _) => {
+            (Algorithm::Hierarchical | Algorithm::HierarchicalHalving, _) => {
                 Way::Hosts { members: hierarchical::members(layout), host: layout.host.clone() }
             }
             (Algorithm::Ring | Algorithm::Tree, _) => Way::Order(Order::by_host(layout)),
@@ -383,6 +395,9 @@ impl Family {
 
     fn by_host(&self, rank: Rank, hosts: hierarchical::Hosts<'_>) -> Program {
         match self.collective {
+            Collective::AllReduce if self.algorithm == Algorithm::HierarchicalHalving => {
+                hierarchical::halving_all_reduce(hosts, rank, self.ranks)
+            }
             Collective::AllReduce => hierarchical::all_reduce(hosts, rank, self.ranks),
             Collective::ReduceScatter => hierarchical::reduce_scatter(hosts, rank, self.ranks),
             Collective::AllGather => hierarchical::all_gather(hosts, rank, self.ranks),

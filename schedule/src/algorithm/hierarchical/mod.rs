@@ -7,11 +7,13 @@
 mod all_gather;
 mod all_reduce;
 mod all_to_all;
+mod halving;
 mod reduce_scatter;
 
 pub(super) use all_gather::all_gather;
 pub(super) use all_reduce::all_reduce;
 pub(super) use all_to_all::all_to_all;
+pub(super) use halving::all_reduce as halving_all_reduce;
 pub(super) use reduce_scatter::reduce_scatter;
 
 use crate::program::{Layout, Rank};
