@@ -207,7 +207,8 @@ fn usable(
             }),
         }
     }
-    if let Some(wanted) = wishes.gid_index.filter(|&wanted| entries.iter().all(|e| e.index != wanted.into()))
+    if let Some(wanted) =
+        wishes.gid_index.filter(|&wanted| entries.iter().all(|e| e.index != u16::from(wanted)))
     {
         return Err(Reason::EmptyIndex(wanted));
     }

@@ -11,6 +11,9 @@
 //! on made-up hosts, give the same answer every time, and the two ends of a pair decide the same without asking.
 //! Everything that is left out has a reason that says so in a sentence.
 //!
+//! [`processors`] says what a host computes with and what this process may use of it, and [`Neighbour`] which switches it
+//! is plugged into.
+//!
 //! Beside that stand NCCL's files, which describe whole hosts and what is joined to what in them:
 //!
 //! ```text
@@ -32,10 +35,12 @@ pub mod draw;
 mod gid;
 pub mod graph;
 mod host;
+mod lldp;
 mod network;
 mod pair;
 pub mod paths;
 mod prefix;
+pub mod processors;
 mod reason;
 mod sysfs;
 pub mod system;
@@ -50,6 +55,7 @@ pub use host::{
     Congestion, ConnectionDefaults, Device, GidEntry, Host, Interface, LinkLayer, NodeKind, PartitionKey,
     Port, PortState, natural_order, roce_mtu,
 };
+pub use lldp::Neighbour;
 pub use network::{Address, Network, Route};
 pub use pair::{Pairing, Unpaired, Way, pair};
 pub use prefix::Prefix;

@@ -46,6 +46,23 @@ impl CpuSet {
         self.words.is_empty()
     }
 
+    /// A list as the kernel writes it in files that end in `list`, and as this prints: "0-15,32". An empty text is the empty
+    /// set. `None` for what is no list, and for processors beyond 65,535, which no kernel has.
+    pub fn from_list(list: &str) -> Option<CpuSet> {
+        let number = |word: &str| word.parse::<u16>().ok().map(usize::from);
+        let mut processors = Vec::new();
+        for part in list.trim().split(',').filter(|_| !list.trim().is_empty()) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            processors.extend(number(first)?..=number(last)?);
+        }
+        Some(processors.into_iter().collect())
+    }
+
+    /// Whether it has all processors of another.
+    pub fn contains(&self, other: &CpuSet) -> bool {
+        other.words.iter().enumerate().all(|(index, word)| word & !self.words.get(index).unwrap_or(&0) == 0)
+    }
+
     /// The kernel's words: "00000003,ffffffff".
     pub fn mask(&self) -> String {
         if self.is_empty() {
@@ -153,6 +170,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn lists_are_read_too() {
+        let list = |text: &str| CpuSet::from_list(text).map(|set| set.to_string());
+        assert_eq!(list("0-3,8,10-11\n").as_deref(), Some("0-3,8,10-11"));
+        assert_eq!(list("\n").as_deref(), Some(""));
+        for wrong in ["0-", "a", "0,,1", "-1", "0-99999999", "0x3"] {
+            assert_eq!(list(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_set_contains_its_parts() {
+        assert!(set("f,00000001").contains(&set("1,00000000")) && set("1").contains(&set("0")));
+        assert!(!set("1").contains(&set("1,00000000")));
+    }
+
     proptest! {
         #[test]
         fn a_set_holds_what_was_put_in_and_comes_back_from_its_mask(
@@ -161,6 +194,7 @@ mod tests {
             let cpus: CpuSet = numbers.iter().copied().collect();
             prop_assert_eq!(cpus.processors().collect::<BTreeSet<_>>(), numbers.clone());
             prop_assert_eq!(cpus.len(), numbers.len());
+            prop_assert_eq!(CpuSet::from_list(&cpus.to_string()), Some(cpus.clone()));
             prop_assert_eq!(set(&cpus.mask()), cpus);
         }
     }

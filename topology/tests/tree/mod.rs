@@ -1,6 +1,8 @@
 //! Made-up file systems with RDMA devices, as the kernel would show them.
 #![allow(dead_code)] // each test binary uses a part
 
+mod manifest;
+
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
@@ -47,16 +49,18 @@ impl Tree {
 
     /// An interface that is up, with addresses such as 10.7.0.1/24.
     pub fn interface(&mut self, name: &str, mtu: u32, addresses: &[&str]) -> &Tree {
-        for address in addresses {
-            let (ip, length) = address.split_once('/').unwrap();
-            let (ip, length): (IpAddr, u8) = (ip.parse().unwrap(), length.parse().unwrap());
-            self.network.addresses.push(Address { interface: name.into(), ip, length });
-        }
+        addresses.iter().for_each(|address| self.address(name, address));
         self.file(&format!("sys/class/net/{name}/operstate"), "up")
             .file(&format!("sys/class/net/{name}/carrier"), "1")
             .file(&format!("sys/class/net/{name}/mtu"), &mtu.to_string())
             .file(&format!("sys/class/net/{name}/speed"), "100000")
             .file(&format!("sys/class/net/{name}/ifindex"), "2")
+    }
+
+    pub fn address(&mut self, interface: &str, address: &str) {
+        let (ip, length) = address.split_once('/').unwrap();
+        let (ip, length): (IpAddr, u8) = (ip.parse().unwrap(), length.parse().unwrap());
+        self.network.addresses.push(Address { interface: interface.into(), ip, length });
     }
 
     pub fn route(&mut self, interface: &str, destination: &str, gateway: bool) {
