@@ -153,6 +153,7 @@ impl Communicator {
                 hint: "ranks count from 0 to size - 1".into(),
             });
         }
+        crate::topology::read_and_dump(config, rank)?;
         let regions = registered_memory();
         let control = Control::join(meeting, rank, size, JoinOptions::new(config, regions.clone()))?;
         Communicator::over(control, rank, size, config.clone(), label, regions)

@@ -42,6 +42,7 @@ mod request;
 mod scope;
 mod split;
 mod start;
+mod topology;
 mod work;
 
 use rccl_kernels::element;

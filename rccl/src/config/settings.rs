@@ -171,6 +171,12 @@ settings! {
     "RCCL_IB_PCI_RELAXED_ORDERING" or "NCCL_IB_PCI_RELAXED_ORDERING" => ib_pci_relaxed_ordering: RelaxedOrdering =
         RelaxedOrdering::Auto;
 
+    /// A topology file of NCCL's format, which says what this host consists of in place of what is found out. One that
+    /// cannot be read keeps ranks from joining.
+    "RCCL_TOPO_FILE" => topo_file: Option<PathBuf> = None;
+    /// Where rank 0 writes what its host consists of, as a topology file of NCCL's format, when it joins.
+    "RCCL_TOPO_DUMP_FILE" => topo_dump_file: Option<PathBuf> = None;
+
     /// Algorithms that may be used, NCCL's way: `ring,tree` for all collectives, `^tree` to leave some out,
     /// `ring;allreduce:^tree` to say more for one collective.
     "RCCL_ALGO" => algo: Algorithms = Algorithms::default();
