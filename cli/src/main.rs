@@ -8,6 +8,10 @@ mod perf;
 mod run;
 mod simulate;
 mod topo;
+/// Made-up hosts.
+#[cfg(test)]
+#[path = "../../topology/tests/tree/mod.rs"]
+mod tree;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;

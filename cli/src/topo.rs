@@ -3,22 +3,29 @@
 //!
 //! ```text
 //! tree      a system for people, and graphs           distances   path types and bandwidths as a table
+//! host      processors and network of this host       lines       how people are told
 //! ```
 
 mod distances;
+mod host;
+mod lines;
+#[cfg(test)]
+mod tests;
 mod tree;
 
+use host::ThisHost;
+use rccl_topology::draw;
 use rccl_topology::graph::Graphs;
 use rccl_topology::paths::Network;
 use rccl_topology::system::System;
 use rccl_topology::xml::{self, Error, Parsed};
-use rccl_topology::{Host, draw};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Show this host, or a topology file or graph file of NCCL: what is in it, how near devices are, a picture.
 ///
-/// Of this host: NUMA nodes, GPUs, network adapters and the PCI switches between, as far as /sys shows them.
+/// Of this host: processors and what this process may use of them, NUMA nodes, GPUs, network adapters and the PCI switches
+/// between, interfaces and what carries them, and the switches that lldpd knows. RCCL_TOPO_FILE stands for it.
 ///
 /// Files of AMD's dialect, partial ones and such of other versions are read, too. What in a file is not known is told
 /// and left out.
@@ -57,10 +64,21 @@ pub struct Options {
     svg: Option<PathBuf>,
 }
 
-/// What was read; one of the two is there.
+/// What was read; system or graphs are there.
+#[derive(Default)]
 struct Subject {
+    /// If it is this one, and no file stands for it.
+    host: Option<ThisHost>,
     system: Option<System>,
     graphs: Option<Graphs>,
+}
+
+impl Subject {
+    /// What was found of a host beneath a root.
+    fn of(root: &Path, host: ThisHost) -> Subject {
+        let system = System::discover(root, &host.host);
+        Subject { system: Some(system), host: Some(host), graphs: None }
+    }
 }
 
 /// Runs the command.
@@ -95,19 +113,16 @@ pub fn main(options: &Options) -> ExitCode {
 }
 
 fn read(options: &Options) -> Result<Subject, String> {
-    let subject = Subject {
-        system: take(options.file.as_deref(), xml::load_system)?,
-        graphs: take(options.graph.as_deref(), xml::load_graphs)?,
-    };
-    Ok(match subject {
-        Subject { system: None, graphs: None } => Subject { system: Some(this_host()), graphs: None },
-        subject => subject,
-    })
-}
-
-fn this_host() -> System {
-    let root = Path::new("/");
-    System::discover(root, &Host::discover(root, rccl_topology::Network::of_this_host().unwrap_or_default()))
+    let system = take(options.file.as_deref(), xml::load_system)?;
+    let graphs = take(options.graph.as_deref(), xml::load_graphs)?;
+    if system.is_some() || graphs.is_some() {
+        return Ok(Subject { host: None, system, graphs });
+    }
+    let config = rccl::Config::from_env().map_err(|error| error.to_string())?;
+    match take(config.topo_file.as_deref(), xml::load_system)? {
+        Some(system) => Ok(Subject { system: Some(system), ..Subject::default() }),
+        None => Ok(Subject::of(Path::new("/"), ThisHost::discover())),
+    }
 }
 
 /// Reads a file, and tells what in it was left out.
@@ -124,7 +139,10 @@ fn take<T>(
 }
 
 fn people(subject: &Subject, network: Option<&Network>) -> String {
-    let mut text = subject.system.as_ref().map(tree::system).unwrap_or_default();
+    let host = subject.host.as_ref();
+    let mut text = host.map(|host| host::processors(&host.processors)).unwrap_or_default();
+    text.push_str(&subject.system.as_ref().map(tree::system).unwrap_or_default());
+    text.push_str(&host.map(host::network).unwrap_or_default());
     if let Some(network) = network {
         text.push('\n');
         text.push_str(&distances::table(network));
@@ -142,6 +160,9 @@ fn json(subject: &Subject, network: Option<&Network>) -> String {
     let mut value = serde_json::Map::new();
     // Maps with keys that are strings: these cannot fail.
     let as_value = |value: serde_json::Result<serde_json::Value>| value.unwrap_or_default();
+    if let Some(host) = &subject.host {
+        value.insert("host".to_owned(), as_value(serde_json::to_value(host)));
+    }
     if let Some(system) = &subject.system {
         value.insert("system".to_owned(), as_value(serde_json::to_value(system)));
     }

@@ -114,15 +114,52 @@ graph 1: balanced tree, 1 channel,";
     assert!(text.starts_with(start), "{text}");
 }
 
-/// Whatever this machine is, there are processors on it; and its own file says the same as itself.
+/// Whatever this machine is, there are processors on it; and its own file says the same of its devices.
 #[test]
 fn without_a_file_this_host_is_shown() {
     let text = stdout(&topo(&[]));
-    assert!(text.contains("NUMA node"), "{text}");
+    assert!(text.starts_with("processors ") && text.contains("\nNUMA node"), "{text}");
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     stdout(&topo(&["--xml", path]));
-    assert_eq!(stdout(&topo(&[path])), text);
+    let devices = stdout(&topo(&[path]));
+    assert!(devices.starts_with("NUMA node") && text.contains(&devices), "{devices}");
+}
+
+#[test]
+fn a_file_of_the_settings_replaces_this_host() {
+    let path = file("oci-h100.xml");
+    let by_setting = |path: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rccl"));
+        command.arg("topo").args(arguments).env_clear().env("RCCL_TOPO_FILE", path).output().unwrap()
+    };
+    assert_eq!(stdout(&by_setting(&path, &[])), stdout(&topo(&[&path])));
+    // What is named on the command line goes before it.
+    let other = file("yccl-topo.xml");
+    assert_eq!(stdout(&by_setting(&path, &[&other])), stdout(&topo(&[&other])));
+    let output = by_setting("/nowhere.xml", &[]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("/nowhere.xml: cannot be read: No such file"), "{said}");
+}
+
+/// A stand-in for lldpd's command, which is not on every machine.
+#[test]
+fn switches_are_those_that_lldpd_names() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("lldpctl");
+    let answer = r#"{"lldp":[{"interface":[{"name":"eth9","chassis":[{"name":[{"value":"leaf1"}]}],
+        "port":[{"id":[{"type":"ifname","value":"swp7"}]}]}]}]}"#;
+    let script = format!("#!/bin/sh\n[ \"$*\" = '-f json0' ] && cat <<'END'\n{answer}\nEND\n");
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rccl"));
+    let output = command.args(["topo", "--json", "-"]).env_clear().env("PATH", path).output().unwrap();
+    let value: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let expected = serde_json::json!([{"interface": "eth9", "system": "leaf1", "port": "swp7"}]);
+    assert_eq!(value["host"]["neighbours"], expected);
 }
 
 #[test]

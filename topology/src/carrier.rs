@@ -8,7 +8,8 @@ impl Host {
     ///
     /// * a bond's members, or the one that is active in modes with one;
     /// * the parent of a VLAN, macvlan or ipvlan;
-    /// * the ports of a bridge, but for veths and the like where it has one with a device of its own;
+    /// * the ports of a bridge: those that are no ends of veth pairs and no taps; if there is none, those pairs' whose other
+    ///   end is in another namespace; else all;
     /// * the bridge that the other end of a veth pair is a port of.
     ///
     /// In the order of their names. Nothing if there is no interface of that name.
@@ -32,6 +33,16 @@ impl Host {
         let speeds = self.carriers(name).into_iter().filter_map(|carrier| carrier.speed);
         let spreads = |interface: &Interface| interface.spreads();
         if self.passes(interface, &spreads) { speeds.reduce(|sum, speed| sum + speed) } else { speeds.max() }
+    }
+
+    /// Whether an interface leads to this host's own containers and virtual machines only, as far as can be seen: a bridge
+    /// without ports, or whose ports are all ends of pairs and taps. Such bridges look alike on many hosts: that of Docker
+    /// has the same address on each.
+    pub fn stays_inside(&self, name: &str) -> bool {
+        let Some(bridge) = self.interface(name).filter(|one| one.kind.as_deref() == Some("bridge")) else {
+            return false;
+        };
+        bridge.lower.iter().filter_map(|port| self.interface(port)).all(Interface::is_end)
     }
 
     fn follow<'a>(
@@ -62,17 +73,25 @@ impl Host {
         if lower.is_empty() {
             return self.beyond(interface).into_iter().collect();
         }
-        let real: Vec<&Interface> = lower.iter().copied().filter(|port| port.linked.is_none()).collect();
-        if interface.kind.as_deref() == Some("bridge") && !real.is_empty() { real } else { lower }
+        if interface.kind.as_deref() != Some("bridge") {
+            return lower;
+        }
+        let outer: Vec<&Interface> = lower.iter().copied().filter(|port| !port.is_end()).collect();
+        let elsewhere =
+            || lower.iter().copied().filter(|port| self.other_end(port).is_none()).collect::<Vec<_>>();
+        [outer, elsewhere()].into_iter().find(|ports| !ports.is_empty()).unwrap_or(lower)
     }
 
     /// The bridge behind the other end of a veth pair, if that end is here.
     fn beyond(&self, interface: &Interface) -> Option<&Interface> {
+        self.interface(self.other_end(interface)?.master.as_deref()?)
+    }
+
+    /// The other end of a veth pair, if it is here.
+    pub fn other_end(&self, interface: &Interface) -> Option<&Interface> {
         let (own, linked) = (interface.index?, interface.linked?);
         // A number of another namespace may stand for anything here, so both ends must name each other.
-        let peer =
-            self.interfaces.iter().find(|peer| peer.index == Some(linked) && peer.linked == Some(own))?;
-        self.interface(peer.master.as_deref()?)
+        self.interfaces.iter().find(|other| other.index == Some(linked) && other.linked == Some(own))
     }
 
     /// Whether the way from an interface to its carriers leads over one that is `such`.
@@ -93,6 +112,16 @@ impl Host {
 }
 
 impl Interface {
+    /// Whether it is an end of a veth pair, or leads to a program (tun, tap): as a bridge's port, to a container or a virtual
+    /// machine.
+    pub fn is_end(&self) -> bool {
+        match self.kind.as_deref() {
+            Some(kind) => matches!(kind, "veth" | "tun"),
+            // What rests on nothing and is linked with another.
+            None => self.linked.is_some() && self.lower.is_empty(),
+        }
+    }
+
     /// Whether it is a bond that uses several members at once
     /// (Documentation/networking/bonding.rst of the Linux kernel).
     fn spreads(&self) -> bool {
@@ -171,6 +200,43 @@ mod tests {
         assert_eq!(names(&host, "macvlan0"), ["eth0"]);
         assert_eq!(names(&host, "br0"), ["eth0"]);
         assert_eq!(names(&host, "veth9"), ["veth9"]);
+    }
+
+    #[test]
+    fn bridges_of_containers_lead_nowhere() {
+        let host = host(&[
+            ("docker0", "bridge", &[], 2, 0),
+            ("br-c", "bridge", &["veth1", "tap0"], 3, 0),
+            ("br0", "bridge", &["veth3", "eth0"], 4, 0),
+            ("br1", "bridge", &["eth0.7"], 5, 0),
+            ("br2", "bridge", &["vxlan0"], 6, 0),
+            ("veth1", "", &[], 7, 70),
+            ("veth3", "", &[], 8, 80),
+            ("tap0", "tun", &[], 9, 0),
+            ("eth0", "", &[], 10, 0),
+            ("eth0.7", "vlan", &["eth0"], 11, 10),
+            ("vxlan0", "vxlan", &[], 12, 10),
+        ]);
+        for name in ["docker0", "br-c"] {
+            assert!(host.stays_inside(name), "{name}");
+        }
+        for name in ["br0", "br1", "br2", "eth0", "veth1", "nothing"] {
+            assert!(!host.stays_inside(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bridge_of_ends_leads_to_the_other_namespaces() {
+        let mut host = host(&[
+            ("eth1", "veth", &[], 2, 0), // the other end has the number 2, too
+            ("br0", "bridge", &["eth1", "outer"], 3, 0),
+            ("inner", "veth", &[], 4, 5),
+            ("outer", "veth", &[], 5, 4),
+        ]);
+        assert_eq!((names(&host, "br0"), names(&host, "inner")), (vec!["eth1"], vec!["eth1"]));
+        assert!(host.stays_inside("br0"));
+        set(&mut host, "eth1").kind = None;
+        assert!(!host.stays_inside("br0"));
     }
 
     #[test]

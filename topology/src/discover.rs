@@ -24,19 +24,30 @@ impl Host {
     pub fn discover(root: &Path, network: Network) -> Host {
         let devices = root.join("sys/class/infiniband");
         let defaults = root.join("sys/kernel/config/rdma_cm");
-        let interfaces = root.join("sys/class/net");
         Host {
             devices: names(&devices)
                 .iter()
                 .map(|name| device(&devices.join(name), &defaults, name))
                 .collect(),
-            interfaces: names(&interfaces)
-                .iter()
-                .filter(|name| interfaces.join(name).is_dir()) // bonding_masters is a file
-                .map(|name| interface(&interfaces.join(name), name))
-                .collect(),
+            interfaces: Interface::all(root, &network),
             network,
         }
+    }
+}
+
+impl Interface {
+    /// Reads the network interfaces beneath `root`, some 40 small files each, and takes from `network` what they are. Does
+    /// not fail.
+    pub fn all(root: &Path, network: &Network) -> Vec<Interface> {
+        let directory = root.join("sys/class/net");
+        let names = names(&directory);
+        // bonding_masters is a file.
+        let names = names.iter().filter(|name| directory.join(name).is_dir());
+        let read = |name: &String| {
+            let read = interface(&directory.join(name), name);
+            Interface { kind: network.kinds.get(name).cloned().or(read.kind.clone()), ..read }
+        };
+        names.map(read).collect()
     }
 }
 
@@ -150,7 +161,8 @@ fn interface(path: &Path, name: &str) -> Interface {
     let files = names(path);
     let master = fs::read_link(path.join("master")).ok();
     let kind = text(&path.join("uevent"))
-        .and_then(|words| Some(words.lines().find_map(|line| line.strip_prefix("DEVTYPE="))?.to_owned()));
+        .and_then(|words| Some(words.lines().find_map(|line| line.strip_prefix("DEVTYPE="))?.to_owned()))
+        .or_else(|| path.join("tun_flags").exists().then(|| "tun".to_owned()));
     let index = parsed(&path.join("ifindex"));
     let queues = names(&path.join("queues"));
     let count = |of: &str| queues.iter().filter(|queue| queue.starts_with(of)).count() as u32;

@@ -193,8 +193,8 @@ pub struct Interface {
     pub master: Option<String>,
     /// The interfaces that it rests on: a bond's members, a bridge's ports, the parent of a VLAN or macvlan.
     pub lower: Vec<String>,
-    /// The number of the interface that it is linked with, if that is another: the other end of a veth pair, a parent. It may
-    /// count in another network namespace.
+    /// The number of the interface that it is linked with, if that is another number: the other end of a veth pair, a parent.
+    /// It may count in another network namespace, and may there be the same as this one's, which then is not told.
     pub linked: Option<u32>,
     /// The bond's mode: "802.3ad".
     pub bond_mode: Option<String>,
@@ -202,7 +202,8 @@ pub struct Interface {
     pub active_member: Option<String>,
     /// Queues for received packets, and for packets to send.
     pub queues: Option<(u32, u32)>,
-    /// DEVTYPE of its uevent: "vlan", "bond", "bridge".
+    /// What a virtual one is: "vlan", "bond", "bridge", "veth", "macvlan", "tun". By netlink, else by DEVTYPE of its uevent,
+    /// which veths and macvlans lack.
     pub kind: Option<String>,
     /// Flow control and congestion marks.
     pub congestion: Congestion,

@@ -30,7 +30,9 @@ impl Neighbour {
     /// Asks lldpd, by the command `lldpctl`, which has to answer within `patience`. Empty where it is not installed or not
     /// running, does not admit this user, or does not know of a neighbour.
     pub fn ask(patience: Duration) -> Vec<Neighbour> {
-        Neighbour::ask_by(Command::new("lldpctl").args(["-f", "json0"]), patience)
+        // Only root has it in its path everywhere; others may run it all the same.
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+        Neighbour::ask_by(Command::new("lldpctl").args(["-f", "json0"]).env("PATH", path), patience)
     }
 
     fn ask_by(command: &mut Command, patience: Duration) -> Vec<Neighbour> {

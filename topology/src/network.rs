@@ -1,7 +1,8 @@
-//! Addresses and routes of the network interfaces, as the kernel tells them by netlink (rtnetlink(7)).
+//! Addresses, routes and kinds of the network interfaces, as the kernel tells them by netlink (rtnetlink(7)).
 //!
-//! sysfs has neither. `/proc/net/route` has the main table only, and hosts with several rails have a table for each.
+//! sysfs has neither, and the kinds of some only. `/proc/net/route` has the main table only, and hosts with several rails have a table for each.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -12,13 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::prefix::Prefix;
 
-/// Addresses and routes.
+/// Addresses, routes, kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// Addresses of interfaces.
     pub addresses: Vec<Address>,
     /// Routes to other hosts, of all tables.
     pub routes: Vec<Route>,
+    /// What virtual interfaces are, by their names: "veth", "macvlan", "bridge" (IFLA_INFO_KIND).
+    #[serde(default)]
+    pub kinds: BTreeMap<String, String>,
 }
 
 /// An address of an interface.
@@ -75,11 +79,13 @@ impl Network {
     pub fn of_this_host() -> io::Result<Network> {
         let links = dump(GET_LINK)?;
         let names: Vec<(u32, String)> = links.iter().filter_map(|link| read_link(link)).collect();
+        let kinds = links.iter().filter_map(|link| Some((read_link(link)?.1, read_kind(link)?))).collect();
         let addresses = dump(GET_ADDRESS)?;
         let routes = dump(GET_ROUTE)?;
         let mut network = Network {
             addresses: addresses.iter().filter_map(|message| read_address(message, &names)).collect(),
             routes: routes.iter().flat_map(|message| read_routes(message, &names)).collect(),
+            kinds,
         };
         // The kernel's order is that of its tables.
         network.routes.sort_by_key(|route| std::cmp::Reverse(route.destination.length()));
@@ -162,8 +168,19 @@ fn name(names: &[(u32, String)], index: u32) -> Option<String> {
 /// ifinfomsg: family, padding, type u16, index i32, flags, change; IFLA_IFNAME is 3.
 fn read_link(message: &[u8]) -> Option<(u32, String)> {
     let (_, name) = attributes(message.get(16..)?).find(|(kind, _)| *kind == 3)?;
-    let name = name.split(|&byte| byte == 0).next()?;
-    Some((number(message, 4)?, String::from_utf8_lossy(name).into_owned()))
+    Some((number(message, 4)?, string(name)?))
+}
+
+/// IFLA_LINKINFO is 18, and IFLA_INFO_KIND inside of it 1.
+fn read_kind(message: &[u8]) -> Option<String> {
+    let (_, info) = attributes(message.get(16..)?).find(|(kind, _)| *kind == 18)?;
+    let (_, kind) = attributes(info).find(|(kind, _)| *kind == 1)?;
+    string(kind)
+}
+
+/// Up to the byte 0 that ends it.
+fn string(bytes: &[u8]) -> Option<String> {
+    Some(String::from_utf8_lossy(bytes.split(|&byte| byte == 0).next()?).into_owned())
 }
 
 /// ifaddrmsg: family, prefix length, flags, scope, index u32; IFA_ADDRESS is 1, IFA_LOCAL 2. On links between two
@@ -244,7 +261,9 @@ mod tests {
         let mut link = vec![0; 16];
         link[4..8].copy_from_slice(&7_u32.to_ne_bytes());
         link.extend(attribute(3, b"eth7\0"));
-        assert_eq!(read_link(&link), Some((7, "eth7".into())));
+        assert_eq!((read_link(&link), read_kind(&link)), (Some((7, "eth7".into())), None));
+        link.extend(attribute(18 | 0x8000, &[attribute(1, b"veth\0"), attribute(2, &[0; 8])].concat()));
+        assert_eq!(read_kind(&link).as_deref(), Some("veth"));
 
         let mut message = vec![INET, 24, 0, 0];
         message.extend_from_slice(&2_u32.to_ne_bytes());
@@ -284,6 +303,7 @@ mod tests {
             assert_eq!(read_address(&message[..length], &names()), None);
             assert_eq!(read_routes(&message[..length], &names()), []);
             assert_eq!(read_link(&message[..length]), None);
+            assert_eq!(read_kind(&message[..length]), None);
             let _ = next_message(&message[..length]);
         }
         assert!(next_hops(&[0; 64]).is_empty());

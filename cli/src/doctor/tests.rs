@@ -3,17 +3,15 @@
 //! With `WRITE_GOLDEN=1` the expected texts in `tests/golden` are written instead of compared; look at the difference.
 
 mod between;
-#[path = "../../../topology/tests/tree/mod.rs"]
-mod tree;
 
 use super::check::check;
 use super::facts::{CgroupLimit, Facts, Library, Locked, OpenPort, Opened, SelfTest};
 use super::finding::Severity;
 use super::report::Report;
 use super::text;
+use crate::tree::{Tree, connectx};
 use rccl_topology::{Choice, Prefix, Wishes, choose, roce_mtu};
 use std::path::Path;
-use tree::{Tree, connectx};
 
 /// A host on which everything works that can.
 fn working(tree: &Tree, wishes: &Wishes) -> (Facts, Choice) {

@@ -1,6 +1,6 @@
 //! Path types and bandwidths between devices.
 
-use super::tree::short;
+use super::lines::short;
 use rccl_topology::paths::{Network, Node, NodeId, NodeKind, PathType};
 use serde::Serialize;
 

@@ -3,34 +3,12 @@
 use rccl_topology::graph::{Graph, Graphs};
 use rccl_topology::paths::{net_bandwidth, pci_bandwidth};
 use rccl_topology::system::{Cpu, Gpu, LinkKind, Net, Pci, PciClass, Role, System};
-use std::fmt::Write;
 
-/// Lines with what they are in before them.
-#[derive(Default)]
-struct Text {
-    text: String,
-    depth: usize,
-}
-
-impl Text {
-    fn line(&mut self, words: &[String]) {
-        let said: Vec<&str> = words.iter().map(String::as_str).filter(|words| !words.is_empty()).collect();
-        // Files may name things as they like; a line stays one.
-        let said = said.join(", ").replace(char::is_control, "\u{fffd}");
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.text, "{:width$}{said}", "", width = 2 * self.depth);
-    }
-
-    fn inside(&mut self, write: impl FnOnce(&mut Text)) {
-        self.depth += 1;
-        write(self);
-        self.depth -= 1;
-    }
-}
+use super::lines::{Lines, named, short};
 
 /// A system, host by host.
 pub fn system(system: &System) -> String {
-    let mut text = Text::default();
+    let mut text = Lines::default();
     let hosts = system.hosts();
     let several = hosts.len() > 1;
     for (index, (hash, cpus)) in hosts.into_iter().enumerate() {
@@ -47,10 +25,10 @@ pub fn system(system: &System) -> String {
     if system.cpus.is_empty() {
         text.line(&["no NUMA node".to_owned()]);
     }
-    text.text
+    text.finish()
 }
 
-fn cpu(text: &mut Text, cpu: &Cpu) {
+fn cpu(text: &mut Lines, cpu: &Cpu) {
     let make: Vec<&str> = [&cpu.arch, &cpu.vendor].into_iter().flatten().map(String::as_str).collect();
     text.line(&[
         format!("NUMA node{}", cpu.numa.map_or_else(String::new, |number| format!(" {number}"))),
@@ -69,7 +47,7 @@ fn cpu(text: &mut Text, cpu: &Cpu) {
     });
 }
 
-fn device(text: &mut Text, pci: &Pci) {
+fn device(text: &mut Lines, pci: &Pci) {
     let name = match pci.role() {
         Role::Switch => "PCI switch",
         Role::Gpu => "GPU",
@@ -96,7 +74,7 @@ fn device(text: &mut Text, pci: &Pci) {
     });
 }
 
-fn gpu(text: &mut Text, gpu: &Gpu) {
+fn gpu(text: &mut Lines, gpu: &Gpu) {
     text.line(&[
         format!("gpu{}", gpu.dev.map_or_else(String::new, |dev| format!(" {dev}"))),
         named("part", gpu.part),
@@ -123,7 +101,7 @@ fn gpu(text: &mut Text, gpu: &Gpu) {
     });
 }
 
-fn port(text: &mut Text, net: &Net) {
+fn port(text: &mut Lines, net: &Net) {
     let number = net.dev.map_or_else(String::new, |dev| format!(" {dev}"));
     let name = net.name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
     let speed = match net.speed {
@@ -143,17 +121,17 @@ fn port(text: &mut Text, net: &Net) {
 
 /// Graphs with their channels.
 pub fn graphs(graphs: &Graphs) -> String {
-    let mut text = Text::default();
+    let mut text = Lines::default();
     for graph in &graphs.graphs {
         one_graph(&mut text, graph);
     }
     if graphs.graphs.is_empty() {
         text.line(&["no graph".to_owned()]);
     }
-    text.text
+    text.finish()
 }
 
-fn one_graph(text: &mut Text, graph: &Graph) {
+fn one_graph(text: &mut Lines, graph: &Graph) {
     let bandwidth = |place: &str, bandwidth: Option<f64>, path: Option<rccl_topology::paths::PathType>| {
         let path = path.map_or_else(String::new, |path| format!(" ({path})"));
         bandwidth.map_or_else(String::new, |it| format!("{} GB/s {place}{path}", short(it)))
@@ -179,19 +157,10 @@ fn one_graph(text: &mut Text, graph: &Graph) {
     });
 }
 
-fn named(name: &str, value: Option<u32>) -> String {
-    value.map_or_else(String::new, |value| format!("{name} {value}"))
-}
-
 fn flag(value: Option<bool>, yes: &str, no: &str) -> String {
     match value {
         Some(true) => yes.to_owned(),
         Some(false) => no.to_owned(),
         None => String::new(),
     }
-}
-
-/// Up to three digits after the point: "22.5", "0.125", "370.8".
-pub fn short(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }

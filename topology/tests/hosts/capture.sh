@@ -103,3 +103,6 @@ for family in -4 -6; do
           if (where !~ "/") where = where ((family == "-4") ? "/32" : "/128")
           if (dev != "") print "route", dev, where gateway }' family="$family"
 done
+for kind in bond bridge dummy ifb ipvlan macvlan team tun veth vlan vrf vxlan; do
+    ip -oneline link show type "$kind" 2>/dev/null | awk -F '[:@ ]+' -v kind="$kind" '{ print "kind", $2, kind }'
+done

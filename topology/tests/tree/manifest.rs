@@ -6,6 +6,7 @@
 //! sys/class/net/eth0/queues/rx-0/         an empty directory
 //! address eth0 10.7.0.1/24                what the kernel tells by netlink
 //! route eth0 10.8.0.0/16 gateway
+//! kind eth0 veth
 //! # …                                     a comment
 //! ```
 //!
@@ -35,6 +36,7 @@ impl Tree {
             ["address", interface, address] => self.address(interface, address),
             ["route", interface, destination] => self.route(interface, destination, false),
             ["route", interface, destination, "gateway"] => self.route(interface, destination, true),
+            ["kind", interface, kind] => drop(self.network.kinds.insert(interface.into(), kind.into())),
             [path, "->", target] => drop(self.link(path, target)),
             [path] if path.ends_with('/') => std::fs::create_dir_all(self.root().join(path)).unwrap(),
             _ => match line.split_once(" = ") {

@@ -3,8 +3,8 @@
 use super::super::ranks::compare::compare;
 use super::super::ranks::rounds::{PairReport, RailReport};
 use super::super::ranks::{Member, Speaker};
-use super::tree::{Tree, connectx};
 use super::{report, working};
+use crate::tree::{Tree, connectx};
 use rccl_topology::Wishes;
 
 /// The host of a rank, and what it would tell.
