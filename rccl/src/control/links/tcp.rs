@@ -4,6 +4,7 @@ use super::reception::{self, Reception};
 use super::{Made, NoLink};
 use crate::bootstrap::frame;
 use crate::bootstrap::handshake::{self, Caller, Purpose, Refusal, Secret};
+use crate::bootstrap::interface::{self, Address};
 use crate::bootstrap::message::Details;
 use crate::bootstrap::serving::HANDSHAKE;
 use crate::control::session::{Command, link_lost};
@@ -14,7 +15,7 @@ use rccl_transport::{Kind, TcpLink};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -63,19 +64,15 @@ pub(super) async fn connect(
     link(shared, peer, sockets, reason).map_err(NoLink::Refused)
 }
 
-/// The peer's addresses that can lead to it and not to somebody here.
+/// The peer's addresses that can lead to it and not to somebody here, those on a subnet of this host first: a router may
+/// know the others, and may not.
 pub(super) fn usable(own: &Details, peer: &Details) -> Result<Vec<SocketAddr>, String> {
     if peer.addresses.is_empty() {
         return Err("the peer does not use TCP".into());
     }
     let together = own.host.network != 0 && own.host.network == peer.host.network;
-    let usable: Vec<SocketAddr> = peer
-        .addresses
-        .iter()
-        // An address that this host has too (a container bridge, loopback) would lead back here.
-        .filter(|address| together || !(address.is_loopback() || own.addresses.contains(address)))
-        .map(|&address| SocketAddr::new(address, peer.port))
-        .collect();
+    let here = if together { Vec::new() } else { interface::addresses().unwrap_or_default() };
+    let usable = leading_there(&peer.addresses, &own.addresses, &here, together);
     if usable.is_empty() {
         return Err(format!(
             "{} offers only addresses that do not lead there from another host ({}): set RCCL_SOCKET_IFNAME there",
@@ -83,7 +80,21 @@ pub(super) fn usable(own: &Details, peer: &Details) -> Result<Vec<SocketAddr>, S
             peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         ));
     }
-    Ok(usable)
+    Ok(usable.into_iter().map(|ip| SocketAddr::new(ip, peer.port)).collect())
+}
+
+/// Of `addresses`, which a peer tells of itself, those that lead to it, the near ones first. `own` are those that this host
+/// tells, `here` those that it has; `together`: both are in one network namespace.
+fn leading_there(addresses: &[IpAddr], own: &[IpAddr], here: &[Address], together: bool) -> Vec<IpAddr> {
+    let is_here = |ip: &IpAddr| own.contains(ip) || here.iter().any(|address| address.ip == *ip);
+    let mut leading = addresses.to_vec();
+    // An address that this host has too (a container bridge, loopback) would lead back here.
+    leading.retain(|ip| together || !(ip.is_loopback() || is_here(ip)));
+    let reaches = |address: &Address, ip: &IpAddr| {
+        !address.dead_end && address.subnet.is_some_and(|subnet| subnet.contains(*ip))
+    };
+    leading.sort_by_key(|ip| !here.iter().any(|address| reaches(address, ip)));
+    leading
 }
 
 pub(super) async fn reach(
@@ -219,5 +230,44 @@ fn enter(shared: &Shared, peer: u32, lane: u8, socket: TcpStream, reason: Option
     match link(shared, peer, half.sockets.into_iter().flatten().collect(), half.reason) {
         Ok(made) => shared.deliver(made),
         Err(cause) => shared.station.command(link_lost(shared, peer, "tcp", 0, &cause)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ips(list: &[&str]) -> Vec<IpAddr> {
+        list.iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    /// An interface's address, with the length of its subnet.
+    fn at(interface: &str, ip: &str, length: u8, dead_end: bool) -> Address {
+        let ip = ip.parse().unwrap();
+        Address { interface: interface.into(), ip, subnet: rccl_topology::Prefix::new(ip, length), dead_end }
+    }
+
+    #[test]
+    fn addresses_of_both_hosts_and_of_no_other_are_told_apart() {
+        let here = [
+            at("docker0", "172.17.0.1", 16, true),
+            at("br-c", "172.18.0.1", 16, true),
+            at("eth1", "10.2.0.1", 24, false),
+        ];
+        let told = ips(&["127.0.0.1", "172.17.0.1", "172.18.0.9", "10.1.0.2", "10.2.0.2"]);
+        // The bridge of containers has its subnet on this host, where the peer is not.
+        let leading = ips(&["10.2.0.2", "172.18.0.9", "10.1.0.2"]);
+        assert_eq!(leading_there(&told, &ips(&["10.2.0.1"]), &here, false), leading);
+        assert_eq!(leading_there(&told, &[], &[], true), told);
+        assert_eq!(leading_there(&ips(&["172.17.0.1"]), &[], &here, false), ips(&[]));
+        assert_eq!(leading_there(&ips(&["10.2.0.1"]), &ips(&["10.2.0.1"]), &[], false), ips(&[]));
+    }
+
+    #[test]
+    fn the_peer_s_order_stays_among_the_near_and_the_far() {
+        let here = [at("eth0", "fd07::1", 64, false), at("eth1", "10.2.0.1", 24, false)];
+        let told = ips(&["10.9.0.2", "10.2.0.2", "10.8.0.2", "fd07::2"]);
+        let leading = ips(&["10.2.0.2", "fd07::2", "10.9.0.2", "10.8.0.2"]);
+        assert_eq!(leading_there(&told, &[], &here, false), leading);
     }
 }
