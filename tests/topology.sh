@@ -197,4 +197,27 @@ by_file() {
 }
 check "a meeting by file leaves bridges out, too" by_file
 
+# Four ranks on three hosts, as a job.
+job_wide() {
+    local pids=() rank=0 one line
+    for one in a a b c; do
+        RCCL_RANK=$rank RCCL_SIZE=4 RCCL_COMM_ID=10.67.1.1:47301 RCCL_INIT_TIMEOUT=30 RCCL_TIMEOUT=30 \
+            RCCL_KEY=000102030405060708090a0b0c0d0e0f \
+            timeout 60 ip netns exec "$name-$one" "$rccl" topo >"$work/$rank" 2>"$work/$rank.err" &
+        pids+=($!)
+        rank=$((rank + 1))
+    done
+    for one in "${pids[@]}"; do wait "$one" || { cat "$work"/*.err >&2; fail "rccl topo of a job"; }; done
+    for line in "job of 4 ranks on 3 hosts" \
+        "  subnet 10.67.1.0/24: ab of hosts 0-1" \
+        "  subnet 10.67.2.0/24: ac of hosts 0,2" \
+        "  subnet 10.67.3.0/24: bc of hosts 1-2" \
+        "  addresses of several hosts, which lead to none: 192.0.2.1"; do
+        grep -qxF -- "$line" "$work/0" || { cat "$work/0" >&2; fail "\"$line\" is not shown"; }
+    done
+    [ ! -s "$work/1" ] || fail "rank 1 tells, too"
+    ! grep -q 172.18.0.1 "$work/0" || fail "a bridge of containers joins hosts"
+}
+check "a job's hosts, ranks and subnets" job_wide
+
 echo "$passed passed, 0 failed"

@@ -25,6 +25,7 @@ use crate::run::{Job, Meeting, Output};
 use report::Report;
 use std::process::ExitCode;
 use std::time::Duration;
+pub use system::identity;
 
 /// Check RDMA on this host, and between the hosts of a job: what there is, what would be used and why not the rest, and
 /// what commonly breaks RoCE, each with its remedy.

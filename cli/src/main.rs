@@ -6,6 +6,7 @@ mod env;
 mod explain;
 mod perf;
 mod run;
+mod share;
 mod simulate;
 mod topo;
 /// Made-up hosts.

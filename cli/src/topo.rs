@@ -3,11 +3,13 @@
 //!
 //! ```text
 //! tree      a system for people, and graphs           distances   path types and bandwidths as a table
-//! host      processors and network of this host       lines       how people are told
+//! host      processors and network of this host       job         the hosts of a job
+//! lines     how people are told
 //! ```
 
 mod distances;
 mod host;
+mod job;
 mod lines;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ mod tree;
 use host::ThisHost;
 use rccl_topology::draw;
 use rccl_topology::graph::Graphs;
+use rccl_topology::job::Job;
 use rccl_topology::paths::Network;
 use rccl_topology::system::System;
 use rccl_topology::xml::{self, Error, Parsed};
@@ -23,6 +26,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Show this host, or a topology file or graph file of NCCL: what is in it, how near devices are, a picture.
+///
+/// Under a launcher: the hosts of the job with their ranks, and the subnets and rails that join them.
 ///
 /// Of this host: processors and what this process may use of them, NUMA nodes, GPUs, network adapters and the PCI switches
 /// between, interfaces and what carries them, and the switches that lldpd knows. RCCL_TOPO_FILE stands for it.
@@ -34,6 +39,7 @@ use std::process::ExitCode;
 Examples:
   rccl topo                                   this host, as a tree
   rccl topo --xml topo.xml                    and as a file that NCCL reads (NCCL_TOPO_FILE)
+  mpirun -np 8 --map-by node rccl topo        the hosts of a job, and what joins them (or srun, torchrun, rccl run)
   rccl topo ndv4-topo.xml                     what is in a file
   rccl topo topo.xml --paths                  and how near devices are, as NCCL sees it
   rccl topo topo.xml --svg topo.svg           a picture
@@ -43,13 +49,17 @@ Examples:
 
 Exit status:
   0  done
-  2  a bad option; a file that cannot be read or written. The message has its name, line and column")]
+  2  a bad option or setting; a file that cannot be read or written. The message has its name, line and column
+  3  the ranks could not be joined, or one was lost")]
 pub struct Options {
     /// A topology file, in the place of this host
     file: Option<PathBuf>,
     /// A graph file, by itself or beside the topology
     #[arg(long, value_name = "FILE")]
     graph: Option<PathBuf>,
+    /// This host only, even under a launcher
+    #[arg(long)]
+    local: bool,
     /// Also show path type and bandwidth between GPUs and all other devices
     #[arg(long)]
     paths: bool,
@@ -67,6 +77,8 @@ pub struct Options {
 /// What was read; system or graphs are there.
 #[derive(Default)]
 struct Subject {
+    /// If it is that of a launcher.
+    job: Option<Job>,
     /// If it is this one, and no file stands for it.
     host: Option<ThisHost>,
     system: Option<System>,
@@ -77,26 +89,65 @@ impl Subject {
     /// What was found of a host beneath a root.
     fn of(root: &Path, host: ThisHost) -> Subject {
         let system = System::discover(root, &host.host);
-        Subject { system: Some(system), host: Some(host), graphs: None }
+        Subject { system: Some(system), host: Some(host), ..Subject::default() }
     }
 }
 
-/// Runs the command.
+const FAILURE: u8 = 3;
+
+/// Runs the command. Under a launcher it blocks until all ranks have joined.
 pub fn main(options: &Options) -> ExitCode {
-    let subject = match read(options) {
-        Ok(subject) => subject,
-        Err(error) => return crate::complain(error),
-    };
     let outputs = [&options.json, &options.xml, &options.svg];
     if outputs.iter().filter(|out| out.as_deref() == Some(Path::new("-"))).count() > 1 {
         return crate::complain("only one of --json, --xml and --svg can be standard output (-)");
     }
+    if options.file.is_none() && options.graph.is_none() && !options.local {
+        let config = match rccl::Config::from_env() {
+            Ok(config) => config,
+            Err(error) => return crate::complain(error),
+        };
+        match crate::share::join(&config, "topo")
+            .and_then(|job| job.map(|job| of_job(options, &config, job)).transpose())
+        {
+            Ok(Some(status)) => return status,
+            Ok(None) => {}
+            Err(error) => {
+                eprintln!("rccl topo: {} {error}", error.code());
+                return ExitCode::from(FAILURE);
+            }
+        }
+    }
+    match read(options) {
+        Ok(subject) => tell(options, &subject),
+        Err(error) => crate::complain(error),
+    }
+}
+
+/// Runs as one rank of several, of which the first tells.
+fn of_job(
+    options: &Options,
+    config: &rccl::Config,
+    communicator: rccl::Communicator,
+) -> rccl::Result<ExitCode> {
+    // It could be read when this rank joined.
+    let file = take(config.topo_file.as_deref(), xml::load_system).unwrap_or_default();
+    let subject = job::gather(&communicator, config, file)?;
+    let status = subject.map_or(ExitCode::SUCCESS, |subject| tell(options, &subject));
+    // Nobody leaves before all has been said.
+    communicator.barrier()?;
+    communicator.finish()?;
+    Ok(status)
+}
+
+/// Writes what is asked for, or shows it.
+fn tell(options: &Options, subject: &Subject) -> ExitCode {
+    let outputs = [&options.json, &options.xml, &options.svg];
     let network = subject.system.as_ref().filter(|_| options.paths).map(Network::new);
     if outputs.iter().all(|out| out.is_none()) {
-        return crate::print(&people(&subject, network.as_ref()));
+        return crate::print(&people(subject, network.as_ref()));
     }
     let texts: [&dyn Fn() -> String; 3] = [
-        &|| json(&subject, network.as_ref()),
+        &|| json(subject, network.as_ref()),
         &|| match (&subject.system, &subject.graphs) {
             (Some(system), _) => xml::write_system(system),
             (None, graphs) => graphs.as_ref().map(xml::write_graphs).unwrap_or_default(),
@@ -116,7 +167,7 @@ fn read(options: &Options) -> Result<Subject, String> {
     let system = take(options.file.as_deref(), xml::load_system)?;
     let graphs = take(options.graph.as_deref(), xml::load_graphs)?;
     if system.is_some() || graphs.is_some() {
-        return Ok(Subject { host: None, system, graphs });
+        return Ok(Subject { system, graphs, ..Subject::default() });
     }
     let config = rccl::Config::from_env().map_err(|error| error.to_string())?;
     match take(config.topo_file.as_deref(), xml::load_system)? {
@@ -140,7 +191,8 @@ fn take<T>(
 
 fn people(subject: &Subject, network: Option<&Network>) -> String {
     let host = subject.host.as_ref();
-    let mut text = host.map(|host| host::processors(&host.processors)).unwrap_or_default();
+    let mut text = subject.job.as_ref().map(job::text).unwrap_or_default();
+    text.push_str(&host.map(|host| host::processors(&host.processors)).unwrap_or_default());
     text.push_str(&subject.system.as_ref().map(tree::system).unwrap_or_default());
     text.push_str(&host.map(host::network).unwrap_or_default());
     if let Some(network) = network {
@@ -160,6 +212,9 @@ fn json(subject: &Subject, network: Option<&Network>) -> String {
     let mut value = serde_json::Map::new();
     // Maps with keys that are strings: these cannot fail.
     let as_value = |value: serde_json::Result<serde_json::Value>| value.unwrap_or_default();
+    if let Some(job) = &subject.job {
+        value.insert("job".to_owned(), as_value(serde_json::to_value(job)));
+    }
     if let Some(host) = &subject.host {
         value.insert("host".to_owned(), as_value(serde_json::to_value(host)));
     }

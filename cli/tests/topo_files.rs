@@ -204,3 +204,24 @@ fn odd_names_stay_in_their_line() {
     let shown = stdout(&topo(&[path.to_str().unwrap()]));
     assert!(shown.contains("    net a\u{fffd}b\u{fffd}c, speed unknown, 1.25 GB/s\n"), "{shown}");
 }
+
+/// Ranks of one host: all are listed, and its devices once.
+#[test]
+fn under_a_launcher_the_job_is_shown() {
+    let rccl = env!("CARGO_BIN_EXE_rccl");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(rccl);
+        command.args(["run", "-n", "3", "--timeout", "60", "--", rccl, "topo"]).args(arguments);
+        stdout(&command.env_clear().env("PATH", "/usr/bin:/bin").output().unwrap())
+    };
+    let text = run(&[]);
+    assert!(text.contains("job of 3 ranks on 1 host\n"), "{text}");
+    assert!(text.contains(", ranks 0-2\n") && text.contains("host 0, identity 0x"), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("job.json");
+    assert_eq!(run(&["--json", path.to_str().unwrap()]), "");
+    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(value["job"]["hosts"][0]["ranks"], serde_json::json!([0, 1, 2]));
+    assert!(!value["system"]["cpus"].as_array().unwrap().is_empty());
+    assert_eq!(run(&["--local"]).matches("processors ").count(), 3);
+}

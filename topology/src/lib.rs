@@ -12,7 +12,7 @@
 //! Everything that is left out has a reason that says so in a sentence.
 //!
 //! [`processors`] says what a host computes with and what this process may use of it, and [`Neighbour`] which switches it
-//! is plugged into.
+//! is plugged into. [`job`] puts together what the hosts of a job tell of themselves.
 //!
 //! Beside that stand NCCL's files, which describe whole hosts and what is joined to what in them:
 //!
@@ -35,6 +35,7 @@ pub mod draw;
 mod gid;
 pub mod graph;
 mod host;
+pub mod job;
 mod lldp;
 mod network;
 mod pair;

@@ -10,11 +10,9 @@ pub mod rounds;
 use super::finding::{Finding, any_error};
 use super::report::{self, Report};
 use super::{Options, answer, check, gather, text};
-use rccl::config::{Net, Transports};
-use rccl::launch::Launcher;
-use rccl::{Communicator, Config, ReduceOp};
+use crate::share::{self, share};
+use rccl::{Communicator, Config};
 use rccl_topology::Advert;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -43,15 +41,13 @@ pub struct Speaker {
 
 /// Joins the ranks that a launcher started; `None` where there is no launcher, or one rank only.
 pub fn join(options: &Options, config: &Config) -> rccl::Result<Option<Communicator>> {
-    if options.local || rccl::launch::detect(config)?.launcher == Launcher::None {
+    if options.local {
         return Ok(None);
     }
-    let mut config = config.clone();
-    (config.net, config.transport) = (Net::Tcp, Transports::default());
     // A rank that waits for an acknowledgement is not late.
+    let mut config = config.clone();
     config.late_warn = config.late_warn.max(Duration::from_secs(120));
-    let communicator = Communicator::builder()?.config(config).label("doctor").from_env()?;
-    Ok((communicator.size() > 1).then_some(communicator))
+    share::join(&config, "doctor")
 }
 
 /// Runs as one rank of several. All ranks end with the same status.
@@ -109,36 +105,6 @@ fn speakers(members: &[Member]) -> Vec<u32> {
     };
     let firsts: Vec<u32> = members.iter().filter(first).map(|member| member.rank).collect();
     if firsts.len() > 1 { firsts } else { members.iter().map(|member| member.rank).collect() }
-}
-
-/// Every rank's word, on every rank.
-fn share<T: Serialize + DeserializeOwned>(communicator: &Communicator, word: &T) -> rccl::Result<Vec<T>> {
-    let mine = serde_json::to_vec(word).expect("words of strings, numbers and lists");
-    let size = communicator.size() as usize;
-    let mut lengths = vec![0_u64; size];
-    communicator.all_gather_into(&[mine.len() as u64], &mut lengths)?;
-    let counts: Vec<usize> = lengths.iter().map(|&length| length as usize).collect();
-    let mut all = vec![0_u8; counts.iter().sum()];
-    communicator.all_gather_v_into(&mine, &mut all, &counts)?;
-    let mut rest = &all[..];
-    let mut words = Vec::with_capacity(size);
-    let mut unreadable = 0_u32;
-    for count in counts {
-        let (word, after) = rest.split_at(count);
-        match serde_json::from_slice(word) {
-            Ok(word) => words.push(word),
-            Err(_) => unreadable += 1,
-        }
-        rest = after;
-    }
-    // All see the same bytes, but versions may read them differently; so all agree to give up.
-    let mut worst = [unreadable];
-    communicator.all_reduce(&mut worst, ReduceOp::Max)?;
-    if worst[0] > 0 {
-        communicator.abort("the ranks run different versions of rccl doctor");
-        communicator.barrier()?;
-    }
-    Ok(words)
 }
 
 /// Everything that is printed.

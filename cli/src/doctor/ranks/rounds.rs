@@ -4,9 +4,10 @@
 //! round of a pair: both make a queue pair for each of their rails, tell each other, connect, write a short message and
 //! a long one, and tell how that went. Every wait ends.
 
-use super::{Speaker, share};
+use super::Speaker;
 use crate::doctor::gather::{Gathered, manner};
 use crate::doctor::write::{End, Endpoint, Failure, MEMORY, SHORT};
+use crate::share::share;
 use rccl::{Communicator, Config};
 use rccl_topology::{Advert, Pairing, Way, pair};
 use serde::{Deserialize, Serialize};
