@@ -77,6 +77,24 @@ pub enum Hop {
         #[serde(skip_serializing_if = "Option::is_none")]
         rank: Option<u32>,
     },
+    /// A NUMA node, where a rank works without a GPU. NCCL has no such ranks, and no such hops in its files.
+    Cpu {
+        /// Its number, as [`crate::system::Cpu::numa`].
+        numa: u32,
+        /// The rank that works there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rank: Option<u32>,
+    },
+}
+
+impl Hop {
+    /// The rank that works there; `None` for ports, and where files do not say.
+    pub fn rank(&self) -> Option<u32> {
+        match self {
+            Hop::Net { .. } => None,
+            Hop::Gpu { rank, .. } | Hop::Cpu { rank, .. } => *rank,
+        }
+    }
 }
 
 impl fmt::Display for Hop {
@@ -84,6 +102,9 @@ impl fmt::Display for Hop {
         let (kind, dev) = match self {
             Hop::Net { dev } => ("net", dev),
             Hop::Gpu { dev, .. } => ("gpu", dev),
+            // Several ranks share one: the rank tells them apart.
+            Hop::Cpu { numa, rank: Some(rank) } => return write!(f, "rank {rank} on cpu {numa}"),
+            Hop::Cpu { numa, rank: None } => return write!(f, "cpu {numa}"),
         };
         match (dev >> 56, dev & ((1 << 56) - 1)) {
             (0, dev) => write!(f, "{kind} {dev}"),
@@ -193,5 +214,6 @@ mod tests {
     fn devices_of_other_hosts_say_so() {
         assert_eq!(Hop::Net { dev: 3 }.to_string(), "net 3");
         assert_eq!(Hop::Gpu { dev: 2 << 56 | 5, rank: Some(1) }.to_string(), "host 2 gpu 5");
+        assert_eq!(Hop::Cpu { numa: 1, rank: Some(7) }.to_string(), "rank 7 on cpu 1");
     }
 }

@@ -18,6 +18,8 @@
 //!
 //! ```text
 //! topology file <-- xml --> System -- paths --> Network: path types and bandwidths
+//!                             | search: rings, trees, channels; over many hosts, too
+//!                             v
 //! graph file    <-- xml --> Graphs              draw: pictures of both
 //! ```
 //!
@@ -43,6 +45,7 @@ pub mod paths;
 mod prefix;
 pub mod processors;
 mod reason;
+pub mod search;
 mod sysfs;
 pub mod system;
 mod wishes;

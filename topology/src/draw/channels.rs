@@ -54,14 +54,18 @@ fn row(canvas: &mut Canvas, channel: &Channel, pattern: Pattern, names: &[(u64, 
     for hop in &channel.hops {
         let words = match hop {
             Hop::Net { dev } => names.iter().find(|(known, _)| known == dev).map(|(_, name)| name.clone()),
-            Hop::Gpu { .. } => None,
+            Hop::Gpu { .. } | Hop::Cpu { .. } => None,
         };
         let words = words.unwrap_or_else(|| hop.to_string());
         let width = text_width(&words, false) + 16.0;
         if let Some(end) = last {
             canvas.line(format!("M{end} {middle}H{x}"), "#444444", pattern == Pattern::Ring);
         }
-        let fill = if matches!(hop, Hop::Gpu { .. }) { "#d8ecd0" } else { "#f6dfc6" };
+        let fill = match hop {
+            Hop::Gpu { .. } => "#d8ecd0",
+            Hop::Cpu { .. } => "#dde6f2",
+            Hop::Net { .. } => "#f6dfc6",
+        };
         canvas.rectangle(Area { x, y, width, height: BOX }, fill);
         canvas.text(x + 8.0, y + 4.0, &words, false);
         last = Some(x + width);

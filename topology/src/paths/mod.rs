@@ -9,6 +9,9 @@
 //! * A PCI switch that shows itself in two layers, as some of Broadcom's do, is one switch: both layers are one node.
 //! * Links count where both ends list them.
 //!
+//! Which links a path leads over is for the search for rings and trees (`routes.rs`), which must know what several
+//! paths share.
+//!
 //! What NCCL decides while it runs is not here: whether adapters may reach a GPU's memory, and detours over another
 //! GPU's adapter (PXN).
 //!
@@ -29,6 +32,7 @@
 
 mod build;
 mod figures;
+mod routes;
 
 use std::fmt;
 use std::str::FromStr;
@@ -289,8 +293,14 @@ impl Network {
         paths
     }
 
-    /// The paths over links. Breadth first, so the shortest come first.
+    /// The paths over links.
     fn linked(&self, target: NodeId) -> Vec<Path> {
+        self.search(target, |_, _, _| ())
+    }
+
+    /// The paths over links to one node. Breadth first, so the shortest come first. Calls `step(from, to, link)` where
+    /// the path from one node goes on by another's link, in the place of what it said before of the same node.
+    fn search(&self, target: NodeId, mut step: impl FnMut(NodeId, NodeId, &Link)) -> Vec<Path> {
         let mut paths = vec![Path::NONE; self.nodes.len()];
         paths[target.0] = Path { kind: PathType::Loc, bandwidth: figures::LOCAL, hops: 0 };
         let mut layer = vec![target];
@@ -304,6 +314,7 @@ impl Network {
                     // Of paths of one length the wider.
                     if first || (known.hops == longer.hops && longer.bandwidth > known.bandwidth) {
                         *known = longer;
+                        step(link.to, at, link);
                     }
                     if first {
                         next.push(link.to);

@@ -306,4 +306,15 @@ impl System {
         }
         hosts
     }
+
+    /// Each host as a system of its own, in the order of [`System::hosts`].
+    pub fn each_host(&self) -> Vec<System> {
+        let System { version, name, .. } = self;
+        let alone = |cpus: Vec<&Cpu>| System {
+            version: *version,
+            name: name.clone(),
+            cpus: cpus.into_iter().cloned().collect(),
+        };
+        self.hosts().into_iter().map(|(_, cpus)| alone(cpus)).collect()
+    }
 }

@@ -57,20 +57,25 @@ fn channel(reader: &mut Reader<'_>, node: Node<'_, '_>) -> Result<Channel, Error
     Attributes::of(node).finish(reader);
     let mut channel = Channel::default();
     for child in node.children().filter(Node::is_element) {
-        let is_net = match child.tag_name().name() {
-            "net" => true,
-            "gpu" => false,
-            _ => {
-                reader.unknown(child);
-                continue;
-            }
-        };
+        let name = child.tag_name().name();
+        if !matches!(name, "net" | "gpu" | "cpu") {
+            reader.unknown(child);
+            continue;
+        }
         let mut attributes = Attributes::of(child);
-        let dev = attributes.long_number("dev")?;
-        let dev = attributes.required("dev", dev)?;
-        channel.hops.push(match is_net {
-            true => Hop::Net { dev },
-            false => Hop::Gpu { dev, rank: attributes.number("rank")? },
+        channel.hops.push(match name {
+            "cpu" => {
+                let numa = attributes.number("numaid")?;
+                Hop::Cpu { numa: attributes.required("numaid", numa)?, rank: attributes.number("rank")? }
+            }
+            _ => {
+                let dev = attributes.long_number("dev")?;
+                let dev = attributes.required("dev", dev)?;
+                match name {
+                    "net" => Hop::Net { dev },
+                    _ => Hop::Gpu { dev, rank: attributes.number("rank")? },
+                }
+            }
         });
         attributes.finish(reader);
     }
@@ -120,6 +125,14 @@ fn write_channel(writer: &mut Writer, channel: &Channel) {
                         "gpu",
                         |it| {
                             it.write("dev", Some(dev));
+                            it.write("rank", *rank);
+                        },
+                        |_| {},
+                    ),
+                    Hop::Cpu { numa, rank } => writer.element(
+                        "cpu",
+                        |it| {
+                            it.write("numaid", Some(numa));
                             it.write("rank", *rank);
                         },
                         |_| {},
