@@ -3,7 +3,9 @@
 mod fixture;
 
 use proptest::prelude::*;
+use rccl_topology::graph::Hop;
 use rccl_topology::paths::Network;
+use rccl_topology::search::{self, Reach};
 use rccl_topology::xml;
 
 /// A change of a text: bytes from `start` on are replaced.
@@ -111,5 +113,30 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         check(&bytes)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_damaged_files_say_is_searched_or_refused(
+        file in any::<prop::sample::Index>(),
+        damages in prop::collection::vec(damage(), 1..4),
+    ) {
+        let names = fixture::names();
+        let bytes = damaged(fixture::bytes(&names[file.index(names.len())]), &damages);
+        let Ok(parsed) = xml::parse_system(&bytes) else { return Ok(()) };
+        for host in parsed.value.each_host() {
+            let seats = search::seats(&host);
+            for reach in [Reach::Host, Reach::Job] {
+                let Ok(found) = search::graphs(&host, &seats, reach) else { continue };
+                for channel in found.graphs.iter().flat_map(|graph| &graph.channels) {
+                    let mut ranks: Vec<u32> = channel.hops.iter().filter_map(Hop::rank).collect();
+                    ranks.sort_unstable();
+                    prop_assert!(ranks.into_iter().eq(seats.iter().map(|seat| seat.rank)));
+                }
+            }
+        }
     }
 }

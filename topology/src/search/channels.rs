@@ -10,6 +10,7 @@
 //!    the one that uses the most ports, then the one whose ports are nearest, that comes and goes by the same port, and
 //!    that has the fewest channels and hops.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 
 use super::ground::{Ground, Stand};
@@ -25,6 +26,9 @@ const EQUAL: f64 = 0.99;
 
 /// GB/s of channels so narrow that only their sum counts.
 const NARROWEST: f64 = 0.001;
+
+/// After so many seats were looked at, narrower channels are not tried, if there are any. Real hosts need a hundredth.
+const MOST_WORK: usize = 1 << 25;
 
 /// Channels that were found together.
 pub struct Set {
@@ -54,13 +58,14 @@ fn best_with(ground: &Ground, pattern: Pattern) -> Option<Set> {
         intras.push(PathType::Loc);
     }
     let may_cross: &[bool] = if pattern == Pattern::Ring { &[false, true] } else { &[false] };
+    let work = Cell::new(0);
     // The better come first, until there is one that nothing can be better than.
     let fills = |bandwidth: f64, intras: &[PathType]| -> Vec<Set> {
         let mut sets: Vec<Set> = Vec::new();
         for &inter in &inters {
             for &crossing in may_cross {
                 for &intra in intras {
-                    sets.extend(fill(ground, pattern, bandwidth, Limits { intra, inter }, crossing));
+                    sets.extend(fill(ground, pattern, bandwidth, Limits { intra, inter }, crossing, &work));
                     if sets.last().is_some_and(|set| set.is_full(ground, bandwidth)) {
                         return sets;
                     }
@@ -94,7 +99,7 @@ fn best_with(ground: &Ground, pattern: Pattern) -> Option<Set> {
         let nearest = |set: &&Set| Some(&set.limits.inter) == inters.first();
         let done = found.iter().filter(nearest).any(|set| set.is_full(ground, NARROWEST));
         sets.extend(found);
-        if done {
+        if done || (!sets.is_empty() && work.get() > MOST_WORK) {
             break;
         }
     }
@@ -117,7 +122,7 @@ fn bandwidths(ground: &Ground) -> Vec<f64> {
 fn at_most(ground: &Ground, bandwidth: f64) -> f64 {
     let fits = |width: f64| (width / bandwidth + 1e-6).floor();
     let most =
-        (0..ground.seats.len()).map(|seat| fits(ground.seat_width(seat))).fold(f64::INFINITY, f64::min);
+        (0..ground.stops.len()).map(|stop| fits(ground.stop_width(stop))).fold(f64::INFINITY, f64::min);
     match ground.ports.len() {
         0 => most * bandwidth,
         ports => (0..ports).map(|port| fits(ground.port_width(port))).sum::<f64>().min(most) * bandwidth,
@@ -125,7 +130,14 @@ fn at_most(ground: &Ground, bandwidth: f64) -> f64 {
 }
 
 /// As many channels as there is bandwidth for, from port to port in turn.
-fn fill(ground: &Ground, pattern: Pattern, bandwidth: f64, limits: Limits, crossing: bool) -> Option<Set> {
+fn fill(
+    ground: &Ground,
+    pattern: Pattern,
+    bandwidth: f64,
+    limits: Limits,
+    crossing: bool,
+    work: &Cell<usize>,
+) -> Option<Set> {
     let mut gates = gates(ground, crossing)?;
     let mut walks = Walks::new(ground, pattern, bandwidth, limits);
     let mut channels = Vec::new();
@@ -139,6 +151,7 @@ fn fill(ground: &Ground, pattern: Pattern, bandwidth: f64, limits: Limits, cross
             found && !walks.all_free()
         });
     }
+    work.set(work.get() + walks.all_work());
     (!channels.is_empty()).then_some(Set { pattern, bandwidth, limits, crossing, channels })
 }
 
@@ -155,7 +168,7 @@ fn gates(ground: &Ground, crossing: bool) -> Option<Vec<Gate>> {
     let mut gates = Vec::new();
     let mut single: Vec<usize> = Vec::new();
     for port in 0..ports {
-        match single.iter().position(|other| ground.nearest_seat(*other) != ground.nearest_seat(port)) {
+        match single.iter().position(|other| ground.nearest_stop(*other) != ground.nearest_stop(port)) {
             Some(place) => {
                 let other = single.remove(place);
                 gates.extend([Some((other, port)), Some((port, other))]);
@@ -197,7 +210,7 @@ impl Set {
     /// The ways that the channels pass: whether by a port, and the way.
     fn ways<'s>(&'s self, ground: &'s Ground) -> impl Iterator<Item = ((bool, PathType), u32)> + 's {
         self.channels.iter().flat_map(move |(gate, order)| {
-            let mut stands: Vec<Stand> = order.iter().map(|seat| Stand::Seat(*seat)).collect();
+            let mut stands: Vec<Stand> = order.iter().map(|stop| Stand::Stop(*stop)).collect();
             let last = stands.len() - 1;
             let mut hops: Vec<(bool, Stand, Stand)> = Vec::new();
             match (gate, self.pattern) {
@@ -236,7 +249,8 @@ impl Set {
         let (type_intra, type_inter) = self.types(ground);
         let channel = |(gate, order): &(Gate, Vec<usize>)| {
             let port = |port: usize| Hop::Net { dev: ground.ports[port] };
-            let seats = order.iter().map(|seat| ground.seats[*seat].hop());
+            let seats =
+                order.iter().flat_map(|stop| &ground.stops[*stop]).map(|seat| ground.seats[*seat].hop());
             let enters = gate.map(|(enters, _)| port(enters));
             let leaves = gate.map(|(_, leaves)| port(leaves));
             Channel { hops: enters.into_iter().chain(seats).chain(leaves).collect() }

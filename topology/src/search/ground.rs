@@ -5,17 +5,23 @@ use super::seats::{Place, Seat, numa_number};
 use crate::paths::{Network, NodeId, NodeKind, PathType};
 use crate::system::{Cpu, Nic, Pci, System};
 
+/// Ranks on a host, or ports of it. All ways between them are kept.
+const MOST: usize = 512;
+
 /// Seats and ports with the ways between them.
 #[derive(Clone)]
 pub struct Ground {
     pub seats: Vec<Seat>,
+    /// What walks pass: seats that share a place, as many ranks do on a NUMA node, are one stop, or two, by which a walk may
+    /// come to a place early and end there late. Each has its seats, as places in `seats`.
+    pub stops: Vec<Vec<usize>>,
     /// Numbers of the ports, ascending.
     pub ports: Vec<u64>,
     /// GB/s of each link, each direction by itself.
     pub links: Vec<f64>,
     /// From point to point. Points are the places of seats, each once, and then the ports.
     ways: Vec<Vec<Way>>,
-    /// The point of each seat.
+    /// The point of each stop.
     points: Vec<usize>,
     places: usize,
 }
@@ -31,10 +37,10 @@ pub struct Way {
     pub links: Vec<usize>,
 }
 
-/// A seat or a port, by its place in [`Ground::seats`] or [`Ground::ports`].
+/// A stop or a port, by its place in [`Ground::stops`] or [`Ground::ports`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stand {
-    Seat(usize),
+    Stop(usize),
     Port(usize),
 }
 
@@ -55,26 +61,40 @@ impl Ground {
         seats.sort_by_key(|seat| seat.rank);
 
         let mut nodes: Vec<NodeId> = Vec::new();
-        let mut points = Vec::with_capacity(seats.len());
-        for seat in &seats {
+        let mut sharing: Vec<Vec<usize>> = Vec::new();
+        for (number, seat) in seats.iter().enumerate() {
             let node = node_of(&network, &host, seat.place).ok_or(Error::NoSuchPlace(*seat))?;
-            points.push(nodes.iter().position(|known| *known == node).unwrap_or_else(|| {
-                nodes.push(node);
-                nodes.len() - 1
-            }));
+            match nodes.iter().position(|known| *known == node) {
+                Some(place) => sharing[place].push(number),
+                None => {
+                    nodes.push(node);
+                    sharing.push(vec![number]);
+                }
+            }
         }
+        let mut stops: Vec<(Vec<usize>, usize)> = Vec::new();
+        for (place, mut here) in sharing.into_iter().enumerate() {
+            let last = if here.len() > 1 { here.pop() } else { None };
+            stops.push((here, place));
+            stops.extend(last.map(|last| (vec![last], place)));
+        }
+        stops.sort_unstable();
+        let (stops, points): (Vec<Vec<usize>>, Vec<usize>) = stops.into_iter().unzip();
         let places = nodes.len();
         let ports = if inside { Vec::new() } else { ports(&network) };
+        if seats.len().max(ports.len()) > MOST {
+            return Err(Error::TooMany);
+        }
         nodes.extend(ports.iter().map(|(_, node)| *node));
         let ways = ways(&network, &nodes);
         let ports = ports.into_iter().map(|(dev, _)| dev).collect();
-        Ok(Ground { seats, ports, links: network.link_bandwidths(), ways, points, places })
+        Ok(Ground { seats, stops, ports, links: network.link_bandwidths(), ways, points, places })
     }
 
     /// Whether all is as far and as wide as on another: then the same is found there, but for the numbers of ranks and
     /// ports.
     pub fn is_like(&self, other: &Ground) -> bool {
-        (&self.points, self.ports.len()) == (&other.points, other.ports.len())
+        (&self.stops, &self.points, self.ports.len()) == (&other.stops, &other.points, other.ports.len())
             && self.links == other.links
             && self.ways == other.ways
     }
@@ -86,7 +106,7 @@ impl Ground {
 
     fn point(&self, stand: Stand) -> usize {
         match stand {
-            Stand::Seat(seat) => self.points[seat],
+            Stand::Stop(stop) => self.points[stop],
             Stand::Port(port) => self.places + port,
         }
     }
@@ -98,10 +118,10 @@ impl Ground {
         (way.kind, way.climb)
     }
 
-    /// The types of the ways between two seats, from near to far.
+    /// The types of the ways between two stops, from near to far.
     pub fn seat_types(&self) -> Vec<PathType> {
         // Ranks that share a place are no way apart.
-        let shared = (self.places < self.seats.len()).then_some(PathType::Loc);
+        let shared = (self.places < self.stops.len()).then_some(PathType::Loc);
         let ways = self.ways[..self.places].iter().enumerate();
         let others = ways.flat_map(|(from, ways)| {
             ways[..self.places].iter().enumerate().filter(move |(to, _)| *to != from).map(|(_, way)| way.kind)
@@ -135,9 +155,9 @@ impl Ground {
         ways.fold(0.0, f64::max)
     }
 
-    /// GB/s that leave a seat, by all of its links together; those that come are as many.
-    pub fn seat_width(&self, seat: usize) -> f64 {
-        let here = self.points[seat];
+    /// GB/s that leave a stop, by all of its links together; those that come are as many.
+    pub fn stop_width(&self, stop: usize) -> f64 {
+        let here = self.points[stop];
         let others = self.ways[here].iter().enumerate().filter(|(to, _)| *to != here);
         let mut first: Vec<usize> = others.filter_map(|(_, way)| way.links.first()).copied().collect();
         first.sort_unstable();
@@ -148,9 +168,9 @@ impl Ground {
         }
     }
 
-    /// The nearest seat of a port.
-    pub fn nearest_seat(&self, port: usize) -> Option<usize> {
-        (0..self.seats.len()).min_by_key(|&seat| self.distance(Stand::Port(port), Stand::Seat(seat)))
+    /// The nearest stop of a port.
+    pub fn nearest_stop(&self, port: usize) -> Option<usize> {
+        (0..self.stops.len()).min_by_key(|&stop| self.distance(Stand::Port(port), Stand::Stop(stop)))
     }
 }
 

@@ -67,6 +67,8 @@ pub enum Error {
     SeveralHosts,
     /// The host has no port, and the channels shall lead to others.
     NoPorts,
+    /// More than 512 ranks on the host, or ports of it.
+    TooMany,
     /// Links are missing: there is no way over all ranks.
     NoWay,
 }
@@ -82,6 +84,7 @@ impl fmt::Display for Error {
             }
             Error::SeveralHosts => f.write_str("these are several hosts; each is searched by itself"),
             Error::NoPorts => f.write_str("the host has no network port by which channels could leave it"),
+            Error::TooMany => f.write_str("more than 512 ranks or ports of one host are not searched"),
             Error::NoWay => f.write_str("no way leads over all ranks of the host: links are missing"),
         }
     }
