@@ -4,13 +4,14 @@
 //! ```text
 //! tree      a system for people, and graphs           distances   path types and bandwidths as a table
 //! host      processors and network of this host       job         the hosts of a job
-//! lines     how people are told
+//! lines     how people are told                       rings       rings and trees, searched for
 //! ```
 
 mod distances;
 mod host;
 mod job;
 mod lines;
+mod rings;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -22,6 +23,7 @@ use rccl_topology::job::Job;
 use rccl_topology::paths::Network;
 use rccl_topology::system::System;
 use rccl_topology::xml::{self, Error, Parsed};
+use rings::{Found, RingOptions};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -31,6 +33,8 @@ use std::process::ExitCode;
 ///
 /// Of this host: processors and what this process may use of them, NUMA nodes, GPUs, network adapters and the PCI switches
 /// between, interfaces and what carries them, and the switches that lldpd knows. RCCL_TOPO_FILE stands for it.
+///
+/// With --rings it also searches for the rings and trees by which collectives should go, as NCCL does.
 ///
 /// Files of AMD's dialect, partial ones and such of other versions are read, too. What in a file is not known is told
 /// and left out.
@@ -45,6 +49,11 @@ Examples:
   rccl topo topo.xml --svg topo.svg           a picture
   rccl topo topo.xml --graph graph.xml        with the rings and trees that NCCL found
   rccl topo --graph graph.xml --json -        the graphs for programs; docs/topology.md describes the keys
+  rccl topo topo.xml --rings                  rings and trees in that host, searched for
+  rccl topo topo.xml --rings --hosts 64 --cluster clos.toml
+                                              over 64 such hosts, leaf by leaf and rail by rail
+  rccl topo topo.xml --rings --graph-out graph.xml
+                                              and as a file that NCCL reads (NCCL_GRAPH_FILE)
   rccl topo topo.xml --xml -                  the file as it was understood
 
 Exit status:
@@ -72,9 +81,11 @@ pub struct Options {
     /// Draw there: hosts, NUMA nodes, switches, GPUs, adapters and ports; rings and trees
     #[arg(long, value_name = "OUT")]
     svg: Option<PathBuf>,
+    #[command(flatten)]
+    rings: RingOptions,
 }
 
-/// What was read; system or graphs are there.
+/// What was read and found; system or graphs are there.
 #[derive(Default)]
 struct Subject {
     /// If it is that of a launcher.
@@ -83,6 +94,7 @@ struct Subject {
     host: Option<ThisHost>,
     system: Option<System>,
     graphs: Option<Graphs>,
+    found: Option<Found>,
 }
 
 impl Subject {
@@ -97,9 +109,11 @@ const FAILURE: u8 = 3;
 
 /// Runs the command. Under a launcher it blocks until all ranks have joined.
 pub fn main(options: &Options) -> ExitCode {
-    let outputs = [&options.json, &options.xml, &options.svg];
+    let outputs = [&options.json, &options.xml, &options.svg, &options.rings.graph_out];
     if outputs.iter().filter(|out| out.as_deref() == Some(Path::new("-"))).count() > 1 {
-        return crate::complain("only one of --json, --xml and --svg can be standard output (-)");
+        return crate::complain(
+            "only one of --json, --xml, --svg and --graph-out can be standard output (-)",
+        );
     }
     if options.file.is_none() && options.graph.is_none() && !options.local {
         let config = match rccl::Config::from_env() {
@@ -129,6 +143,11 @@ fn of_job(
     config: &rccl::Config,
     communicator: rccl::Communicator,
 ) -> rccl::Result<ExitCode> {
+    if options.rings.are_wanted() {
+        return Ok(crate::complain(
+            "--rings searches on one host's topology, not under a launcher: name a file, or give --local",
+        ));
+    }
     // It could be read when this rank joined.
     let file = take(config.topo_file.as_deref(), xml::load_system).unwrap_or_default();
     let subject = job::gather(&communicator, config, file)?;
@@ -141,18 +160,19 @@ fn of_job(
 
 /// Writes what is asked for, or shows it.
 fn tell(options: &Options, subject: &Subject) -> ExitCode {
-    let outputs = [&options.json, &options.xml, &options.svg];
+    let outputs = [&options.json, &options.xml, &options.svg, &options.rings.graph_out];
     let network = subject.system.as_ref().filter(|_| options.paths).map(Network::new);
     if outputs.iter().all(|out| out.is_none()) {
         return crate::print(&people(subject, network.as_ref()));
     }
-    let texts: [&dyn Fn() -> String; 3] = [
+    let texts: [&dyn Fn() -> String; 4] = [
         &|| json(subject, network.as_ref()),
         &|| match (&subject.system, &subject.graphs) {
             (Some(system), _) => xml::write_system(system),
             (None, graphs) => graphs.as_ref().map(xml::write_graphs).unwrap_or_default(),
         },
         &|| draw::svg(subject.system.as_ref(), subject.graphs.as_ref()),
+        &|| subject.graphs.as_ref().map(xml::write_graphs).unwrap_or_default(),
     ];
     for (out, text) in outputs.iter().zip(texts) {
         let Some(out) = out else { continue };
@@ -166,14 +186,20 @@ fn tell(options: &Options, subject: &Subject) -> ExitCode {
 fn read(options: &Options) -> Result<Subject, String> {
     let system = take(options.file.as_deref(), xml::load_system)?;
     let graphs = take(options.graph.as_deref(), xml::load_graphs)?;
-    if system.is_some() || graphs.is_some() {
-        return Ok(Subject { system, graphs, ..Subject::default() });
+    let mut subject = if system.is_some() || graphs.is_some() {
+        Subject { system, graphs, ..Subject::default() }
+    } else {
+        let config = rccl::Config::from_env().map_err(|error| error.to_string())?;
+        match take(config.topo_file.as_deref(), xml::load_system)? {
+            Some(system) => Subject { system: Some(system), ..Subject::default() },
+            None => Subject::of(Path::new("/"), ThisHost::discover()),
+        }
+    };
+    if let Some(system) = &subject.system {
+        subject.found = options.rings.search(system)?;
     }
-    let config = rccl::Config::from_env().map_err(|error| error.to_string())?;
-    match take(config.topo_file.as_deref(), xml::load_system)? {
-        Some(system) => Ok(Subject { system: Some(system), ..Subject::default() }),
-        None => Ok(Subject::of(Path::new("/"), ThisHost::discover())),
-    }
+    subject.graphs = subject.graphs.or(subject.found.as_ref().map(|found| found.graphs.clone()));
+    Ok(subject)
 }
 
 /// Reads a file, and tells what in it was left out.
@@ -205,6 +231,9 @@ fn people(subject: &Subject, network: Option<&Network>) -> String {
         }
         text.push_str(&tree::graphs(graphs));
     }
+    if let Some(found) = &subject.found {
+        text.push_str(&found.text());
+    }
     text
 }
 
@@ -226,6 +255,9 @@ fn json(subject: &Subject, network: Option<&Network>) -> String {
     }
     if let Some(graphs) = &subject.graphs {
         value.insert("graphs".to_owned(), as_value(serde_json::to_value(graphs)));
+    }
+    if let Some(job) = subject.found.as_ref().and_then(|found| found.job.as_ref()) {
+        value.insert("search".to_owned(), as_value(serde_json::to_value(job)));
     }
     format!("{:#}\n", serde_json::Value::Object(value))
 }

@@ -177,7 +177,10 @@ fn what_cannot_be_done_is_said() {
             .contains("yccl-graph.xml:1:1: the root is <graphs>, not <system>")
     );
     let system = file("yccl-topo.xml");
-    assert!(refused(&[&system, "--xml", "-", "--json", "-"]).contains("only one of --json, --xml and --svg"));
+    assert!(
+        refused(&[&system, "--xml", "-", "--json", "-"])
+            .contains("only one of --json, --xml, --svg and --graph-out")
+    );
     assert!(
         refused(&[&system, "--svg", "/nowhere/a.svg"]).contains("/nowhere/a.svg cannot be written: No such")
     );

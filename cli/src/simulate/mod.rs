@@ -5,7 +5,7 @@
 //! table     for people                   json      for programs                        plot    as a picture
 //! ```
 
-mod cluster;
+pub mod cluster;
 mod json;
 mod plot;
 mod report;

@@ -73,6 +73,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use order::Order;
+pub use tree::double_tree_parent;
 
 use crate::collective::Collective;
 use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};

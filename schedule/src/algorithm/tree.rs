@@ -36,6 +36,12 @@ pub(super) fn all_reduce(rank: Rank, order: &Order, channels: u8) -> Program {
     program
 }
 
+/// The parent of `vertex` in tree 0 or 1 of the double binary tree over vertices `0..vertices`; `None` for the root. Both
+/// trees are at most ⌊log₂ n⌋+1 edges deep, and a vertex with two children in one has at most one in the other.
+pub fn double_tree_parent(tree: u32, vertex: u32, vertices: u32) -> Option<u32> {
+    Node::of(tree, vertex, vertices).parent
+}
+
 /// A vertex's neighbours in one of the two trees.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Node {
@@ -110,7 +116,13 @@ mod tests {
     #[test]
     fn an_inner_vertex_of_one_tree_is_a_leaf_of_the_other() {
         for n in 2..=200 {
-            let inner = |tree, v| Node::of(tree, v, n).children.len() == 2;
+            let children =
+                |tree, v| (0..n).filter(|child| double_tree_parent(tree, *child, n) == Some(v)).count();
+            let inner = |tree, v| {
+                let two = Node::of(tree, v, n).children.len() == 2;
+                assert_eq!(two, children(tree, v) == 2);
+                two
+            };
             assert!((0..n).all(|v| !(inner(0, v) && inner(1, v))), "n {n}");
         }
     }
