@@ -7,7 +7,8 @@
 #   shape RATE N         every host sends and receives at most so much, e.g. 200mbit
 #   unshape N
 #   ranks EACH HOSTS ADDRESS COMMAND...
-#                        so many ranks on each host; output in $work/RANK and $work/RANK.err; fails if one of them does
+#                        so many ranks on each host; output in $work/RANK and $work/RANK.err; fails if one of them does.
+#                        With bound=1 a host has one processor of this machine, so that its ranks know that they share it
 
 name=rccl$$
 bridge=br$$
@@ -65,9 +66,10 @@ ranks() {
     shift 3
     for rank in $(seq 0 $((size - 1))); do
         local host=$((rank / each))
-        [ "${placement:-block}" = block ] || host=$((rank % hosts))
+        local on=()
+        [ -z "${bound:-}" ] || on=(taskset -c $((host % $(nproc))))
         RCCL_RANK=$rank RCCL_SIZE=$size RCCL_COMM_ID=$address RCCL_HOSTID=host$host RCCL_KEY=000102030405060708090a0b0c0d0e0f \
-            timeout 120 ip netns exec "$name-h$host" "$@" >"$work/$rank" 2>"$work/$rank.err" &
+            timeout 120 "${on[@]}" ip netns exec "$name-h$host" "$@" >"$work/$rank" 2>"$work/$rank.err" &
         pids+=($!)
     done
     for pid in "${pids[@]}"; do
