@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Hosts in one machine: network namespaces joined by veth pairs and a bridge. To be sourced by scripts that run ranks in
 # them. Needs root and iproute2. Everything is named after this process and removed when it ends, also when it fails or
-# is interrupted.
+# is interrupted; so are namespaces that the script makes itself and adds to `made`, and the folder $work.
 #
 #   make_hosts N         namespaces $name-h0, $name-h1 ... with addresses 10.77.0.1/24, fd77::1/64 and so on, on eth0
 #   shape RATE N         every host sends and receives at most so much, e.g. 200mbit

@@ -4,26 +4,13 @@
 #   tests/topology.sh [path of the rccl command]
 #
 # Needs root, iproute2 and Python 3. Where namespaces cannot be made it is skipped with a word, and with CI=true fails.
-# Everything that it makes is named after this process and removed at the end, also when it fails or is interrupted; every
-# step has a time limit.
+# Every step has a time limit.
 set -euo pipefail
 
 rccl=$(realpath "${1:-target/debug/rccl}")
-name=topo$$
-made=()
+# shellcheck source=tests/namespaces.sh
+. "$(dirname "$0")/namespaces.sh"
 passed=0
-
-cleanup() {
-    local space
-    for space in "${made[@]}"; do
-        ip netns pids "$space" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true
-        ip netns del "$space" 2>/dev/null || true
-    done
-    [ -z "${work:-}" ] || rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-work=$(mktemp -d)
 
 if ! why=$(ip netns add "$name-probe" 2>&1); then
     [ "${CI:-}" != true ] || { echo "no network namespaces: $why" >&2; exit 1; }
