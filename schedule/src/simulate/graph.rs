@@ -3,6 +3,11 @@
 //! A ring of 4,096 ranks is 33 million operations, so an operation takes 36 bytes here and a message 20, and a program is
 //! forgotten as soon as it is copied. Messages are numbered edge by edge, in the order in which each edge
 //! carries them: what has left an edge, or arrived, is then one number.
+//!
+//! Operations are numbered step by step: the first of every rank, then the second of every rank, and so on. Ranks are
+//! about as far as each other, so what a run looks at next lies near to what it has looked at. Rank by rank it lay on a
+//! page for each rank, more than a processor's translation buffers hold: the ring of 4,096 took 94 s on a virtual machine
+//! where it now takes 24 s of processor time.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -56,6 +61,8 @@ pub(super) struct Message {
 pub(super) struct Graph {
     /// Every operation, and one that does nothing at the end.
     operations: Vec<Operation>,
+    /// How many operations each rank has.
+    lengths: Vec<u32>,
     ends: Vec<u32>,
     pub messages: Vec<Message>,
     pub edges: Vec<Edge>,
@@ -84,6 +91,7 @@ impl Graph {
         let mut edges = EdgeNumbers::default();
         for rank in 0..layout.ranks() {
             let program = family.program(rank);
+            graph.lengths.push(program.ops.len() as u32);
             let first = graph.operations.len() as u32;
             graph.snapshot |= program.snapshot;
             for op in &program.ops {
@@ -95,6 +103,7 @@ impl Graph {
             }
         }
         graph.operations.push(Operation { first: graph.ends.len() as u32, ..Operation::default() });
+        graph.order_by_step();
         graph.join(edges);
         graph.turn_dependencies();
         Ok(graph)
@@ -114,6 +123,59 @@ impl Graph {
         self.ends.extend(op.send.iter().map(|&to| edges.number(rank, to, op.channel)));
         self.before.extend(op.after.iter().map(|dep| Before { op: first + dep.op, whole: dep.whole }));
         self.before_of.push(self.before.len() as u32);
+    }
+
+    /// From rank by rank to step by step.
+    fn order_by_step(&mut self) {
+        let numbers: Vec<u32> = self.in_program_order().collect();
+        let mut former = vec![0; numbers.len()];
+        for (rank_by_rank, &number) in (0..).zip(&numbers) {
+            former[number as usize] = rank_by_rank;
+        }
+        let lengths = std::mem::take(&mut self.lengths);
+        let Graph { operations, ends, before, before_of, snapshot, .. } = std::mem::take(self);
+        *self = Graph {
+            operations: Vec::with_capacity(operations.len()),
+            ends: Vec::with_capacity(ends.len()),
+            before: Vec::with_capacity(before.len()),
+            before_of: Vec::with_capacity(before_of.len()),
+            lengths,
+            snapshot,
+            ..Graph::default()
+        };
+        self.before_of.push(0);
+        for op in former {
+            let operation = operations[op as usize];
+            let first = self.ends.len() as u32;
+            self.operations.push(Operation { first, ..operation });
+            self.ends.extend(&ends[operation.first as usize..operations[op as usize + 1].first as usize]);
+            let before = &before[range(&before_of, op)];
+            self.before.extend(before.iter().map(|it| Before { op: numbers[it.op as usize], ..*it }));
+            self.before_of.push(self.before.len() as u32);
+        }
+        self.operations.push(Operation { first: self.ends.len() as u32, ..Operation::default() });
+    }
+
+    /// The numbers of all operations: those of rank 0 in the order of its program, then those of rank 1, and so on.
+    pub(super) fn in_program_order(&self) -> impl Iterator<Item = u32> {
+        let steps = self.lengths.iter().copied().max().unwrap_or(0) as usize;
+        // The number that the next rank's operation of each step has.
+        let mut next = vec![0_u32; steps + 1];
+        for &length in &self.lengths {
+            next[length as usize] += 1;
+        }
+        let mut ranks = self.lengths.len() as u32;
+        let mut first = 0;
+        for number in &mut next {
+            // So far it is how many ranks have no operation of this step or a later one.
+            ranks -= *number;
+            *number = first;
+            first += ranks;
+        }
+        self.lengths.iter().flat_map(|&length| 0..length as usize).map(move |step| {
+            next[step] += 1;
+            next[step] - 1
+        })
     }
 
     /// The k-th message that is sent on an edge is the k-th that is received on it.
@@ -284,11 +346,16 @@ mod tests {
             for &algorithm in Algorithm::for_collective(&collective) {
                 let graph = Graph::of(algorithm, &collective, &layout, 100, 4).unwrap();
                 let programs = programs(algorithm, &collective, &layout, 1);
-                let ops: Vec<(Rank, &Op)> =
-                    programs.iter().flat_map(|p| p.ops.iter().map(|op| (p.rank, op))).collect();
-                assert_eq!(ops.len(), graph.ops());
-                for (number, (rank, op)) in (0..).zip(&ops) {
-                    assert_eq!(graph.op(number).rank, *rank);
+                let mut ops: Vec<(u32, Rank, &Op)> = programs
+                    .iter()
+                    .flat_map(|p| p.ops.iter().map(|op| (p.rank, op)))
+                    .zip(graph.in_program_order())
+                    .map(|((rank, op), number)| (number, rank, op))
+                    .collect();
+                ops.sort_unstable_by_key(|&(number, ..)| number);
+                assert!(ops.iter().map(|&(number, ..)| number).eq(0..graph.ops() as u32));
+                for &(number, rank, op) in &ops {
+                    assert_eq!(graph.op(number).rank, rank);
                     let targets: Vec<Rank> = graph
                         .sends(number)
                         .iter()
@@ -298,7 +365,7 @@ mod tests {
                     let sources: Vec<Rank> = graph
                         .receives(number)
                         .iter()
-                        .map(|&m| ops[graph.message(m).from as usize].0)
+                        .map(|&m| ops[graph.message(m).from as usize].1)
                         .collect();
                     assert_eq!(sources, op.recv.as_slice(), "{algorithm} {collective}");
                     assert_eq!(graph.before(number).len(), op.after.len());

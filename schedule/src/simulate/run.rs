@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
 
     /// Runs to the end, and says when that is. The error is the first operation that did not come to its end.
     pub(super) fn run(&mut self) -> Result<Time, u32> {
-        for op in 0..self.graph.ops() as u32 {
+        for op in self.graph.in_program_order() {
             if self.graph.receives(op).is_empty() || !self.graph.before(op).is_empty() {
                 self.go_on(op);
             }
