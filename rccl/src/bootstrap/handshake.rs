@@ -271,6 +271,7 @@ mod tests {
             admit(&mut two, &secret).await.unwrap_err()
         });
         assert!(matches!(refusal, Refusal::Version { theirs: 99 }), "{refusal}");
-        assert_eq!(refusal.to_string(), "it speaks wire version 99 and this process version 4");
+        let words = format!("it speaks wire version 99 and this process version {WIRE_VERSION}");
+        assert_eq!(refusal.to_string(), words);
     }
 }
