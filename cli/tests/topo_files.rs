@@ -1,33 +1,13 @@
 //! `rccl topo` on real files: tree, distances, JSON, XML, pictures, and what it says of files that it cannot read.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+mod topo;
 
-fn topo(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_rccl")).arg("topo").args(arguments).env_clear().output().unwrap()
-}
-
-fn file(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../topology/tests/nccl").join(name);
-    path.into_os_string().into_string().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && errors.is_empty(), "{errors}");
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-/// Status 2, and what was said.
-fn refused(arguments: &[&str]) -> String {
-    let output = topo(arguments);
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]));
-    String::from_utf8(output.stderr).unwrap()
-}
+use std::process::Command;
+use topo::{nccl, refused, stdout, topo};
 
 #[test]
 fn a_tree_shows_what_hangs_on_what() {
-    let text = stdout(&topo(&[&file("oci-h100.xml")]));
+    let text = stdout(&topo(&[&nccl("oci-h100.xml")]));
     let start = "\
 NUMA node 0, x86_64 GenuineIntel, family 6, model 143, CPUs 0-55,112-167
   PCI switch 0000:08:00.0, 1000:c030, 5.0 GT/s x16, 6 GB/s
@@ -43,7 +23,7 @@ NUMA node 0, x86_64 GenuineIntel, family 6, model 143, CPUs 0-55,112-167
         net 0 mlx5_0, port 1, 180 Gb/s, 22.5 GB/s, reaches GPUs' memory
 ";
     assert!(text.starts_with(start), "{text}");
-    let text = stdout(&topo(&[&file("yccl-topo.xml")]));
+    let text = stdout(&topo(&[&nccl("yccl-topo.xml")]));
     let start = "host 0, identity 0x392d9598e39e6a8f\n  NUMA node 0, x86_64 GenuineIntel, family 6, model 85, CPUs 0,2,4,";
     assert!(text.starts_with(start), "{text}");
     assert_eq!(text.matches("net ").count(), 10);
@@ -51,7 +31,7 @@ NUMA node 0, x86_64 GenuineIntel, family 6, model 143, CPUs 0-55,112-167
 
 #[test]
 fn distances_follow_the_tree() {
-    let text = stdout(&topo(&[&file("yccl-topo.xml"), "--paths"]));
+    let text = stdout(&topo(&[&nccl("yccl-topo.xml"), "--paths"]));
     let table = text.split_once("path types, and GB/s of the narrowest link\n").unwrap().1;
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines[0], "                     gpu 0      gpu 1      gpu 2      gpu 3");
@@ -62,7 +42,7 @@ fn distances_follow_the_tree() {
 
 #[test]
 fn programs_get_everything() {
-    let (system, graph) = (file("yccl-topo.xml"), file("yccl-graph.xml"));
+    let (system, graph) = (nccl("yccl-topo.xml"), nccl("yccl-graph.xml"));
     let text = stdout(&topo(&[&system, "--graph", &graph, "--paths", "--json", "-"]));
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     let cpu = &value["system"]["cpus"][0];
@@ -85,7 +65,7 @@ fn xml_comes_back_the_same() {
     let (first, second) = (folder.path().join("first.xml"), folder.path().join("second.xml"));
     let (first, second) = (first.to_str().unwrap(), second.to_str().unwrap());
     for (name, option) in [("amd-8p-rome-n4.xml", None), ("yccl-graph.xml", Some("--graph"))] {
-        let original = file(name);
+        let original = nccl(name);
         let input = |path| option.into_iter().chain([path]).collect::<Vec<&str>>();
         assert_eq!(stdout(&topo(&[input(&original), vec!["--xml", first]].concat())), "");
         assert_eq!(stdout(&topo(&[input(first), vec!["--xml", second]].concat())), "");
@@ -97,16 +77,16 @@ fn xml_comes_back_the_same() {
 
 #[test]
 fn pictures_are_drawn_of_both_kinds_of_files() {
-    let svg = stdout(&topo(&[&file("azure-ndv4.xml"), "--svg", "-"]));
+    let svg = stdout(&topo(&[&nccl("azure-ndv4.xml"), "--svg", "-"]));
     assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && svg.ends_with("</svg>\n"));
     assert!(svg.contains(">GPU 0003:00:00.0</text>"), "{svg}");
-    let svg = stdout(&topo(&["--graph", &file("yccl-graph.xml"), "--svg", "-"]));
+    let svg = stdout(&topo(&["--graph", &nccl("yccl-graph.xml"), "--svg", "-"]));
     assert!(svg.contains(">ring: 1 channel,"), "{svg}");
 }
 
 #[test]
 fn graphs_are_shown_by_themselves() {
-    let text = stdout(&topo(&["--graph", &file("yccl-graph.xml")]));
+    let text = stdout(&topo(&["--graph", &nccl("yccl-graph.xml")]));
     let start = "\
 graph 0: ring, 1 channel, 10 GB/s inside of a host (SYS), 10 GB/s between hosts (PIX)
   channel 0: gpu 0 -> gpu 1 -> gpu 2 -> gpu 3 -> gpu 0
@@ -128,14 +108,14 @@ fn without_a_file_this_host_is_shown() {
 
 #[test]
 fn a_file_of_the_settings_replaces_this_host() {
-    let path = file("oci-h100.xml");
+    let path = nccl("oci-h100.xml");
     let by_setting = |path: &str, arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rccl"));
         command.arg("topo").args(arguments).env_clear().env("RCCL_TOPO_FILE", path).output().unwrap()
     };
     assert_eq!(stdout(&by_setting(&path, &[])), stdout(&topo(&[&path])));
     // What is named on the command line goes before it.
-    let other = file("yccl-topo.xml");
+    let other = nccl("yccl-topo.xml");
     assert_eq!(stdout(&by_setting(&path, &[&other])), stdout(&topo(&[&other])));
     let output = by_setting("/nowhere.xml", &[]);
     let said = String::from_utf8(output.stderr).unwrap();
@@ -164,7 +144,7 @@ fn switches_are_those_that_lldpd_names() {
 
 #[test]
 fn a_malformed_file_is_named_with_line_and_column() {
-    let path = file("malformed-ndv6.xml");
+    let path = nccl("malformed-ndv6.xml");
     let said = refused(&[&path]);
     assert!(said.starts_with(&format!("rccl: {path}:3:5: <pci> is never closed")), "{said}");
 }
@@ -173,10 +153,10 @@ fn a_malformed_file_is_named_with_line_and_column() {
 fn what_cannot_be_done_is_said() {
     assert!(refused(&["/nowhere.xml"]).contains("/nowhere.xml: cannot be read: No such file"));
     assert!(
-        refused(&[&file("yccl-graph.xml")])
+        refused(&[&nccl("yccl-graph.xml")])
             .contains("yccl-graph.xml:1:1: the root is <graphs>, not <system>")
     );
-    let system = file("yccl-topo.xml");
+    let system = nccl("yccl-topo.xml");
     assert!(
         refused(&[&system, "--xml", "-", "--json", "-"])
             .contains("only one of --json, --xml, --svg and --graph-out")

@@ -1,41 +1,15 @@
 //! `rccl topo --rings`: what it finds in a host and over many, its files, and what it refuses.
 
+mod topo;
+
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
-fn topo(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_rccl")).arg("topo").args(arguments).env_clear().output().unwrap()
-}
-
-fn file(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
-    path.into_os_string().into_string().unwrap()
-}
-
-fn nccl(name: &str) -> String {
-    file(&format!("topology/tests/nccl/{name}"))
-}
-
-fn stdout(arguments: &[&str]) -> String {
-    let output = topo(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && errors.is_empty(), "{errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Status 2, and what was said.
-fn refused(arguments: &[&str]) -> String {
-    let output = topo(arguments);
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]));
-    String::from_utf8(output.stderr).unwrap()
-}
+use topo::{file, nccl, refused, stdout, topo};
 
 #[test]
 fn a_host_has_rings_and_trees() {
     let host = nccl("yccl-topo.xml");
-    let text = stdout(&[&host, "--rings"]);
+    let text = stdout(&topo(&[&host, "--rings"]));
     let end = "
 graph 0: ring, 1 channel, 10 GB/s inside of a host (SYS), 10 GB/s between hosts (PIX)
   channel 0: gpu 0 -> gpu 1 -> gpu 2 -> gpu 3 -> gpu 0
@@ -46,22 +20,22 @@ graph 1: balanced tree, 1 channel, 10 GB/s inside of a host (SYS), 10 GB/s betwe
     // As a file it says what is in the one that NCCL wrote, and the ranks.
     let found = tempfile::NamedTempFile::new().unwrap();
     let path = found.path().to_str().unwrap();
-    assert_eq!(stdout(&[&host, "--rings", "--graph-out", path]), "");
-    let shown = stdout(&["--graph", path]);
+    assert_eq!(stdout(&topo(&[&host, "--rings", "--graph-out", path])), "");
+    let shown = stdout(&topo(&["--graph", path]));
     assert_eq!(shown, end.trim_start());
-    let theirs = stdout(&["--graph", &nccl("yccl-graph.xml")]);
+    let theirs = stdout(&topo(&["--graph", &nccl("yccl-graph.xml")]));
     assert!(theirs.starts_with(&shown), "{theirs}");
-    let svg = stdout(&[&host, "--rings", "--svg", "-"]);
+    let svg = stdout(&topo(&[&host, "--rings", "--svg", "-"]));
     assert!(svg.contains(">GPU 0000:3b:00.0</text>") && svg.contains(">ring: 1 channel,"), "{svg}");
 }
 
 #[test]
 fn ranks_on_numa_nodes_go_round_too() {
-    let text = stdout(&[&nccl("yccl-topo.xml"), "--rings", "--ranks", "3"]);
+    let text = stdout(&topo(&[&nccl("yccl-topo.xml"), "--rings", "--ranks", "3"]));
     let ring = "channel 0: rank 0 on cpu 0 -> rank 1 on cpu 0 -> rank 2 on cpu 1 -> rank 0 on cpu 0\n";
     assert!(text.contains(ring), "{text}");
     // Whatever this machine is.
-    let text = stdout(&["--rings", "--ranks", "2"]);
+    let text = stdout(&topo(&["--rings", "--ranks", "2"]));
     assert!(text.contains("graph 0: ring, ") && text.contains("rank 1 on cpu "), "{text}");
 }
 
@@ -69,25 +43,25 @@ fn ranks_on_numa_nodes_go_round_too() {
 fn many_hosts_are_joined_leaf_by_leaf_and_rail_by_rail() {
     let (host, cluster) = (nccl("azure-ndv4.xml"), file("docs/clusters/clos-2to1.toml"));
     let many = [&host[..], "--rings", "--hosts", "64", "--cluster", &cluster];
-    let text = stdout(&many);
+    let text = stdout(&topo(&many));
     assert!(text.contains("\nrings over 64 hosts, 512 ranks\n"), "{text}");
     assert_eq!(text.matches(": rail ").count(), 8);
     assert_eq!(text.matches(", 64 hops between hosts, 2 from leaf to leaf\n").count(), 8);
-    let by_rail = stdout(&[&many[..], &["--rail-optimised"]].concat());
+    let by_rail = stdout(&topo(&[&many[..], &["--rail-optimised"]].concat()));
     assert_eq!(by_rail.matches(", 64 hops between hosts, 2 from leaf to leaf\n").count(), 8, "{by_rail}");
     assert_eq!(by_rail.matches(" to another rail").count(), 0);
     // Without a cluster file nothing is known of leaves. Few ranks are listed.
-    let few = stdout(&[&host, "--rings", "--hosts", "2"]);
+    let few = stdout(&topo(&[&host, "--rings", "--hosts", "2"]));
     assert!(!few.contains("leaf") && few.contains("\nrings over 2 hosts, 16 ranks\n"), "{few}");
     assert_eq!(few.matches(" | ").count(), 8);
-    assert_eq!(few, stdout(&[&host, "--rings", "--hosts", "2"]));
+    assert_eq!(few, stdout(&topo(&[&host, "--rings", "--hosts", "2"])));
 }
 
 #[test]
 fn trees_between_hosts_are_double_binary() {
     let host = nccl("azure-ndv4.xml");
     for hosts in [2_usize, 5, 64] {
-        let text = stdout(&[&host, "--rings", "--hosts", &hosts.to_string(), "--json", "-"]);
+        let text = stdout(&topo(&[&host, "--rings", "--hosts", &hosts.to_string(), "--json", "-"]));
         let value: Value = serde_json::from_str(&text).unwrap();
         let trees = value["search"]["trees"].as_array().unwrap();
         assert_eq!(trees.len(), 2 * value["graphs"]["graphs"][1]["channels"].as_array().unwrap().len());
@@ -130,7 +104,7 @@ fn hosts_of_a_file_are_joined() {
     std::fs::write(&path, format!("<system version=\"1\">{}{}{}</system>", host(1), host(2), host(3)))
         .unwrap();
     let path = path.to_str().unwrap();
-    let text = stdout(&[path, "--rings"]);
+    let text = stdout(&topo(&[path, "--rings"]));
     let end = "\
 rings over 3 hosts, 3 ranks
   ring 0: rail 0, 3 hops between hosts

@@ -7,6 +7,7 @@ use super::measure::{Bench, Case, Measured};
 use super::options::{Choice, Options, Root, op_word};
 use super::report::Report;
 use super::table::{self, Half};
+use crate::share::share;
 use rccl::config::TRANSPORT_WORDS;
 use rccl::{Collective, Communicator, Config, DataType, ReduceOp};
 use std::io;
@@ -202,23 +203,6 @@ fn explain(
         report.program(program)?;
     }
     Ok(())
-}
-
-/// Every rank's text, on every rank.
-fn share(communicator: &Communicator, text: &str) -> Result<Vec<String>, Error> {
-    let (rank, size) = (communicator.rank() as usize, communicator.size() as usize);
-    let mut widest = [text.len() as u64];
-    communicator.all_reduce(&mut widest, ReduceOp::Max)?;
-    // A row for each rank, with zeros in the others': the greatest of all is the text itself.
-    let width = widest[0] as usize;
-    let mut rows = vec![0u8; width * size];
-    rows[rank * width..][..text.len()].copy_from_slice(text.as_bytes());
-    communicator.all_reduce(&mut rows, ReduceOp::Max)?;
-    let text = |rank: usize| {
-        let row = &rows[rank * width..][..width];
-        String::from_utf8_lossy(row).trim_end_matches('\0').to_owned()
-    };
-    Ok((0..size).map(text).collect())
 }
 
 fn host() -> String {
