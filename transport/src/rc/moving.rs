@@ -19,8 +19,8 @@
 //! on to the next epoch.
 //!
 //! A write that comes twice, or before an earlier one, is a failure of the device like others. Soft-RoCE (of Linux 6.1)
-//! delivers a write twice now and then when it sends again what was lost: of 15 failures of an all_reduce whose packets were dropped
-//! for a second at a time, two were followed by such a write, which the sender had posted once.
+//! delivers a write twice now and then when it sends again what was lost: of 15 failures of an all_reduce whose packets
+//! were dropped for a second at a time, two were followed by such a write, which the sender had posted once.
 //!
 //! A write that is late cannot do harm: an end sends again only after its peer has destroyed the queue pairs on which the
 //! first try could still arrive; and it gives memory back to its user only once the peer has counted what was read from
