@@ -5,6 +5,7 @@ use super::processors::Processors;
 use crate::call::Call;
 use crate::error::{CallOf, Failure, Member};
 use crate::rdma::NoRdma;
+use crate::tuner::{Profile, Tuning};
 use rccl_topology::Advert;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -41,6 +42,8 @@ pub(crate) enum FromRoot {
         runs: Vec<super::layout::Run>,
         /// How many the ranks of each host may use together, by host; the last stands for all that follow.
         processors: Vec<u32>,
+        /// What all go by who choose algorithms.
+        tuning: Tuning,
     },
     /// A peer's details.
     Details { rank: u32, details: Box<Details> },
@@ -74,6 +77,8 @@ pub(crate) struct Joining {
     pub agreement: String,
     /// Rank 0's holds for the job.
     pub silence: Silence,
+    /// Rank 0's holds for the job.
+    pub profile: Profile,
     pub details: Details,
 }
 

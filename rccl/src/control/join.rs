@@ -115,11 +115,12 @@ async fn join(
         patience: deadline.saturating_duration_since(Instant::now()),
         agreement: options.agreement.clone(),
         silence: options.silence,
+        profile: options.profile.clone(),
         details: details.clone(),
     };
     let joined = connect::join(stream, joining, deadline).await?;
 
-    let FromRoot::Welcome { root, runs, processors } = joined.welcome else {
+    let FromRoot::Welcome { root, runs, processors, tuning } = joined.welcome else {
         return Err(Failed::Join(("the root's answer makes no sense".into(), String::new())));
     };
     let hosts = layout::hosts(&runs, size)
@@ -132,6 +133,7 @@ async fn join(
         hosts,
         details,
         root,
+        tuning,
         links: options.links.clone(),
         regions: options.regions.clone(),
         commands,

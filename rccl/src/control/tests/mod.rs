@@ -356,6 +356,7 @@ fn a_silent_rank_is_given_up() {
                     patience: Duration::from_secs(10),
                     agreement: options().agreement,
                     silence,
+                    profile: Default::default(),
                     details,
                 };
                 connect::join(stream, joining, deadline).await.unwrap()
