@@ -9,6 +9,8 @@ use rccl_schedule::{Algorithm, Collective, Layout};
 
 /// An algorithm that takes so many times as long as the best is not measured further for a size.
 const HOPELESS: f64 = 2.0;
+/// Nor one that takes so many microseconds longer: less may be a single switch of processes.
+const SHORT: f64 = 20.0;
 /// The algorithms take turns so often, so that what disturbs the machine for a while disturbs all of them.
 const TURNS: usize = 5;
 
@@ -39,8 +41,10 @@ impl From<rccl::Error> for Error {
 /// Joins the launcher's job and measures; what is best is rank 0's to write.
 pub fn run(options: &Options) -> Result<Option<Tuned>, Error> {
     let mut config = Config::from_env()?;
-    // What would be taken without a profile is what it is compared with.
-    config.tune_file = None;
+    if !options.check {
+        // It is compared with what would be taken without a profile.
+        config.tune_file = None;
+    }
     let job = Communicator::builder()?.config(config.clone()).label("tune").from_env()?;
     let rank = job.rank();
     if job.size() == 1 {
@@ -66,8 +70,8 @@ fn all(options: &Options, config: &Config, job: &Communicator) -> rccl::Result<T
     if job.rank() == 0 {
         eprintln!("# {ranks} ranks on {hosts} host{}, {path}", if hosts == 1 { "" } else { "s" });
         eprintln!(
-            "# {:>14} {:>8}  {:<22} {:>12}  times of all, us",
-            "collective", "size", "best", "of usual"
+            "# {:>14} {:>8}  {:<22} {:<22} {:>6}  medians of all, us",
+            "collective", "size", "best", "chosen now", "ratio"
         );
     }
     let mut found = Vec::new();
@@ -106,16 +110,19 @@ fn one(
             continue;
         }
         let case = Case { line, in_place: false };
-        let times = times(options, &mut bench, &case, tuner, &tried, (&collective, bytes))?;
-        rows.push(Row { bytes, times });
-        if let (0, Some(row)) = (job.rank(), rows.last()) {
-            tell(row, collective, size, tuner.decide(&collective, bytes).algorithm);
+        let usual = job.decision(&line.call()).map(|decision| decision.algorithm);
+        let possible: Vec<_> =
+            tried.iter().filter(|(algorithm, _)| tuner.permits(*algorithm, &collective, bytes)).collect();
+        let row = Row { bytes, usual, times: times(options, &mut bench, &case, &possible, usual)? };
+        if job.rank() == 0 {
+            tell(&row, collective, size);
         }
+        rows.push(row);
     }
     for (_, communicator) in tried {
         communicator.finish()?;
     }
-    let chosen = choices(&rows, |bytes| Some(tuner.decide(&collective, bytes).algorithm));
+    let chosen = choices(&rows);
     Ok(rules(collective, &rows, &chosen))
 }
 
@@ -138,50 +145,48 @@ fn beside(job: &Communicator, config: Config) -> rccl::Result<Communicator> {
     )
 }
 
-/// Medians in microseconds, the same on every rank; algorithms that cannot run the call are left out.
-fn times<'a>(
+/// Medians in microseconds, the same on every rank. Those that are far from the best are left out, but `usual` is not.
+fn times(
     options: &Options,
-    bench: &mut Bench<'a>,
+    bench: &mut Bench<'_>,
     case: &Case,
-    tuner: &Tuner,
-    tried: &'a [(Algorithm, Communicator)],
-    (collective, bytes): (&Collective, u64),
+    possible: &[&(Algorithm, Communicator)],
+    usual: Option<Algorithm>,
 ) -> rccl::Result<Vec<(Algorithm, f64)>> {
-    let possible = tried.iter().filter(|(algorithm, _)| tuner.permits(*algorithm, collective, bytes));
-    let mut times: Vec<(&(Algorithm, Communicator), Vec<f64>)> =
-        possible.map(|tried| (tried, Vec::new())).collect();
-    // Once to warm up, which makes the links, and once to see how long it takes.
-    for ((_, by), times) in &mut times {
+    let mut tried = Vec::new();
+    // Some calls to warm up, which makes the links, and some to see how long they take.
+    for (algorithm, by) in possible {
         bench.single_calls(case, by, 2)?;
-        times.extend(bench.single_calls(case, by, 3)?);
+        let times = bench.single_calls(case, by, 3)?;
+        let shortest = times.into_iter().fold(f64::INFINITY, f64::min);
+        tried.push((*algorithm, by, shortest, Vec::new()));
     }
-    let shortest = |times: &Vec<f64>| times.iter().copied().fold(f64::INFINITY, f64::min);
-    let best = times.iter().map(|(_, times)| shortest(times)).fold(f64::INFINITY, f64::min);
-    times.retain(|(_, times)| shortest(times) <= best * HOPELESS.max(1.0 + 20.0 / best));
+    let best = tried.iter().map(|one| one.2).fold(f64::INFINITY, f64::min);
+    tried.retain(|one| one.2 <= best * HOPELESS + SHORT || Some(one.0) == usual);
     for _ in 0..TURNS {
-        for ((_, by), times) in &mut times {
-            let calls = options.budget * 1e6 / TURNS as f64 / shortest(times).max(0.1);
+        for (_, by, shortest, times) in &mut tried {
+            let calls = options.budget * 1e6 / TURNS as f64 / shortest.max(0.1);
             times.extend(bench.single_calls(case, by, (calls as usize).clamp(1, 200))?);
         }
     }
     let median = |mut times: Vec<f64>| {
-        // The calls that told how long it takes are not counted.
-        times.drain(..3);
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     };
-    Ok(times.into_iter().map(|((algorithm, _), times)| (*algorithm, median(times))).collect())
+    Ok(tried.into_iter().map(|(algorithm, _, _, times)| (algorithm, median(times))).collect())
 }
 
 /// A line for people.
-fn tell(row: &Row, collective: Collective, size: u64, usual: Algorithm) {
+fn tell(row: &Row, collective: Collective, size: u64) {
     let mut times = row.times.clone();
     times.sort_by(|one, other| one.1.total_cmp(&other.1));
     let Some(&(best, least)) = times.first() else { return };
-    let of_usual = row.time(usual).map_or("-".into(), |time| format!("{:.2}", least / time));
+    let of_usual = row.usual.and_then(|usual| row.time(usual));
+    let of_usual = of_usual.map_or("-".into(), |time| format!("{:.2}", least / time));
     let all: Vec<String> = times.iter().map(|(algorithm, time)| format!("{algorithm} {time:.1}")).collect();
+    let usual = row.usual.map_or("-", |usual| usual.word());
     eprintln!(
-        "  {:>14} {:>8}  {:<22} {of_usual:>12}  {}",
+        "  {:>14} {:>8}  {:<22} {usual:<22} {of_usual:>6}  {}",
         collective.word(),
         show_size(size),
         best.word(),

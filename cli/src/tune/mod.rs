@@ -31,6 +31,7 @@ Examples:
   mpirun -np 8 --map-by node rccl tune --out job.toml  a job of several hosts (or srun, torchrun, rccl run)
   RCCL_TUNE_FILE=job.toml mpirun -np 8 ... ./train     the job goes by it; rank 0's file counts
   rccl tune all_reduce --ranks 2 -b 1K -e 1M           one collective, some sizes
+  RCCL_TUNE_FILE=job.toml rccl tune --check --ranks 4  how good the choices are
   rccl tune --cluster clos.toml --layouts 4x8,64x8     hosts x ranks on each, simulated
 
 Sizes are those of rccl perf; what is between two sizes is decided at their geometric mean, and the last one's algorithm
@@ -63,9 +64,12 @@ pub struct Options {
     #[arg(short = 'e', long = "maxbytes", value_name = "SIZE", value_parser = parse_size, default_value = "64M")]
     end: u64,
     /// From one size to the next
-    #[arg(short = 'f', long = "stepfactor", value_name = "FACTOR", default_value_t = 4,
+    #[arg(short = 'f', long = "stepfactor", value_name = "FACTOR", default_value_t = 2,
           value_parser = clap::value_parser!(u64).range(2..))]
     factor: u64,
+    /// Only show how what is chosen now, by RCCL_TUNE_FILE if it is set, compares with the best; write nothing
+    #[arg(long, conflicts_with = "cluster")]
+    check: bool,
     /// Seconds that an algorithm may take for a size
     #[arg(long, value_name = "SECONDS", default_value_t = 0.2, value_parser = crate::perf::parse_seconds)]
     budget: f64,
@@ -109,6 +113,7 @@ pub fn main(options: &Options) -> ExitCode {
         };
     }
     match measure::run(options) {
+        Ok(Some(_)) if options.check => ExitCode::SUCCESS,
         Ok(Some(tuned)) => {
             profile.insert(tuned);
             write(&options.out, &header(), &profile)

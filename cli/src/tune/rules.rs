@@ -3,37 +3,61 @@
 use rccl::tuner::Rule;
 use rccl_schedule::{Algorithm, Collective};
 
-/// What an algorithm may take more than the best before it is not kept: less is noise, and rules that change with it are no
-/// use to anybody.
-const ALIKE: f64 = 1.05;
+/// How many times as long a call must take at least before it is worth to go by another algorithm from one size to the next:
+/// less is noise, and rules that change with it are of no use.
+const SWITCH: f64 = 1.12;
+/// How many times as long the usual algorithm may take, size for size, and is still preferred.
+const HABIT: f64 = 1.03;
 
 /// A size, as profiles count it, and what each algorithm takes for it.
 pub struct Row {
     pub bytes: u64,
+    /// What is taken unless another is clearly better.
+    pub usual: Option<Algorithm>,
     pub times: Vec<(Algorithm, f64)>,
 }
 
 impl Row {
-    fn best(&self) -> Option<(Algorithm, f64)> {
-        self.times.iter().copied().min_by(|one, other| one.1.total_cmp(&other.1))
-    }
-
     /// How long it takes by this one.
     pub fn time(&self, algorithm: Algorithm) -> Option<f64> {
         self.times.iter().find(|(known, _)| *known == algorithm).map(|&(_, time)| time)
     }
 }
 
-/// Which algorithm is taken for each row: the best; or one that is about as good, if `usual` says that it would be taken
-/// anyway, or if it is taken for the size before.
-pub fn choices(rows: &[Row], usual: impl Fn(u64) -> Option<Algorithm>) -> Vec<Algorithm> {
-    let mut chosen: Vec<Algorithm> = Vec::new();
-    for row in rows {
-        let Some((best, least)) = row.best() else { continue };
-        let alike = |algorithm: &Algorithm| row.time(*algorithm).is_some_and(|time| time <= least * ALIKE);
-        let usual = usual(row.bytes).filter(alike);
-        chosen.push(usual.or(chosen.last().copied().filter(alike)).unwrap_or(best));
+/// Which algorithm is taken for each row: those by which all rows together take least, each as a factor over its best time,
+/// where a switch from row to row counts as [`SWITCH`], and all but the usual one as [`HABIT`]. Found row by row, for each
+/// algorithm that the row can end with (Viterbi 1967).
+pub fn choices(rows: &[Row]) -> Vec<Algorithm> {
+    /// The best way to end a row with an algorithm.
+    struct End {
+        algorithm: Algorithm,
+        cost: f64,
+        /// Its place in the row before.
+        before: usize,
     }
+    let mut ends: Vec<Vec<End>> = Vec::new();
+    for row in rows {
+        let least = row.times.iter().map(|&(_, time)| time).fold(f64::INFINITY, f64::min);
+        let end = |&(algorithm, time): &(Algorithm, f64)| {
+            let habit = if row.usual == Some(algorithm) { 0.0 } else { HABIT.ln() };
+            let own = (time / least).ln() + habit;
+            let from = |end: &End| end.cost + if end.algorithm == algorithm { 0.0 } else { SWITCH.ln() };
+            let ways = ends.last().into_iter().flatten().map(from).enumerate();
+            let (before, cost) = ways.min_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or((0, 0.0));
+            End { algorithm, cost: cost + own, before }
+        };
+        ends.push(row.times.iter().map(end).collect());
+    }
+    let last = ends.last().into_iter().flatten().enumerate();
+    let mut place =
+        last.min_by(|one, other| one.1.cost.total_cmp(&other.1.cost)).map_or(0, |(place, _)| place);
+    let mut chosen = Vec::with_capacity(ends.len());
+    for row in ends.iter().rev() {
+        let end = &row[place];
+        chosen.push(end.algorithm);
+        place = end.before;
+    }
+    chosen.reverse();
     chosen
 }
 
@@ -61,6 +85,7 @@ mod tests {
     fn row(bytes: u64, ring: f64, tree: f64, direct: f64) -> Row {
         Row {
             bytes,
+            usual: Some(Algorithm::Tree),
             times: vec![(Algorithm::Ring, ring), (Algorithm::Tree, tree), (Algorithm::Direct, direct)],
         }
     }
@@ -73,18 +98,33 @@ mod tests {
             row(2048, 4.0, 8.0, 4.1),
             row(32 << 10, 3.0, 9.0, 9.0),
         ];
-        let chosen = choices(&rows, |_| Some(Algorithm::Tree));
-        assert_eq!(chosen, [Algorithm::Tree, Algorithm::Direct, Algorithm::Direct, Algorithm::Ring]);
+        let chosen = choices(&rows);
+        assert_eq!(chosen, [Algorithm::Direct, Algorithm::Direct, Algorithm::Ring, Algorithm::Ring]);
         let rule = |algorithm, up_to| Rule { collective: Collective::AllReduce, algorithm, up_to };
         assert_eq!(
             rules(Collective::AllReduce, &rows, &chosen),
-            [rule(Algorithm::Tree, 32), rule(Algorithm::Direct, 8 << 10), rule(Algorithm::Ring, u64::MAX)]
+            [rule(Algorithm::Direct, 512), rule(Algorithm::Ring, u64::MAX)]
         );
     }
 
     #[test]
+    fn a_single_size_does_not_change_the_rules_for_little() {
+        let of = |middle| {
+            let rows = [row(8, 9.0, 5.0, 9.0), row(16, 9.0, 5.0, middle), row(32, 9.0, 5.0, 9.0)];
+            rules(Collective::AllReduce, &rows, &choices(&rows)).len()
+        };
+        assert_eq!([4.9, 4.5, 2.0].map(of), [1, 1, 3]);
+    }
+
+    #[test]
+    fn what_is_usual_stays_where_nothing_is_clearly_better() {
+        let rows = [row(8, 9.0, 5.1, 5.0), row(16, 9.0, 5.1, 5.0)];
+        assert_eq!(choices(&rows), [Algorithm::Tree; 2]);
+    }
+
+    #[test]
     fn nothing_measured_is_no_rule() {
-        assert!(choices(&[], |_| None).is_empty());
+        assert!(choices(&[]).is_empty());
         assert!(rules(Collective::AllGather, &[], &[]).is_empty());
     }
 }

@@ -27,7 +27,9 @@ use crate::call::{self, Call};
 use crate::config::{Config, Reproducible};
 use crate::control::link_limits;
 use crate::error::{Error, Result};
+use crate::rdma;
 use rccl_schedule::{Algorithm, Collective, Layout};
+use rccl_transport::memory::RegionTable;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use thresholds::Situation;
@@ -45,7 +47,7 @@ pub(crate) struct Tuning {
 ///
 /// # Errors
 /// [`Error::InvalidSetting`] when the file cannot be read, with line and column, or knows too many layouts.
-pub(crate) fn load(config: &Config, ranks: u32) -> Result<Profile> {
+pub fn load(config: &Config, ranks: u32) -> Result<Profile> {
     let Some(path) = &config.tune_file else { return Ok(Profile::default()) };
     let refused = |what: String| Error::InvalidSetting {
         name: "RCCL_TUNE_FILE".into(),
@@ -62,6 +64,13 @@ pub(crate) fn load(config: &Config, ranks: u32) -> Result<Profile> {
             Profile::MOST_LAYOUTS
         ))),
     }
+}
+
+/// What would join hosts that are like this one and have these settings: RDMA if it can be used here. Opens the devices,
+/// which takes some milliseconds each.
+pub fn network_here(config: &Config) -> Path {
+    let regions = RegionTable::new();
+    if rdma::open(config, &regions).is_ok() { Path::Verbs } else { Path::Tcp }
 }
 
 /// What chooses algorithms for the ranks of one communicator.
@@ -200,7 +209,9 @@ impl Tuner {
         let measured = self.profile.as_ref().and_then(|tuned| tuned.choose(collective, bytes));
         let mut usual: Vec<Decision> =
             measured.into_iter().map(|algorithm| Decision { algorithm, by: By::Profile }).collect();
-        if let (false, Some((class, tuned))) = (fixed, &self.class) {
+        // Blocks of hosts whose ranks do not follow one another are many pieces, which was not simulated.
+        let apart = *collective == Collective::AllToAll && !self.situation.in_order;
+        if let (false, false, Some((class, tuned))) = (fixed, apart, &self.class) {
             let by = By::Class { class: *class, ranks: tuned.ranks, hosts: tuned.hosts };
             usual.extend(tuned.choose(collective, bytes).map(|algorithm| Decision { algorithm, by }));
         }
