@@ -1,8 +1,6 @@
 //! What is simulated on: hosts, their rails, two layers of switches, and what everything costs.
 
-use std::sync::Arc;
-
-use crate::program::Layout;
+use crate::layout::Layout;
 
 /// A time or a duration in picoseconds.
 pub type Time = u64;
@@ -168,11 +166,10 @@ impl Cluster {
     /// Where so many ranks live.
     pub fn layout(&self, ranks: u32) -> Layout {
         let hosts = self.hosts(ranks);
-        let host: Arc<[u32]> = match self.placement {
-            Placement::Block => (0..ranks).map(|rank| rank / self.ranks_per_host).collect(),
-            Placement::RoundRobin => (0..ranks).map(|rank| rank % hosts).collect(),
-        };
-        Layout { host }
+        Layout::of_hosts((0..ranks).map(|rank| match self.placement {
+            Placement::Block => rank / self.ranks_per_host,
+            Placement::RoundRobin => rank % hosts,
+        }))
     }
 
     /// The index of a rank on its host.
