@@ -39,7 +39,7 @@ enum Tool {
     Rank(run::RankOptions),
 }
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 5)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 6)");
 
 fn main() -> ExitCode {
     match Command::parse().tool {

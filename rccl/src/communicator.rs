@@ -14,6 +14,7 @@ use crate::fork;
 use crate::meet;
 use crate::registered::Registered;
 use crate::request::Caller;
+use crate::topology::Topology;
 use crate::work::{Finish, OwnedBuf};
 use rccl_transport::memory::RegionTable;
 use std::collections::HashMap;
@@ -153,9 +154,12 @@ impl Communicator {
                 hint: "ranks count from 0 to size - 1".into(),
             });
         }
-        crate::topology::read_and_dump(config, rank)?;
+        let topology = Topology::read(config, rank)?;
         let regions = registered_memory();
-        let control = Control::join(meeting, rank, size, JoinOptions::new(config, regions.clone()))?;
+        let ring = topology.ring(size);
+        let options = JoinOptions { ring, ..JoinOptions::new(config, regions.clone()) };
+        let control = Control::join(meeting, rank, size, options)?;
+        topology.joined(config, control.layout());
         Communicator::over(control, rank, size, config.clone(), label, regions)
     }
 

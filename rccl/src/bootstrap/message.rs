@@ -41,6 +41,8 @@ pub(crate) enum FromRoot {
         runs: Vec<super::layout::Run>,
         /// How many the ranks of each host may use together, by host; the last stands for all that follow.
         processors: Vec<u32>,
+        /// As [`Joining::ring`] of rank 0.
+        ring: Vec<u32>,
     },
     /// A peer's details.
     Details { rank: u32, details: Box<Details> },
@@ -74,6 +76,8 @@ pub(crate) struct Joining {
     pub agreement: String,
     /// Rank 0's holds for the job.
     pub silence: Silence,
+    /// In which order the ranks of a host come, by their indices on it; empty: by rank. Rank 0's holds for the job.
+    pub ring: Vec<u32>,
     pub details: Details,
 }
 

@@ -32,6 +32,7 @@ pub(crate) struct Seat {
     /// `None` once the connection has ended.
     pub outbox: Option<Outbox>,
     pub silence: Silence,
+    pub ring: Vec<u32>,
 }
 
 /// Binds the listener that the ranks meet at; `port` `None` takes one from the range, or any.
@@ -200,7 +201,7 @@ impl Gathering {
         joining: Joining,
         outbox: Outbox,
     ) -> std::result::Result<(), Wrong> {
-        let Joining { rank, size, patience, agreement, silence, details } = joining;
+        let Joining { rank, size, patience, agreement, silence, ring, details } = joining;
         let member = details.member(rank);
         if rank >= size {
             // It has no place in this job; the others are not disturbed.
@@ -245,7 +246,7 @@ impl Gathering {
             let _ = outbox.send(refusal(cause.clone(), hint));
             return Err((cause, hint));
         }
-        self.seats.insert(rank, Seat { details, connection, outbox: Some(outbox), silence });
+        self.seats.insert(rank, Seat { details, connection, outbox: Some(outbox), silence, ring });
         Ok(())
     }
 
@@ -298,6 +299,8 @@ fn ranges(ranks: impl Iterator<Item = u32>) -> String {
 pub(crate) fn welcome<'a>(seats: impl Iterator<Item = &'a Seat>, root: Member) -> io::Result<Frame> {
     let mut indices: HashMap<u64, u32> = HashMap::new();
     let mut on_host: Vec<Vec<&Processors>> = Vec::new();
+    let mut seats = seats.peekable();
+    let ring = seats.peek().map_or_else(Vec::new, |zero| zero.ring.clone());
     let hosts: Vec<u32> = seats
         .map(|seat| {
             let next = indices.len() as u32;
@@ -315,7 +318,7 @@ pub(crate) fn welcome<'a>(seats: impl Iterator<Item = &'a Seat>, root: Member) -
     {
         processors.pop();
     }
-    frame::encode(&FromRoot::Welcome { root, runs: layout::runs(&hosts), processors })
+    frame::encode(&FromRoot::Welcome { root, runs: layout::runs(&hosts), processors, ring })
 }
 
 #[cfg(test)]

@@ -115,11 +115,12 @@ async fn join(
         patience: deadline.saturating_duration_since(Instant::now()),
         agreement: options.agreement.clone(),
         silence: options.silence,
+        ring: options.ring.clone(),
         details: details.clone(),
     };
     let joined = connect::join(stream, joining, deadline).await?;
 
-    let FromRoot::Welcome { root, runs, processors } = joined.welcome else {
+    let FromRoot::Welcome { root, runs, processors, ring } = joined.welcome else {
         return Err(Failed::Join(("the root's answer makes no sense".into(), String::new())));
     };
     let hosts = layout::hosts(&runs, size)
@@ -129,7 +130,7 @@ async fn join(
         secret,
         me: details.member(rank),
         processors: processors_of(&processors, hosts[rank as usize]),
-        hosts,
+        layout: layout::in_order(hosts, &ring),
         details,
         root,
         links: options.links.clone(),

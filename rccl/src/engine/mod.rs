@@ -149,7 +149,7 @@ impl Engine {
         config: &Config,
         rank: Rank,
     ) -> Result<Engine> {
-        let layout = Layout::of_hosts(control.hosts().iter().copied());
+        let layout = control.layout().clone();
         let processors = control.processors();
         let local = layout.on_host(layout.host[rank as usize]).count();
         let links = control.link_settings();
