@@ -8,7 +8,8 @@
 #   unshape N
 #   ranks EACH HOSTS ADDRESS COMMAND...
 #                        so many ranks on each host; output in $work/RANK and $work/RANK.err; fails if one of them does.
-#                        With bound=1 a host has one processor of this machine, so that its ranks know that they share it
+#                        With bound=1 a host has one processor of this machine, so that its ranks know that they share it;
+#                        placed="0 1 1 2" says the host of every rank, in the place of EACH
 
 name=rccl$$
 bridge=br$$
@@ -62,10 +63,14 @@ unshape() {
 # RCCL_HOSTID tells namespaces apart as hosts, so ranks share memory inside of one and speak TCP between them.
 ranks() {
     local each=$1 hosts=$2 address=$3 pids=() failed=0
-    local size=$((each * hosts))
+    local size=$((each * hosts)) of=()
     shift 3
+    if [ -n "${placed:-}" ]; then
+        read -ra of <<<"$placed"
+        size=${#of[@]}
+    fi
     for rank in $(seq 0 $((size - 1))); do
-        local host=$((rank / each))
+        local host=${of[$rank]:-$((rank / each))}
         local on=()
         [ -z "${bound:-}" ] || on=(taskset -c $((host % $(nproc))))
         RCCL_RANK=$rank RCCL_SIZE=$size RCCL_COMM_ID=$address RCCL_HOSTID=host$host RCCL_KEY=000102030405060708090a0b0c0d0e0f \

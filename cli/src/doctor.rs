@@ -21,10 +21,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use crate::run::{Job, Meeting, Output};
 use report::Report;
 use std::process::ExitCode;
-use std::time::Duration;
 pub use system::identity;
 
 /// Check RDMA on this host, and between the hosts of a job: what there is, what would be used and why not the rest, and
@@ -112,17 +110,5 @@ fn spawn(ranks: u32) -> ExitCode {
     if let Err(error) = rccl::config::settings() {
         return crate::complain(error);
     }
-    let prepared = std::env::current_exe().and_then(|program| Ok((program, Meeting::on_this_host()?)));
-    let (program, meeting) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            eprintln!("rccl doctor: cannot start the ranks: {error}");
-            return ExitCode::from(FAILURE);
-        }
-    };
-    let mut command = vec![program.into_os_string()];
-    command.extend(std::env::args_os().skip(1));
-    command.insert(2, "--member".into()); // right after `doctor`
-    let (timeout, grace, output) = (None, Duration::from_secs(5), Output::Plain);
-    Job { command, ranks, nodes: 1, node_rank: 0, meeting, timeout, grace, output, bind: false }.run()
+    crate::run::once_more(ranks, false, "rccl doctor")
 }

@@ -13,6 +13,7 @@ mod topo;
 #[cfg(test)]
 #[path = "../../topology/tests/tree/mod.rs"]
 mod tree;
+mod tune;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -33,6 +34,7 @@ enum Tool {
     Doctor(doctor::Options),
     Topo(topo::Options),
     Simulate(simulate::Options),
+    Tune(tune::Options),
     Env(env::Options),
     Explain(explain::Options),
     #[command(name = run::RANK_COMMAND, hide = true)]
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Tool::Doctor(options) => doctor::main(&options),
         Tool::Topo(options) => topo::main(&options),
         Tool::Simulate(options) => simulate::main(&options),
+        Tool::Tune(options) => tune::main(&options),
         Tool::Env(options) => env::main(&options),
         Tool::Explain(options) => explain::main(&options),
         Tool::Rank(options) => run::become_rank(options),

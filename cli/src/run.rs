@@ -5,8 +5,8 @@ mod job;
 mod output;
 mod rank;
 
-pub use environment::Meeting;
-pub use job::{Job, Output};
+use environment::Meeting;
+use job::{Job, Output};
 pub use rank::{RANK_COMMAND, RankOptions, become_rank};
 
 use std::ffi::OsString;
@@ -101,3 +101,24 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         Err(error) => Err(error.to_string()),
     }
 }
+/// Runs this very command once more for each of `ranks` ranks on this host, with `--member` behind the tool's name, and
+/// blocks until they have ended. `tool` is who complains if they cannot be started.
+pub fn once_more(ranks: u32, bind: bool, tool: &str) -> ExitCode {
+    let prepared = std::env::current_exe().and_then(|program| Ok((program, Meeting::on_this_host()?)));
+    let (program, meeting) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("{tool}: cannot start the ranks: {error}");
+            return ExitCode::from(NOT_STARTED);
+        }
+    };
+    let mut command = vec![program.into_os_string()];
+    command.extend(std::env::args_os().skip(1));
+    command.insert(2, "--member".into()); // right after the tool's name, where no argument can swallow it
+    let grace = Duration::from_secs(5);
+    let (timeout, output) = (None, Output::Plain);
+    Job { command, ranks, nodes: 1, node_rank: 0, meeting, timeout, grace, output, bind }.run()
+}
+
+/// The status of [`once_more`] when no rank could be started.
+const NOT_STARTED: u8 = 3;

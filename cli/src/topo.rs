@@ -5,8 +5,10 @@
 //! tree      a system for people, and graphs           distances   path types and bandwidths as a table
 //! host      processors and network of this host       job         the hosts of a job
 //! lines     how people are told                       rings       rings and trees, searched for
+//! decisions   which algorithms calls take, and why
 //! ```
 
+mod decisions;
 mod distances;
 mod host;
 mod job;
@@ -16,7 +18,9 @@ mod rings;
 mod tests;
 mod tree;
 
+use decisions::ExplainOptions;
 use host::ThisHost;
+use rccl::Communicator;
 use rccl_topology::draw;
 use rccl_topology::graph::Graphs;
 use rccl_topology::job::Job;
@@ -34,7 +38,8 @@ use std::process::ExitCode;
 /// Of this host: processors and what this process may use of them, NUMA nodes, GPUs, network adapters and the PCI switches
 /// between, interfaces and what carries them, and the switches that lldpd knows. RCCL_TOPO_FILE stands for it.
 ///
-/// With --rings it also searches for the rings and trees by which collectives should go, as NCCL does.
+/// With --rings it also searches for the rings and trees by which collectives should go, as NCCL does. With --explain it says
+/// which algorithms the calls of a job take, and why, instead.
 ///
 /// Files of AMD's dialect, partial ones and such of other versions are read, too. What in a file is not known is told
 /// and left out.
@@ -55,6 +60,9 @@ Examples:
   rccl topo topo.xml --rings --graph-out graph.xml
                                               and as a file that NCCL reads (NCCL_GRAPH_FILE)
   rccl topo topo.xml --xml -                  the file as it was understood
+  rccl topo --explain all_reduce --bytes 1M --hosts 4 --ranks 8
+                                              the algorithm that such a job takes, and why; without --hosts and
+                                              --ranks that of the launcher's job
 
 Exit status:
   0  done
@@ -83,6 +91,8 @@ pub struct Options {
     svg: Option<PathBuf>,
     #[command(flatten)]
     rings: RingOptions,
+    #[command(flatten)]
+    explain: ExplainOptions,
 }
 
 /// What was read and found; system or graphs are there.
@@ -115,6 +125,9 @@ pub fn main(options: &Options) -> ExitCode {
             "only one of --json, --xml, --svg and --graph-out can be standard output (-)",
         );
     }
+    if options.explain.are_wanted() {
+        return explain(options);
+    }
     if options.file.is_none() && options.graph.is_none() && !options.local {
         let config = match rccl::Config::from_env() {
             Ok(config) => config,
@@ -137,12 +150,41 @@ pub fn main(options: &Options) -> ExitCode {
     }
 }
 
+/// Which algorithms are taken: by the launcher's job, or one that need not exist.
+fn explain(options: &Options) -> ExitCode {
+    if options.file.is_some() || options.graph.is_some() || options.xml.is_some() || options.svg.is_some() {
+        return crate::complain("--explain is about a job: leave out files, --graph, --xml and --svg");
+    }
+    let decided = rccl::Config::from_env().map_err(|error| error.to_string()).and_then(|config| {
+        if options.rings.is_planned() {
+            let (hosts, each) = options.rings.planned();
+            return options.explain.planned(&config, hosts, each);
+        }
+        let job = Communicator::builder().and_then(|builder| builder.label("topo").from_env());
+        let job = job.map_err(|error| format!("{} {error}", error.code()))?;
+        if job.size() == 1 {
+            return Err("--explain: give --hosts and --ranks, or start it by a launcher".into());
+        }
+        let decided = options.explain.of_job(&config, &job)?;
+        let rank = job.rank();
+        job.finish().map_err(|error| error.to_string())?;
+        Ok(decided.filter(|_| rank == 0))
+    });
+    match decided {
+        Err(error) => crate::complain(error),
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(decisions)) => match &options.json {
+            None => crate::print(&decisions.text()),
+            Some(out) => {
+                let text = serde_json::to_string_pretty(&decisions).unwrap_or_default();
+                write(out, &format!("{text}\n")).err().unwrap_or(ExitCode::SUCCESS)
+            }
+        },
+    }
+}
+
 /// Runs as one rank of several, of which the first tells.
-fn of_job(
-    options: &Options,
-    config: &rccl::Config,
-    communicator: rccl::Communicator,
-) -> rccl::Result<ExitCode> {
+fn of_job(options: &Options, config: &rccl::Config, communicator: Communicator) -> rccl::Result<ExitCode> {
     if options.rings.are_wanted() {
         return Ok(crate::complain(
             "--rings searches on one host's topology, not under a launcher: name a file, or give --local",

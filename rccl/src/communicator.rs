@@ -15,6 +15,7 @@ use crate::meet;
 use crate::registered::Registered;
 use crate::request::Caller;
 use crate::topology::Topology;
+use crate::tuner::{self, Decision};
 use crate::work::{Finish, OwnedBuf};
 use rccl_transport::memory::RegionTable;
 use std::collections::HashMap;
@@ -156,8 +157,11 @@ impl Communicator {
         }
         let topology = Topology::read(config, rank)?;
         let regions = registered_memory();
-        let ring = topology.ring(size);
-        let options = JoinOptions { ring, ..JoinOptions::new(config, regions.clone()) };
+        let mut options = JoinOptions::new(config, regions.clone());
+        options.ring = topology.ring(size);
+        if rank == 0 {
+            options.profile = tuner::load(config, size)?;
+        }
         let control = Control::join(meeting, rank, size, options)?;
         topology.joined(config, control.layout());
         Communicator::over(control, rank, size, config.clone(), label, regions)
@@ -250,6 +254,17 @@ impl Communicator {
     /// that does not exist.
     pub fn algorithm(&self, call: &Call) -> &'static str {
         if self.has_program(call) { self.engine().engine.algorithm(call).word() } else { "none" }
+    }
+
+    /// The algorithm that `call` takes here, and what decided so; `None` where [`Communicator::algorithm`] says "none".
+    pub fn decision(&self, call: &Call) -> Option<Decision> {
+        self.has_program(call).then(|| self.engine().engine.decision(call))
+    }
+
+    /// What this communicator's choices go by: its layout, and what joins its hosts.
+    pub fn layout(&self) -> (Arc<[u32]>, tuner::Path) {
+        let control = &self.shared.control;
+        (control.layout().host.clone(), control.tuning().network)
     }
 
     /// The program that this rank runs for `call`, one operation a line; nothing where [`Communicator::algorithm`] says

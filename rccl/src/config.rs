@@ -40,7 +40,7 @@ pub use words::{
 ///
 /// `parse` and `show` are inverse to each other: what `show` prints, `parse` accepts (but for secrets, which are
 /// never shown).
-trait Value: Sized {
+pub(crate) trait Value: Sized {
     /// Reads a value that a user wrote. The error is what would have been accepted, as it follows "expected".
     fn parse(text: &str) -> Result<Self, String>;
     /// The value as a user would write it.

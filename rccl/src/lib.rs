@@ -43,6 +43,7 @@ mod scope;
 mod split;
 mod start;
 mod topology;
+pub mod tuner;
 mod work;
 
 use rccl_kernels::element;

@@ -73,12 +73,34 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn run_typed<T: Sample>(&mut self, case: &Case) -> Result<Measured> {
-        let plan = Plan::new(case.line, case.in_place, self.communicator.rank());
+    /// Calls by another communicator of the same ranks, each on its own behind a barrier: microseconds, of each the slowest
+    /// rank's. Elements are floats, and results are not checked.
+    ///
+    /// # Errors
+    /// What the calls return.
+    pub fn single_calls(&mut self, case: &Case, by: &Communicator, calls: usize) -> Result<Vec<f64>> {
+        let meeting = self.communicator;
+        let mut arrays = self.arrays::<f32>(case, by);
+        let mut times = Vec::with_capacity(calls);
+        for _ in 0..calls {
+            // The same barrier for all that are compared.
+            meeting.barrier()?;
+            let start = Instant::now();
+            arrays.iterate()?;
+            times.push(start.elapsed().as_nanos() as f64 / 1e3);
+        }
+        meeting.all_reduce(&mut times, ReduceOp::Max)?;
+        Ok(times)
+    }
+
+    /// The memory of a case, all zeros: they stay zeros under every operator, so a call in place, repeated, does not drift
+    /// into denormals.
+    fn arrays<'b, T: Sample>(&'b mut self, case: &Case, by: &'b Communicator) -> Arrays<'b, T> {
+        let plan = Plan::new(case.line, case.in_place, by.rank());
         let stride = self.stride as usize / size_of::<T>();
         let outputs = self.outputs.elements::<T>().chunks_mut(stride.max(1));
         let mut arrays = Arrays::<T> {
-            communicator: self.communicator,
+            communicator: by,
             options: self.options,
             input: &mut self.input.elements()[..plan.input],
             outputs: outputs.take(self.options.calls as usize).map(|room| &mut room[..plan.output]).collect(),
@@ -86,18 +108,23 @@ impl<'a> Bench<'a> {
         };
         // Without elements there is no memory to cut outputs from, but as many calls.
         arrays.outputs.resize_with(self.options.calls as usize, Default::default);
-        // Zeros stay zeros under every operator: a call in place, repeated, does not drift into denormals.
         arrays.input.fill(T::zeroed());
         arrays.outputs.iter_mut().for_each(|output| output.fill(T::zeroed()));
-        let average_us = back_to_back(self.options, &mut arrays)?;
-        let calls_us =
-            if self.options.json.is_some() { one_by_one(self.options, &mut arrays)? } else { Vec::new() };
-        let checks = if case.line.collective == Collective::Barrier { 0 } else { self.options.check };
+        arrays
+    }
+
+    fn run_typed<T: Sample>(&mut self, case: &Case) -> Result<Measured> {
+        let communicator = self.communicator;
+        let (options, seed) = (self.options, self.options.seed);
+        let mut arrays = self.arrays::<T>(case, communicator);
+        let average_us = back_to_back(options, &mut arrays)?;
+        let calls_us = if options.json.is_some() { one_by_one(options, &mut arrays)? } else { Vec::new() };
+        let checks = if case.line.collective == Collective::Barrier { 0 } else { options.check };
         let mut wrong = [0];
         for round in 0..checks {
-            wrong[0] += arrays.check(self.options.seed.wrapping_add(round.into()))?;
+            wrong[0] += arrays.check(seed.wrapping_add(round.into()))?;
         }
-        self.communicator.all_reduce(&mut wrong, ReduceOp::Sum)?;
+        communicator.all_reduce(&mut wrong, ReduceOp::Sum)?;
         Ok(Measured { average_us, calls_us, wrong: (checks > 0).then_some(wrong[0]) })
     }
 }

@@ -26,13 +26,13 @@ mod report;
 mod size;
 mod table;
 
-use crate::run::{Job, Meeting, Output};
 use rccl::{Error, Failure};
 use std::process::ExitCode;
-use std::time::Duration;
 
-pub use options::Options;
-pub use size::{parse_size, show_size};
+pub use line::Line;
+pub use measure::{Bench, Case};
+pub use options::{Options, parse_seconds};
+pub use size::{Sizes, parse_size, show_size};
 
 const WRONG: u8 = 1;
 const USAGE: u8 = 2;
@@ -74,20 +74,7 @@ fn spawn(options: &Options, ranks: u32) -> ExitCode {
     if let Err(error) = report::create_json(options) {
         return usage(&error.to_string());
     }
-    let prepared = std::env::current_exe().and_then(|program| Ok((program, Meeting::on_this_host()?)));
-    let (program, meeting) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            eprintln!("rccl perf: cannot start the ranks: {error}");
-            return ExitCode::from(FAILURE);
-        }
-    };
-    let mut command = vec![program.into_os_string()];
-    command.extend(std::env::args_os().skip(1));
-    command.insert(2, "--member".into()); // right after `perf`, where no argument can swallow it
-    let grace = Duration::from_secs(5);
-    let (timeout, output, bind) = (None, Output::Plain, !options.no_bind);
-    Job { command, ranks, nodes: 1, node_rank: 0, meeting, timeout, grace, output, bind }.run()
+    crate::run::once_more(ranks, !options.no_bind, "rccl perf")
 }
 
 fn usage(message: &str) -> ExitCode {

@@ -130,6 +130,19 @@ pub struct Options {
 }
 
 impl Options {
+    /// The usual ones for a collective of this name.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn of(collective: &str) -> Options {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        <Line as clap::Parser>::parse_from(["perf", collective]).options
+    }
+
     /// What one option's type cannot see. The error is a sentence for the user.
     pub fn validate(&self) -> Result<(), String> {
         if self.end.is_some_and(|end| end < self.begin) {
@@ -303,7 +316,8 @@ pub fn op_word(op: ReduceOp) -> &'static str {
     if op == ReduceOp::PreMulSum { MULSUM } else { op.name() }
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+/// A time in seconds, above 0.
+pub fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(seconds),
         _ => Err("expected a number of seconds above 0".into()),

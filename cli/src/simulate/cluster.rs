@@ -21,8 +21,8 @@ pub fn read(path: &Path) -> Result<Cluster, String> {
     parse(&text, json).map_err(|flaw| format!("{shown}:{flaw}"))
 }
 
-/// The error is `LINE:COLUMN: what is wrong`.
-fn parse(text: &str, json: bool) -> Result<Cluster, String> {
+/// Reads a file's text. The error is `LINE:COLUMN: what is wrong`.
+pub fn parse(text: &str, json: bool) -> Result<Cluster, String> {
     let file: Result<File, _> = if json { from_json(text) } else { from_toml(text) };
     file.map(File::cluster)
 }

@@ -104,7 +104,8 @@ fn run(options: &Options) -> Result<String, String> {
     Ok(stdout)
 }
 
-fn parse_collective(word: &str) -> Result<Collective, String> {
+/// A collective's name, underscores and case aside.
+pub fn parse_collective(word: &str) -> Result<Collective, String> {
     let plain = |word: &str| word.replace(['_', '-'], "").to_ascii_lowercase();
     let found = Collective::ALL.into_iter().find(|collective| plain(collective.word()) == plain(word));
     found.ok_or_else(|| {

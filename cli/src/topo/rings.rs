@@ -13,15 +13,16 @@ const MOST_LISTED: usize = 64;
 
 /// What is searched for.
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("planned").args(["rings", "explain"]).multiple(true))]
 pub struct RingOptions {
     /// Search for rings and trees, and show them
     #[arg(long, conflicts_with = "graph")]
     rings: bool,
     /// Over so many hosts like this one; without it, inside of the host, or over all hosts of the file
-    #[arg(long, value_name = "N", requires = "rings", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    #[arg(long, value_name = "N", requires = "planned", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
     hosts: Option<u32>,
     /// So many ranks on each host's NUMA nodes, in the place of one on each GPU or, without GPUs, NUMA node
-    #[arg(long, value_name = "N", requires = "rings", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", requires = "planned", value_parser = clap::value_parser!(u32).range(1..=256))]
     ranks: Option<u32>,
     /// How many hosts are under a leaf switch: a cluster file, as of `rccl simulate`
     #[arg(long, value_name = "FILE", requires = "rings")]
@@ -47,6 +48,16 @@ pub struct Found {
 impl RingOptions {
     pub fn are_wanted(&self) -> bool {
         self.rings
+    }
+
+    /// Whether a number of hosts or of ranks was given.
+    pub fn is_planned(&self) -> bool {
+        self.hosts.is_some() || self.ranks.is_some()
+    }
+
+    /// So many hosts, with so many ranks on each.
+    pub fn planned(&self) -> (u32, u32) {
+        (self.hosts.unwrap_or(1), self.ranks.unwrap_or(1))
     }
 
     /// Searches, if that is wished.

@@ -5,6 +5,7 @@ use super::processors::Processors;
 use crate::call::Call;
 use crate::error::{CallOf, Failure, Member};
 use crate::rdma::NoRdma;
+use crate::tuner::{Profile, Tuning};
 use rccl_topology::Advert;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -43,6 +44,8 @@ pub(crate) enum FromRoot {
         processors: Vec<u32>,
         /// As [`Joining::ring`] of rank 0.
         ring: Vec<u32>,
+        /// What all go by who choose algorithms.
+        tuning: Tuning,
     },
     /// A peer's details.
     Details { rank: u32, details: Box<Details> },
@@ -78,6 +81,8 @@ pub(crate) struct Joining {
     pub silence: Silence,
     /// In which order the ranks of a host come, by their indices on it; empty: by rank. Rank 0's holds for the job.
     pub ring: Vec<u32>,
+    /// Rank 0's holds for the job.
+    pub profile: Profile,
     pub details: Details,
 }
 

@@ -10,6 +10,7 @@ use super::unique_id::Listening;
 use crate::bootstrap::processors::Processors;
 use crate::control::root::Root;
 use crate::error::{Error, Member, Result, remedy};
+use crate::tuner::{Path, Profile, Tuning};
 use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -33,6 +34,7 @@ pub(crate) struct Seat {
     pub outbox: Option<Outbox>,
     pub silence: Silence,
     pub ring: Vec<u32>,
+    pub profile: Profile,
 }
 
 /// Binds the listener that the ranks meet at; `port` `None` takes one from the range, or any.
@@ -201,7 +203,7 @@ impl Gathering {
         joining: Joining,
         outbox: Outbox,
     ) -> std::result::Result<(), Wrong> {
-        let Joining { rank, size, patience, agreement, silence, ring, details } = joining;
+        let Joining { rank, size, patience, agreement, silence, ring, profile, details } = joining;
         let member = details.member(rank);
         if rank >= size {
             // It has no place in this job; the others are not disturbed.
@@ -246,7 +248,7 @@ impl Gathering {
             let _ = outbox.send(refusal(cause.clone(), hint));
             return Err((cause, hint));
         }
-        self.seats.insert(rank, Seat { details, connection, outbox: Some(outbox), silence, ring });
+        self.seats.insert(rank, Seat { details, connection, outbox: Some(outbox), silence, ring, profile });
         Ok(())
     }
 
@@ -297,12 +299,15 @@ fn ranges(ranks: impl Iterator<Item = u32>) -> String {
 
 /// The message that ends the rendezvous: the layout as seen by all.
 pub(crate) fn welcome<'a>(seats: impl Iterator<Item = &'a Seat>, root: Member) -> io::Result<Frame> {
+    let (mut verbs, mut profile) = (true, None);
     let mut indices: HashMap<u64, u32> = HashMap::new();
     let mut on_host: Vec<Vec<&Processors>> = Vec::new();
     let mut seats = seats.peekable();
     let ring = seats.peek().map_or_else(Vec::new, |zero| zero.ring.clone());
     let hosts: Vec<u32> = seats
         .map(|seat| {
+            verbs &= seat.details.rdma.is_ok();
+            profile.get_or_insert_with(|| seat.profile.clone());
             let next = indices.len() as u32;
             let host = *indices.entry(seat.details.host.key).or_insert(next);
             on_host.resize(indices.len(), Vec::new());
@@ -318,7 +323,9 @@ pub(crate) fn welcome<'a>(seats: impl Iterator<Item = &'a Seat>, root: Member) -
     {
         processors.pop();
     }
-    frame::encode(&FromRoot::Welcome { root, runs: layout::runs(&hosts), processors, ring })
+    let network = if verbs { Path::Verbs } else { Path::Tcp };
+    let tuning = Tuning { network, profile: profile.unwrap_or_default() };
+    frame::encode(&FromRoot::Welcome { root, runs: layout::runs(&hosts), processors, ring, tuning })
 }
 
 #[cfg(test)]

@@ -187,6 +187,9 @@ settings! {
     /// Algorithms that may be used, NCCL's way: `ring,tree` for all collectives, `^tree` to leave some out,
     /// `ring;allreduce:^tree` to say more for one collective.
     "RCCL_ALGO" => algo: Algorithms = Algorithms::default();
+    /// A profile that `rccl tune` wrote: which algorithms are best on which layouts. Rank 0's counts for all ranks. One that
+    /// cannot be read keeps it from joining.
+    "RCCL_TUNE_FILE" => tune_file: Option<PathBuf> = None;
     /// Which results of reductions are the same bits: `ranks`, those of one call on all ranks, always; `fixed`, also
     /// those of other message sizes, algorithms, transports, hosts and placements of the ranks, since every element is
     /// then reduced in order of rank.

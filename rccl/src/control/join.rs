@@ -116,11 +116,12 @@ async fn join(
         agreement: options.agreement.clone(),
         silence: options.silence,
         ring: options.ring.clone(),
+        profile: options.profile.clone(),
         details: details.clone(),
     };
     let joined = connect::join(stream, joining, deadline).await?;
 
-    let FromRoot::Welcome { root, runs, processors, ring } = joined.welcome else {
+    let FromRoot::Welcome { root, runs, processors, ring, tuning } = joined.welcome else {
         return Err(Failed::Join(("the root's answer makes no sense".into(), String::new())));
     };
     let hosts = layout::hosts(&runs, size)
@@ -133,6 +134,7 @@ async fn join(
         layout: layout::in_order(hosts, &ring),
         details,
         root,
+        tuning,
         links: options.links.clone(),
         regions: options.regions.clone(),
         commands,

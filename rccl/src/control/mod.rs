@@ -43,6 +43,8 @@ use crate::bootstrap::{Listening, Meeting};
 use crate::call::Call;
 use crate::config::Config;
 use crate::error::{CallOf, Error, Failure, Member, Result};
+use crate::tuner::{Profile, Tuning};
+pub(crate) use links::link_limits;
 use links::{LinkSettings, Made};
 pub(crate) use progress::Progress;
 use rccl_schedule::Layout;
@@ -63,6 +65,8 @@ pub(crate) struct JoinOptions {
     /// How long to wait for all others.
     pub patience: Duration,
     pub silence: Silence,
+    /// Rank 0's holds for the job.
+    pub profile: Profile,
     /// After how long in one call the missing ranks are logged.
     pub late_warn: Duration,
     /// Settings that must be the same on all ranks, as one text; compared when joining.
@@ -86,6 +90,7 @@ impl JoinOptions {
             listening: Listening::new(config),
             patience: config.init_timeout,
             silence: Silence { warn: config.silence_warn, fatal: config.silence_fatal },
+            profile: Profile::default(),
             late_warn: config.late_warn,
             agreement: links.agreement(config),
             regions,
@@ -201,6 +206,11 @@ impl Control {
     /// Where the ranks of the communicator live.
     pub(crate) fn layout(&self) -> &Layout {
         &self.0.shared.layout
+    }
+
+    /// What the job's ranks go by when they choose algorithms.
+    pub(crate) fn tuning(&self) -> &Tuning {
+        &self.0.shared.station.tuning
     }
 
     /// How many processors the ranks of this host, of the whole job, may use together.

@@ -7,6 +7,7 @@ use super::shared::{Shared, WORLD};
 use crate::bootstrap::handshake::Secret;
 use crate::bootstrap::message::{Details, Standing, State};
 use crate::error::{Failure, Member};
+use crate::tuner::Tuning;
 use rccl_schedule::Layout;
 use rccl_transport::memory::{PeerRegions, RegionTable};
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ pub(crate) struct Station {
     pub processors: u32,
     pub details: Details,
     pub root: Member,
+    pub tuning: Tuning,
     pub links: LinkSettings,
     pub regions: Arc<RegionTable>,
     /// A fallback was logged.
@@ -47,6 +49,7 @@ pub(crate) struct Start {
     pub processors: u32,
     pub details: Details,
     pub root: Member,
+    pub tuning: Tuning,
     pub links: LinkSettings,
     pub regions: Arc<RegionTable>,
     pub commands: UnboundedSender<Command>,
@@ -54,7 +57,7 @@ pub(crate) struct Start {
 
 impl Station {
     pub(crate) fn new(start: Start) -> Station {
-        let Start { secret, me, layout, processors, details, root, links, regions, commands } = start;
+        let Start { secret, me, layout, processors, details, root, tuning, links, regions, commands } = start;
         Station {
             secret,
             me,
@@ -62,6 +65,7 @@ impl Station {
             processors,
             details,
             root,
+            tuning,
             links,
             regions,
             fell_back: AtomicBool::new(false),

@@ -238,7 +238,7 @@ impl Engine {
                 self.scratch.push(Scratch::default());
             }
             let Scratch { small, large } = &mut self.scratch[i];
-            if bytes <= self.situation.eager {
+            if bytes <= self.tuner.situation().eager {
                 // Nobody needs to find it, and a region costs a descriptor.
                 let words = bytes.div_ceil(8) as usize;
                 if small.len() < words {
@@ -333,11 +333,12 @@ impl Engine {
         // only, else by what all ranks know of the call.
         let eagerly = match &active.task {
             Task::Collective { call, .. } => {
-                call.collective.varies() || self.situation.is_eager(call.bytes(), self.bytes_of_vector(call))
+                call.collective.varies()
+                    || self.tuner.situation().is_eager(call.bytes(), self.bytes_of_vector(call))
             }
             Task::Fused(pieces) => {
                 pieces.iter().map(|piece| self.bytes_of_vector(&piece.call)).sum::<u64>()
-                    <= self.situation.eager
+                    <= self.tuner.situation().eager
             }
             Task::Messages(_) => true,
         };
@@ -345,7 +346,9 @@ impl Engine {
         let mut run = self.space.run(plan);
         let limits = if eagerly || plan.program.snapshot { &self.unasked } else { &self.eager };
         let longest = match &active.task {
-            Task::Collective { call, .. } if plan.one_round && call.bytes() <= self.situation.eager => {
+            Task::Collective { call, .. }
+                if plan.one_round && call.bytes() <= self.tuner.situation().eager =>
+            {
                 active.stage = Stage::Round(Round::default(), call.bytes() as usize);
                 return;
             }
@@ -371,7 +374,7 @@ impl Engine {
                 longest
             }
         };
-        active.stage = if eagerly && plan.fits_links && longest <= self.situation.eager {
+        active.stage = if eagerly && plan.fits_links && longest <= self.tuner.situation().eager {
             Stage::Straight(Straight::default())
         } else {
             run.rewind();

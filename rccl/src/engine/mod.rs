@@ -9,7 +9,6 @@
 
 mod again;
 mod begin;
-mod choose;
 mod drive;
 mod failing;
 mod lengths;
@@ -26,13 +25,13 @@ mod tests;
 mod wait;
 
 use crate::call::Call;
-use crate::config::{Config, Reproducible};
+use crate::config::Config;
 use crate::control::Control;
 use crate::element::{DataType, ReduceOp};
 use crate::error::{Error, Result};
+use crate::tuner::{Decision, Tuner};
 use again::Repertoire;
 use begin::Scratch;
-use choose::Situation;
 use drive::{Outcome, Stage, Waiting, Watch, drive, go};
 pub(crate) use lengths::Lengths;
 use plan::Plan;
@@ -62,9 +61,7 @@ pub(crate) struct Engine {
     label: String,
     rank: Rank,
     layout: Layout,
-    situation: Situation,
-    /// The algorithms that the user allows, by collective.
-    allowed: Vec<(rccl_schedule::Collective, Vec<Algorithm>)>,
+    tuner: Tuner,
     timeout: Duration,
     yields: bool,
     /// Longest message by peer that is always eager.
@@ -153,18 +150,17 @@ impl Engine {
         let processors = control.processors();
         let local = layout.on_host(layout.host[rank as usize]).count();
         let links = control.link_settings();
-        let (shm, slot) = (links.shm.is_ok(), links.shm_options.slot as u64);
-        let (always_eager, unasked) = links.eager();
+        let slot = links.shm_options.slot as u64;
+        let (always_eager, _) = links.eager();
         let ranks = layout.ranks() as usize;
         // Slots over RDMA are powers of two, which chunks must not straddle.
         let chunk = 1 << CHUNK.min(slot).ilog2();
         let yields = local > processors;
-        let fixed = config.reproducible == Reproducible::Fixed;
-        let allowed = rccl_schedule::Collective::ALL.into_iter();
-        let allowed = allowed.map(|collective| Ok((collective, choose::allowed(config, &collective)?)));
         Ok(Engine {
-            situation: Situation::new(&layout, shm, unasked as u64, fixed),
-            allowed: allowed.collect::<Result<_>>()?,
+            tuner: {
+                let tuning = control.tuning();
+                Tuner::new(config, &layout, tuning.network, &tuning.profile)?
+            },
             timeout: config.timeout,
             yields,
             eager: vec![0; ranks],
@@ -355,23 +351,12 @@ impl Engine {
 
     /// The algorithm that a collective call takes.
     pub fn algorithm(&self, call: &Call) -> Algorithm {
-        let collective = schedule(call);
-        let bytes = choose::bytes_of(call, self.layout.ranks());
-        let usual = self.situation.choose(&collective, bytes);
-        let allowed = self.allowed.iter().find(|(of, _)| *of == collective.with_root(0));
-        let allowed = allowed.map_or(&[][..], |(_, allowed)| allowed);
-        let possible = |algorithm: &Algorithm| {
-            let knows = !call.collective.varies() || algorithm.touches_own_blocks_only(&collective);
-            knows && self.situation.allows(*algorithm, bytes)
-        };
-        if allowed.contains(&usual) && possible(&usual) {
-            return usual;
-        }
-        allowed.iter().copied().find(possible).unwrap_or(if possible(&usual) {
-            usual
-        } else {
-            Algorithm::Direct
-        })
+        self.decision(call).algorithm
+    }
+
+    /// The algorithm that a collective call takes, and why.
+    pub fn decision(&self, call: &Call) -> Decision {
+        self.tuner.decide_call(call, &schedule(call))
     }
 
     fn kernel(&mut self, call: &Call) -> Kernel {

@@ -74,7 +74,12 @@ pub(crate) struct LinkSettings {
 }
 
 impl LinkSettings {
+    /// What the settings say; opens the RDMA ports.
     pub(crate) fn new(config: &Config, regions: &Arc<RegionTable>) -> LinkSettings {
+        LinkSettings::with(config, rdma::open(config, regions))
+    }
+
+    fn with(config: &Config, verbs: std::result::Result<Arc<Rdma>, NoRdma>) -> LinkSettings {
         let shm = if config.shm_disable {
             Err("RCCL_SHM_DISABLE is set".into())
         } else if !config.transport.allows("shm") {
@@ -87,7 +92,7 @@ impl LinkSettings {
         let slot = defaults.slot.min(staging_bytes / 4);
         LinkSettings {
             shm,
-            verbs: rdma::open(config, regions),
+            verbs,
             verbs_allowed: config.transport.allows("verbs") && config.net != Net::Tcp,
             verbs_only: config.net == Net::Verbs,
             tcp: config.transport.allows("tcp"),
@@ -122,6 +127,12 @@ impl LinkSettings {
         let least = |one: (usize, usize), other: (usize, usize)| (one.0.min(other.0), one.1.min(other.1));
         limits.into_iter().flatten().reduce(least).unwrap_or((0, 0))
     }
+}
+
+/// Whether the settings allow shared memory, and the longest message in bytes that every link may send unasked.
+pub(crate) fn link_limits(config: &Config) -> (bool, u64) {
+    let links = LinkSettings::with(config, Err(NoRdma::Natural("not looked for".into())));
+    (links.shm.is_ok(), links.eager().1 as u64)
 }
 
 /// Where the peers' connections arrive.

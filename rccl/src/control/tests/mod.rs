@@ -357,6 +357,7 @@ fn a_silent_rank_is_given_up() {
                     agreement: options().agreement,
                     silence,
                     ring: Vec::new(),
+                    profile: Default::default(),
                     details,
                 };
                 connect::join(stream, joining, deadline).await.unwrap()

@@ -1,12 +1,9 @@
-//! Which algorithm a call takes, when the user does not say.
+//! Rules by thresholds, for layouts that no profile knows.
 //!
-//! The thresholds come from `benches/sweep.py`: `benches/results/algorithms.csv`, one host of 2 cores, 2 to 16 ranks, each
+//! Those of one host come from `benches/sweep.py`: `benches/results/algorithms.csv`, one host of 2 cores, 2 to 16 ranks, each
 //! bound to a core. Those for several hosts were not measured: there few rounds come first, as the network's latency
-//! does. The choice depends only on what is the same on every rank.
+//! does.
 
-use crate::call::{self, Call};
-use crate::config::{Config, Reproducible};
-use crate::error::{Error, Result};
 use rccl_schedule::{Algorithm, Collective, Layout};
 
 /// What the choice depends on besides the call.
@@ -201,46 +198,6 @@ impl Situation {
     pub fn allows(&self, algorithm: Algorithm, bytes: u64) -> bool {
         algorithm != Algorithm::Exchange || bytes <= self.eager
     }
-}
-
-/// The bytes of a call that the choice goes by: those of a block, on average where blocks differ; 0 where no rank knows
-/// that.
-pub(crate) fn bytes_of(call: &Call, ranks: u32) -> u64 {
-    use call::Collective::{AllGatherV, ReduceScatterV};
-    match call.collective {
-        collective if collective.varies() => 0,
-        AllGatherV | ReduceScatterV => call.bytes() / u64::from(ranks),
-        _ => call.bytes(),
-    }
-}
-
-/// The algorithms of `collective` that the user allows.
-///
-/// # Errors
-/// [`Error::InvalidSetting`] when `RCCL_ALGO` leaves none.
-pub(crate) fn allowed(config: &Config, collective: &Collective) -> Result<Vec<Algorithm>> {
-    let candidates = Algorithm::for_collective(collective);
-    let words: Vec<&str> = candidates.iter().map(Algorithm::word).collect();
-    let left = config.algo.restrict(collective.word(), &words)?;
-    let left = candidates.iter().copied().filter(|algorithm| left.contains(&algorithm.word()));
-    if config.reproducible == Reproducible::Ranks || !collective.reduces() {
-        return Ok(left.collect());
-    }
-    let fixed: Vec<Algorithm> = left.filter(Algorithm::reduces_in_one_pass).collect();
-    if fixed.is_empty() {
-        let known = candidates.iter().filter(|algorithm| algorithm.reduces_in_one_pass());
-        let known: Vec<&str> = known.map(Algorithm::word).collect();
-        return Err(Error::InvalidSetting {
-            name: "RCCL_ALGO".into(),
-            value: config.algo.to_string(),
-            expected: format!(
-                "with RCCL_REPRODUCIBLE=fixed, an algorithm that does {} in order of rank: {}",
-                collective.word(),
-                known.join(", ")
-            ),
-        });
-    }
-    Ok(fixed)
 }
 
 #[cfg(test)]

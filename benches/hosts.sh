@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# all_reduce across four hosts (network namespaces) that send and receive RATE: by a ring, by both hierarchical algorithms
+# and by the one that is chosen, with two ranks on each host, side by side or dealt out in turn, and with 1, 2 and 5 ranks
+# on three hosts. Takes some five minutes, and writes lines for benches/results/hosts.csv.
+#
+#   benches/hosts.sh [path of the rccl command [RATE]] >hosts.csv
+#
+# Needs root and iproute2, and a machine that does nothing else. The algorithms take turns, three rounds. How many times as
+# fast as the ring the others are is told on standard error.
+set -euo pipefail
+
+rccl=$(realpath "${1:-target/release/rccl}")
+rate=${2:-1gbit}
+# shellcheck source=tests/namespaces.sh
+. "$(dirname "$0")/../tests/namespaces.sh"
+
+bound=1 # else ranks of different hosts, which do not know of each other, all spin on the same processors
+port=47400
+
+# measure ALGORITHM: lines of "bytes us" of the out-of-place calls.
+measure() {
+    local by=(--algo "$1")
+    [ "$1" != chosen ] || by=()
+    port=$((port + 1))
+    if ! ranks 2 4 "10.77.0.1:$port" "$rccl" perf all_reduce -b 8 -e 16M -f 8 -w 1 -n 5 "${by[@]}" --json "$work/json"; then
+        echo "FAILED: $1 with ranks on hosts $placed" >&2
+        tail -n 5 "$work"/*.err >&2
+        exit 1
+    fi
+    sed -nE 's/.*"bytes":([0-9]+),.*"in_place":false,.*"median":([0-9.]+),.*"wrong":0,.*/\1 \2/p' "$work/json"
+}
+
+make_hosts 4
+shape "$rate" 4
+echo "# benches/hosts.sh: hosts of $rate in network namespaces, a processor each; medians of calls, and of three rounds"
+echo "placement,algorithm,bytes,us,ring/us"
+for layout in "block:0 0 1 1 2 2 3 3" "round-robin:0 1 2 3 0 1 2 3" "unequal:0 1 1 2 2 2 2 2"; do
+    name_of=${layout%%:*}
+    placed=${layout#*:}
+    : >"$work/times"
+    for round in 1 2 3; do
+        for algorithm in ring hierarchical hierarchical_halving chosen; do
+            measure "$algorithm" | sed "s/^/$algorithm /" >>"$work/times"
+        done
+    done
+    sort -k1,1 -k2,2n -k3,3n "$work/times" | awk -v placement="$name_of" '
+        { time[$1 " " $2, ++times[$1 " " $2]] = $3 }
+        END {
+            for (cell in times) {
+                split(cell, of)
+                ring = time["ring " of[2], 2]
+                printf "%s,%s,%d,%.1f,%.2f\n", placement, of[1], of[2], time[cell, 2], ring / time[cell, 2]
+            }
+        }' | sort -t, -k2,2 -k3,3n | tee /dev/stderr
+done
