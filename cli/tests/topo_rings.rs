@@ -58,6 +58,22 @@ fn many_hosts_are_joined_leaf_by_leaf_and_rail_by_rail() {
 }
 
 #[test]
+fn a_cluster_file_says_whether_rails_have_leaves_of_their_own() {
+    let (host, file) = (nccl("oci-h100.xml"), tempfile::Builder::new().suffix(".toml").tempfile().unwrap());
+    let cluster = file.path().to_str().unwrap();
+    // With an odd number of hosts, rings that cross ports change rails once.
+    let three = [&host[..], "--rings", "--hosts", "3", "--cluster", cluster];
+    let shown = |by_rail: bool, options: &[&str]| {
+        std::fs::write(&file, format!("[network]\nrail_optimised = {by_rail}\n")).unwrap();
+        stdout(&topo(&[&three[..], options].concat()))
+    };
+    let (by_host, by_rail) = (shown(false, &[]), shown(true, &[]));
+    assert!(by_host.contains(", 0 from leaf to leaf, 1 to another rail\n"), "{by_host}");
+    assert!(by_rail.contains(", 1 from leaf to leaf, 1 to another rail\n"), "{by_rail}");
+    assert_eq!(shown(false, &["--rail-optimised"]), by_rail);
+}
+
+#[test]
 fn trees_between_hosts_are_double_binary() {
     let host = nccl("azure-ndv4.xml");
     for hosts in [2_usize, 5, 64] {

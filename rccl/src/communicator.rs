@@ -14,6 +14,7 @@ use crate::fork;
 use crate::meet;
 use crate::registered::Registered;
 use crate::request::Caller;
+use crate::topology::Topology;
 use crate::tuner::{self, Decision};
 use crate::work::{Finish, OwnedBuf};
 use rccl_transport::memory::RegionTable;
@@ -154,13 +155,15 @@ impl Communicator {
                 hint: "ranks count from 0 to size - 1".into(),
             });
         }
-        crate::topology::read_and_dump(config, rank)?;
+        let topology = Topology::read(config, rank)?;
         let regions = registered_memory();
         let mut options = JoinOptions::new(config, regions.clone());
+        options.ring = topology.ring(size);
         if rank == 0 {
             options.profile = tuner::load(config, size)?;
         }
         let control = Control::join(meeting, rank, size, options)?;
+        topology.joined(config, control.layout());
         Communicator::over(control, rank, size, config.clone(), label, regions)
     }
 
@@ -261,7 +264,7 @@ impl Communicator {
     /// What this communicator's choices go by: its layout, and what joins its hosts.
     pub fn layout(&self) -> (Arc<[u32]>, tuner::Path) {
         let control = &self.shared.control;
-        (control.hosts(), control.tuning().network)
+        (control.layout().host.clone(), control.tuning().network)
     }
 
     /// The program that this rank runs for `call`, one operation a line; nothing where [`Communicator::algorithm`] says

@@ -20,6 +20,7 @@
 pub mod algorithm;
 pub mod collective;
 pub mod explain;
+pub mod layout;
 pub mod program;
 pub mod simulate;
 pub mod validate;
@@ -28,6 +29,7 @@ pub mod vector;
 pub use algorithm::{Algorithm, Family, UnknownAlgorithm, program, programs};
 pub use collective::Collective;
 pub use explain::Explained;
-pub use program::{Buffer, Dep, Extent, Few, Layout, Op, Program, Rank, grain};
+pub use layout::Layout;
+pub use program::{Buffer, Dep, Extent, Few, Op, Program, Rank, grain};
 pub use validate::{Fault, Model, Validator, Violation, Wait, validate};
 pub use vector::{Sizes, Window};

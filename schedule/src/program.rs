@@ -332,29 +332,3 @@ impl Program {
 pub fn grain(size: u64, parts: u32) -> u64 {
     if size >= u64::from(parts) * 256 { 64 } else { 1 }
 }
-
-/// Where the ranks live: `host[r]` is the index of rank `r`'s host, hosts numbered by their lowest rank.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Layout {
-    /// Host index by rank.
-    pub host: Arc<[u32]>,
-}
-
-impl Layout {
-    /// All ranks on one host.
-    pub fn one_host(ranks: u32) -> Layout {
-        Layout { host: vec![0; ranks as usize].into() }
-    }
-    /// Number of ranks.
-    pub fn ranks(&self) -> u32 {
-        self.host.len() as u32
-    }
-    /// Number of hosts.
-    pub fn hosts(&self) -> u32 {
-        self.host.iter().max().map_or(0, |h| h + 1)
-    }
-    /// The ranks on `host`, ascending.
-    pub fn on_host(&self, host: u32) -> impl Iterator<Item = Rank> + '_ {
-        self.host.iter().enumerate().filter(move |&(_, &h)| h == host).map(|(r, _)| r as Rank)
-    }
-}

@@ -15,8 +15,9 @@ use rccl_schedule::{
 /// Good programs, what they compute, and the link model that they are for.
 fn good(rng: &mut StdRng) -> (Vec<Program>, Collective, Model, bool, String) {
     let ranks = rng.random_range(2..=5);
-    let layout = Layout { host: (0..ranks).map(|r| r % [1, 2, 3][rng_index(rng, 3)].min(ranks)).collect() };
-    let layout = Layout { host: numbered(&layout.host) };
+    let layout = Layout::of_hosts((0..ranks).map(|r| r % [1, 2, 3][rng_index(rng, 3)].min(ranks)));
+    let places: Vec<u32> = (0..ranks).map(|_| rng.random_range(0..ranks)).collect();
+    let layout = Layout::of_hosts(numbered(&layout.host)).in_order(places);
     let collective = match rng.random_range(0..10) {
         0 | 1 => Collective::AllReduce,
         other => Collective::ALL[other - 2].with_root(rng.random_range(0..ranks)),
@@ -36,7 +37,7 @@ fn rng_index(rng: &mut StdRng, length: usize) -> usize {
 }
 
 /// Hosts numbered by their lowest rank.
-fn numbered(host: &[u32]) -> std::sync::Arc<[u32]> {
+fn numbered(host: &[u32]) -> Vec<u32> {
     let mut seen = Vec::new();
     host.iter()
         .map(|host| {
@@ -327,7 +328,7 @@ fn a_ring_that_keeps_no_partial_sums_gets_stuck_once_slices_have_more_chunks_tha
 
 #[test]
 fn a_hierarchical_reduce_scatter_that_keeps_no_sums_gets_stuck() {
-    let hosts = Layout { host: [0, 0, 1, 1].into() };
+    let hosts = Layout::of_hosts([0, 0, 1, 1]);
     let mut programs = programs(Algorithm::Hierarchical, &Collective::ReduceScatter, &hosts, 1);
     let ops = programs.iter_mut().flat_map(|program| &mut program.ops);
     ops.filter(|op| !op.finish).for_each(|op| op.copy_to = None);

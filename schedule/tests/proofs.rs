@@ -6,6 +6,7 @@
 //! all_to_all among 1,000 ranks, with its million blocks, which is left to the full sweep.
 
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rccl_schedule::{Algorithm, Collective, Layout, Model, Program, Validator, programs};
 
@@ -27,7 +28,7 @@ fn counts_for(collective: Collective) -> impl Iterator<Item = u32> {
 }
 
 fn layout(ranks: u32, host: impl Fn(u32) -> u32) -> Layout {
-    Layout { host: (0..ranks).map(host).collect() }
+    Layout::of_hosts((0..ranks).map(host))
 }
 
 fn prove(algorithm: Algorithm, collective: Collective, layout: &Layout, channels: u8) {
@@ -118,6 +119,13 @@ fn is_prime(p: u64) -> bool {
 
 fn interleaved(n: u32) -> Layout {
     layout(n, |r| r % 3.min(n))
+}
+
+/// The same hosts, whose ranks come in a random order.
+fn shuffled(layout: Layout, rng: &mut StdRng) -> Layout {
+    let mut places: Vec<u32> = (0..layout.ranks()).collect();
+    places.shuffle(rng);
+    layout.in_order(places)
 }
 
 fn prove_on_one_host(algorithm: Algorithm, collective: Collective) {
@@ -212,6 +220,25 @@ fn all_gather_hierarchical() {
 #[test]
 fn all_to_all_hierarchical() {
     prove_hierarchical(Algorithm::Hierarchical, Collective::AllToAll);
+}
+
+/// All algorithms that pass the ranks in an order, in any order of those of a host.
+#[test]
+fn any_order_within_hosts() {
+    use Algorithm::{Binomial, Chain, PipelinedTree, Ring, Tree};
+    let rng = &mut StdRng::seed_from_u64(1);
+    for n in sizes().filter(|&n| n <= 33 || n == 64 || full() && n <= 256) {
+        for collective in Collective::ALL {
+            let collective = collective.with_root(rng.random_range(0..n));
+            let ordered =
+                |algorithm: &&Algorithm| matches!(algorithm, Ring | Tree | Binomial | Chain | PipelinedTree);
+            for &algorithm in Algorithm::for_collective(&collective).iter().filter(ordered) {
+                let channels = 1 + (n % 2) as u8;
+                prove(algorithm, collective, &shuffled(Layout::one_host(n), rng), channels);
+                prove(algorithm, collective, &shuffled(interleaved(n), rng), channels);
+            }
+        }
+    }
 }
 
 /// All algorithms of a collective with a root, for all roots where ranks are few.

@@ -21,6 +21,7 @@ fn round() -> Cluster {
         placement: Placement::Block,
         rails: 1,
         hosts_per_leaf: 64,
+        rail_optimised: false,
         spines: 1,
         oversubscription: 1.0,
         rail: Link { latency: 1_000_000, rate: Rate::gigabytes(1.0) },
@@ -227,11 +228,12 @@ fn formula_over_simulation(algorithm: Algorithm, ranks: u32, bytes: u64, cluster
 #[test]
 fn formulas_say_what_the_simulation_does() {
     let clos = Cluster { oversubscription: 2.0, ..Cluster::default() };
+    let by_rail = Cluster { hosts_per_leaf: 4, rail_optimised: true, spines: 4, ..clos.clone() };
     let alone = Cluster { ranks_per_host: 1, ..Cluster::default() };
     // The largest is for release builds.
     let counts = if cfg!(debug_assertions) { vec![4, 16, 100, 256] } else { vec![4, 16, 100, 512] };
     for ranks in counts {
-        for cluster in [&clos, &alone, &round()] {
+        for cluster in [&clos, &by_rail, &alone, &round()] {
             for bytes in [1 << 10, 1 << 20, 16 << 20] {
                 for algorithm in [Algorithm::Ring, Algorithm::Direct] {
                     let ratio = formula_over_simulation(algorithm, ranks, bytes, cluster);

@@ -182,13 +182,16 @@ fn check_all(collective: Collective, layout: &Layout) {
 }
 
 fn layouts(n: u32) -> Vec<Layout> {
-    let by = |host: &dyn Fn(u32) -> u32| Layout { host: (0..n).map(host).collect() };
+    let by = |host: &dyn Fn(u32) -> u32| Layout::of_hosts((0..n).map(host));
     vec![
         by(&|_| 0),
         by(&|r| r / 2),
         by(&|r| r % 3.min(n)),
         by(&|r| r),
         by(&|r| u32::from(r > 0) + u32::from(r > 2)),
+        // Backwards in each host, and the even ranks of one before the odd ones.
+        by(&|r| r % 3.min(n)).in_order((0..n).rev().collect::<Vec<_>>()),
+        by(&|_| 0).in_order((0..n).map(|r| r % 2).collect::<Vec<_>>()),
     ]
 }
 
@@ -266,7 +269,7 @@ fn one_pass_reduces_all_ranks_operands() {
     for collective in Collective::ALL.into_iter().filter(Collective::reduces) {
         for &algorithm in Algorithm::for_collective(&collective) {
             let one_pass = (2..40).all(|n| {
-                let layout = Layout { host: (0..n).map(|rank| rank % 3).collect() };
+                let layout = Layout::of_hosts((0..n).map(|rank| rank % 3));
                 let programs = programs(algorithm, &collective, &layout, 1);
                 programs.iter().flat_map(|program| &program.ops).all(|op| {
                     let operands = op.recv.len() + usize::from(op.reduce_with.is_some());

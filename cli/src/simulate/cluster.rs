@@ -74,6 +74,7 @@ struct Network {
     rail_gbit_per_s: Option<Gigabits>,
     rail_latency_us: Option<Microseconds>,
     hosts_per_leaf: Option<NonZeroU32>,
+    rail_optimised: bool,
     spines: Option<NonZeroU32>,
     oversubscription: Option<Factor>,
     trunk_latency_us: Option<Microseconds>,
@@ -219,6 +220,7 @@ impl File {
             },
             rails: number(network.rails, usual.rails),
             hosts_per_leaf: number(network.hosts_per_leaf, usual.hosts_per_leaf),
+            rail_optimised: network.rail_optimised,
             spines: number(network.spines, usual.spines),
             oversubscription: network
                 .oversubscription
@@ -272,14 +274,14 @@ mod tests {
 
     #[test]
     fn both_languages_say_the_same() {
-        let toml = "hosts.ranks = 4\nnetwork = { rail_gbit_per_s = 200, eager = \"32K\" }\nengine.chunk = 4096\n\
+        let toml = "hosts.ranks = 4\nnetwork = { rail_gbit_per_s = 200, rail_optimised = true, eager = \"32K\" }\nengine.chunk = 4096\n\
                     [[slow]]\nwhat = \"host 1\"\nfactor = 2.5";
-        let json = r#"{"hosts": {"ranks": 4}, "network": {"rail_gbit_per_s": 200.0, "eager": 32768},
+        let json = r#"{"hosts": {"ranks": 4}, "network": {"rail_gbit_per_s": 200.0, "rail_optimised": true, "eager": 32768},
                        "engine": {"chunk": "4K"}, "slow": [{"what": "host 1", "factor": 2.5}]}"#;
         let cluster = parse(toml, false).unwrap();
         assert_eq!(parse(json, true).as_ref(), Ok(&cluster));
         assert_eq!((cluster.ranks_per_host, cluster.network.eager, cluster.chunk), (4, 32 << 10, 4096));
-        assert_eq!(cluster.rail.rate, Rate::gigabytes(25.0));
+        assert_eq!((cluster.rail.rate, cluster.rail_optimised), (Rate::gigabytes(25.0), true));
         assert_eq!(cluster.slow, [Slow { what: "host 1".into(), factor: 2.5 }]);
     }
 
@@ -290,6 +292,7 @@ mod tests {
             ("[network]\n\nspines = 0", false, "3:10: ", "nonzero"),
             ("[network]\nrail_gbit_per_s = -1", false, "2:19: ", "-1 Gbit/s is no bandwidth"),
             ("hosts = {\n", false, "", ""),
+            ("[network]\nrail_optimised = 1", false, "2:18: ", "expected a boolean"),
             ("[engine]\nchunk = \"9X\"", false, "2:9: ", "expected a size"),
             ("[engine]\nchunk = 0", false, "2:9: ", "no chunk"),
             ("{\"hosts\": {\n \"rank\": 8}}", true, "2:7: ", "unknown field `rank`, expected one of `ranks`"),

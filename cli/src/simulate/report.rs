@@ -50,9 +50,9 @@ impl Report {
 
     /// What is simulated, in a line.
     pub fn title(&self) -> String {
-        let Cluster { ranks_per_host, rails, hosts_per_leaf, spines, oversubscription, .. } = self.cluster;
+        let Cluster { ranks_per_host, rails, spines, oversubscription, .. } = self.cluster;
         let hosts = self.cluster.hosts(self.ranks);
-        let leaves = hosts.div_ceil(hosts_per_leaf);
+        let leaves = self.cluster.leaves(hosts);
         let mut title = format!(
             "{} of {} ranks, {ranks_per_host} a host, {rails} rails a host",
             self.collective, self.ranks

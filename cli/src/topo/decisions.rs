@@ -7,7 +7,6 @@ use rccl_schedule::simulate::{Call, Cluster, simulate};
 use rccl_schedule::{Algorithm, Collective, Layout};
 use serde::Serialize;
 use std::fmt::Write;
-use std::sync::Arc;
 
 /// More ranks are not simulated here: it would take longer than one waits.
 const MOST_SIMULATED: u32 = 512;
@@ -60,18 +59,19 @@ impl ExplainOptions {
     /// is one line.
     pub fn planned(&self, config: &Config, hosts: u32, each: u32) -> Result<Option<Decisions>, String> {
         let Some(collective) = self.explain else { return Ok(None) };
-        let layout: Arc<[u32]> = (0..hosts * each).map(|rank| rank / each).collect();
+        let layout = Layout::of_hosts((0..hosts * each).map(|rank| rank / each));
         let profile = rccl::tuner::load(config, hosts * each).map_err(|error| error.to_string())?;
         let network = rccl::tuner::network_here(config);
-        self.decide(config, collective, Layout { host: layout }, network, &profile).map(Some)
+        self.decide(config, collective, layout, network, &profile).map(Some)
     }
 
     /// For the job that has been joined.
     pub fn of_job(&self, config: &Config, job: &Communicator) -> Result<Option<Decisions>, String> {
         let Some(collective) = self.explain else { return Ok(None) };
         let (host, network) = job.layout();
+        let layout = Layout::of_hosts(host.iter().copied());
         let profile = rccl::tuner::load(config, job.size()).map_err(|error| error.to_string())?;
-        self.decide(config, collective, Layout { host }, network, &profile).map(Some)
+        self.decide(config, collective, layout, network, &profile).map(Some)
     }
 
     fn decide(

@@ -27,7 +27,7 @@ pub struct RingOptions {
     /// How many hosts are under a leaf switch: a cluster file, as of `rccl simulate`
     #[arg(long, value_name = "FILE", requires = "rings")]
     cluster: Option<PathBuf>,
-    /// Each rail has leaf switches of its own, for each group of hosts
+    /// Each rail has leaf switches of its own, for each group of hosts, also if the cluster file does not say so
     #[arg(long, requires = "cluster")]
     rail_optimised: bool,
     /// Write the graphs that were found there, as NCCL's graph file; - is standard output
@@ -119,7 +119,8 @@ impl RingOptions {
     fn fabric(&self, rails: &[Vec<u64>]) -> Result<Fabric, String> {
         let Some(file) = &self.cluster else { return Ok(Fabric::default()) };
         let cluster = crate::simulate::cluster::read(Path::new(file))?;
-        let wiring = if self.rail_optimised { Wiring::ByRail } else { Wiring::ByHost };
+        let by_rail = self.rail_optimised || cluster.rail_optimised;
+        let wiring = if by_rail { Wiring::ByRail } else { Wiring::ByHost };
         let most = rails.iter().map(Vec::len).max().unwrap_or(0);
         Ok(Fabric::clos(rails.len(), most, cluster.hosts_per_leaf as usize, wiring))
     }

@@ -64,7 +64,7 @@ pub fn run(options: &Options) -> Result<Option<Tuned>, Error> {
 
 fn all(options: &Options, config: &Config, job: &Communicator) -> rccl::Result<Tuned> {
     let (host, network) = job.layout();
-    let layout = Layout { host };
+    let layout = Layout::of_hosts(host.iter().copied());
     let tuner = Tuner::new(config, &layout, network, &Profile::default())?;
     let (ranks, hosts, path) = (layout.ranks(), layout.hosts(), tuner.path(network));
     if job.rank() == 0 {

@@ -42,6 +42,8 @@ pub(crate) enum FromRoot {
         runs: Vec<super::layout::Run>,
         /// How many the ranks of each host may use together, by host; the last stands for all that follow.
         processors: Vec<u32>,
+        /// As [`Joining::ring`] of rank 0.
+        ring: Vec<u32>,
         /// What all go by who choose algorithms.
         tuning: Tuning,
     },
@@ -77,6 +79,8 @@ pub(crate) struct Joining {
     pub agreement: String,
     /// Rank 0's holds for the job.
     pub silence: Silence,
+    /// In which order the ranks of a host come, by their indices on it; empty: by rank. Rank 0's holds for the job.
+    pub ring: Vec<u32>,
     /// Rank 0's holds for the job.
     pub profile: Profile,
     pub details: Details,

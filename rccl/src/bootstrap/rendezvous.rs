@@ -33,6 +33,7 @@ pub(crate) struct Seat {
     /// `None` once the connection has ended.
     pub outbox: Option<Outbox>,
     pub silence: Silence,
+    pub ring: Vec<u32>,
     pub profile: Profile,
 }
 
@@ -202,7 +203,7 @@ impl Gathering {
         joining: Joining,
         outbox: Outbox,
     ) -> std::result::Result<(), Wrong> {
-        let Joining { rank, size, patience, agreement, silence, profile, details } = joining;
+        let Joining { rank, size, patience, agreement, silence, ring, profile, details } = joining;
         let member = details.member(rank);
         if rank >= size {
             // It has no place in this job; the others are not disturbed.
@@ -247,7 +248,7 @@ impl Gathering {
             let _ = outbox.send(refusal(cause.clone(), hint));
             return Err((cause, hint));
         }
-        self.seats.insert(rank, Seat { details, connection, outbox: Some(outbox), silence, profile });
+        self.seats.insert(rank, Seat { details, connection, outbox: Some(outbox), silence, ring, profile });
         Ok(())
     }
 
@@ -301,6 +302,8 @@ pub(crate) fn welcome<'a>(seats: impl Iterator<Item = &'a Seat>, root: Member) -
     let (mut verbs, mut profile) = (true, None);
     let mut indices: HashMap<u64, u32> = HashMap::new();
     let mut on_host: Vec<Vec<&Processors>> = Vec::new();
+    let mut seats = seats.peekable();
+    let ring = seats.peek().map_or_else(Vec::new, |zero| zero.ring.clone());
     let hosts: Vec<u32> = seats
         .map(|seat| {
             verbs &= seat.details.rdma.is_ok();
@@ -322,7 +325,7 @@ pub(crate) fn welcome<'a>(seats: impl Iterator<Item = &'a Seat>, root: Member) -
     }
     let network = if verbs { Path::Verbs } else { Path::Tcp };
     let tuning = Tuning { network, profile: profile.unwrap_or_default() };
-    frame::encode(&FromRoot::Welcome { root, runs: layout::runs(&hosts), processors, tuning })
+    frame::encode(&FromRoot::Welcome { root, runs: layout::runs(&hosts), processors, ring, tuning })
 }
 
 #[cfg(test)]

@@ -176,6 +176,13 @@ settings! {
     "RCCL_TOPO_FILE" => topo_file: Option<PathBuf> = None;
     /// Where rank 0 writes what its host consists of, as a topology file of NCCL's format, when it joins.
     "RCCL_TOPO_DUMP_FILE" => topo_dump_file: Option<PathBuf> = None;
+    /// A graph file of NCCL's format, whose first ring says in which order rings, trees and chains pass the ranks of a
+    /// host that has as many as the ring has devices. Rank 0's holds for the job; one that cannot be read keeps it from
+    /// joining.
+    "RCCL_GRAPH_FILE" => graph_file: Option<PathBuf> = None;
+    /// Where rank 0 writes, when it joins, the graphs of `RCCL_GRAPH_FILE`, or else those that are found for the ranks of
+    /// its host.
+    "RCCL_GRAPH_DUMP_FILE" => graph_dump_file: Option<PathBuf> = None;
 
     /// Algorithms that may be used, NCCL's way: `ring,tree` for all collectives, `^tree` to leave some out,
     /// `ring;allreduce:^tree` to say more for one collective.

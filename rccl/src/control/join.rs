@@ -115,12 +115,13 @@ async fn join(
         patience: deadline.saturating_duration_since(Instant::now()),
         agreement: options.agreement.clone(),
         silence: options.silence,
+        ring: options.ring.clone(),
         profile: options.profile.clone(),
         details: details.clone(),
     };
     let joined = connect::join(stream, joining, deadline).await?;
 
-    let FromRoot::Welcome { root, runs, processors, tuning } = joined.welcome else {
+    let FromRoot::Welcome { root, runs, processors, ring, tuning } = joined.welcome else {
         return Err(Failed::Join(("the root's answer makes no sense".into(), String::new())));
     };
     let hosts = layout::hosts(&runs, size)
@@ -130,7 +131,7 @@ async fn join(
         secret,
         me: details.member(rank),
         processors: processors_of(&processors, hosts[rank as usize]),
-        hosts,
+        layout: layout::in_order(hosts, &ring),
         details,
         root,
         tuning,

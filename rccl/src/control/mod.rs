@@ -47,6 +47,7 @@ use crate::tuner::{Profile, Tuning};
 pub(crate) use links::link_limits;
 use links::{LinkSettings, Made};
 pub(crate) use progress::Progress;
+use rccl_schedule::Layout;
 use rccl_transport::Kind;
 use rccl_transport::memory::RegionTable;
 use rccl_transport::shm::Doorbell;
@@ -73,6 +74,8 @@ pub(crate) struct JoinOptions {
     /// Memory that peers may map.
     pub regions: Arc<RegionTable>,
     pub links: LinkSettings,
+    /// In which order the ranks of a host come, by their indices on it; empty: by rank. Rank 0's holds for the job.
+    pub ring: Vec<u32>,
     /// Set from another thread to give up joining.
     /// What this process may use.
     pub processors: Processors,
@@ -92,6 +95,7 @@ impl JoinOptions {
             agreement: links.agreement(config),
             regions,
             links,
+            ring: Vec::new(),
             processors: Processors::here(config.ignore_cpu_affinity),
             cancel: Arc::default(),
         }
@@ -199,9 +203,9 @@ impl Control {
     pub(crate) fn me(&self) -> Member {
         self.0.shared.me.clone()
     }
-    /// The host index of every rank of the communicator.
-    pub(crate) fn hosts(&self) -> Arc<[u32]> {
-        self.0.shared.hosts.clone()
+    /// Where the ranks of the communicator live.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.0.shared.layout
     }
 
     /// What the job's ranks go by when they choose algorithms.

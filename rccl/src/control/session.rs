@@ -314,8 +314,8 @@ impl Session {
         if self.root_left.is_none() {
             self.station.root_lost(format!("(the root) {how}"));
             // It cannot remove its path socket any more, and no root is left to do it.
-            let Station { root, hosts, me, secret, .. } = &*self.station;
-            let host = |rank: u32| hosts.get(rank as usize);
+            let Station { root, layout, me, secret, .. } = &*self.station;
+            let host = |rank: u32| layout.host.get(rank as usize);
             if host(root.rank).is_some() && host(root.rank) == host(me.rank) {
                 links::forget_rank(secret.job, root.rank, root.pid);
             }

@@ -7,8 +7,8 @@ use super::station::Station;
 use crate::bootstrap::group::Group;
 use crate::bootstrap::message::Report;
 use crate::error::{CallOf, Error, Failure, Member, Result};
+use rccl_schedule::Layout;
 use rccl_transport::shm::Doorbell;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     /// Its ranks in the job.
     pub group: Arc<Group>,
     pub me: Member,
-    pub hosts: Arc<[u32]>,
+    pub layout: Layout,
     pub station: Arc<Station>,
     pub bell: Arc<Doorbell>,
     pub progress: Progress,
@@ -51,16 +51,10 @@ impl Shared {
             source: Arc::new(source),
             hint: "raise the limit of open files (`ulimit -n`)".into(),
         })?;
-        // Hosts are numbered in the order in which the ranks meet them.
-        let mut numbers = HashMap::new();
-        let hosts = group.members().iter().map(|&member| {
-            let next = numbers.len() as u32;
-            *numbers.entry(station.hosts[member as usize]).or_insert(next)
-        });
         Ok(Shared {
             id,
             me: Member { rank, ..station.me.clone() },
-            hosts: hosts.collect(),
+            layout: station.layout.of_members(group.members()),
             group,
             station,
             bell: Arc::new(bell),

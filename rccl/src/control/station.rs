@@ -8,6 +8,7 @@ use crate::bootstrap::handshake::Secret;
 use crate::bootstrap::message::{Details, Standing, State};
 use crate::error::{Failure, Member};
 use crate::tuner::Tuning;
+use rccl_schedule::Layout;
 use rccl_transport::memory::{PeerRegions, RegionTable};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -20,8 +21,8 @@ use tokio::time::Instant;
 pub(crate) struct Station {
     pub secret: Secret,
     pub me: Member,
-    /// Host index of every rank of the job.
-    pub hosts: Vec<u32>,
+    /// Where every rank of the job lives.
+    pub layout: Layout,
     /// How many processors the ranks of this host have together.
     pub processors: u32,
     pub details: Details,
@@ -44,7 +45,7 @@ pub(crate) struct Station {
 pub(crate) struct Start {
     pub secret: Secret,
     pub me: Member,
-    pub hosts: Vec<u32>,
+    pub layout: Layout,
     pub processors: u32,
     pub details: Details,
     pub root: Member,
@@ -56,11 +57,11 @@ pub(crate) struct Start {
 
 impl Station {
     pub(crate) fn new(start: Start) -> Station {
-        let Start { secret, me, hosts, processors, details, root, tuning, links, regions, commands } = start;
+        let Start { secret, me, layout, processors, details, root, tuning, links, regions, commands } = start;
         Station {
             secret,
             me,
-            hosts,
+            layout,
             processors,
             details,
             root,

@@ -146,7 +146,7 @@ impl Engine {
         config: &Config,
         rank: Rank,
     ) -> Result<Engine> {
-        let layout = Layout { host: control.hosts() };
+        let layout = control.layout().clone();
         let processors = control.processors();
         let local = layout.on_host(layout.host[rank as usize]).count();
         let links = control.link_settings();

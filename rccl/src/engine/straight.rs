@@ -243,8 +243,8 @@ mod tests {
         for n in 1..=40_u32 {
             let layouts = [
                 Layout::one_host(n),
-                Layout { host: (0..n).map(|rank| rank % 3).collect() },
-                Layout { host: (0..n).map(|rank| rank / 2).collect() },
+                Layout::of_hosts((0..n).map(|rank| rank % 3)),
+                Layout::of_hosts((0..n).map(|rank| rank / 2)),
             ];
             for (layout, root) in layouts.iter().zip([0, n / 2, n - 1]) {
                 for collective in Collective::ALL.map(|collective| collective.with_root(root)) {

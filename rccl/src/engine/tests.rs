@@ -218,7 +218,7 @@ fn every_collective_runs_on_a_device() {
     for collective in Collective::ALL {
         for n in [2_u32, 3] {
             let collective = collective.with_root(n - 1);
-            let layout = Layout { host: (0..n).map(|rank| rank / 2).collect() };
+            let layout = Layout::of_hosts((0..n).map(|rank| rank / 2));
             for &algorithm in Algorithm::for_collective(&collective) {
                 for (count, in_place) in [(5, false), (20_000, true), (20_001, false)] {
                     let never = count > 5 && algorithm == Algorithm::Exchange;
@@ -232,7 +232,7 @@ fn every_collective_runs_on_a_device() {
 }
 
 fn runs(algorithm: Algorithm, collective: &Collective, n: u32) {
-    let layout = Layout { host: (0..n).map(|rank| rank / 2).collect() };
+    let layout = Layout::of_hosts((0..n).map(|rank| rank / 2));
     let all_blocks = u64::from(collective.blocks(n));
     for count in [0, 1, 5, 100, 1000, 50_000] {
         // The exchange is for eager messages; as many elements as make a difference are enough for many blocks.

@@ -76,7 +76,8 @@ use order::Order;
 pub use tree::double_tree_parent;
 
 use crate::collective::Collective;
-use crate::program::{Buffer, Extent, Layout, Op, Program, Rank};
+use crate::layout::Layout;
+use crate::program::{Buffer, Extent, Op, Program, Rank};
 
 /// How the ranks do it; the [module](self) compares them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

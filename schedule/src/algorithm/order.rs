@@ -1,10 +1,12 @@
 //! In which order rings and trees visit the ranks.
 
-use crate::program::{Layout, Rank};
+use crate::layout::Layout;
+use crate::program::Rank;
 
 /// The ranks host by host, so that neighbours share a host wherever they can, and with `root` first if there is one.
 ///
-/// It is the identity on one host and wherever ranks were dealt to hosts in blocks.
+/// Within a host they come as the layout says. Where it says nothing, this is the identity on one host and wherever ranks
+/// were dealt to hosts in blocks.
 pub(super) struct Order {
     /// The rank at each place.
     pub ranks: Vec<Rank>,
@@ -14,8 +16,7 @@ pub(super) struct Order {
 
 impl Order {
     pub(super) fn by_host(layout: &Layout) -> Order {
-        let mut ranks: Vec<Rank> = (0..layout.ranks()).collect();
-        ranks.sort_by_key(|&r| layout.host[r as usize]); // stable: ascending within a host
+        let ranks = layout.host_by_host();
         let mut order = Order { places: vec![0; ranks.len()], ranks };
         order.note_places();
         order

@@ -1,8 +1,6 @@
 //! What is simulated on: hosts, their rails, two layers of switches, and what everything costs.
 
-use std::sync::Arc;
-
-use crate::program::Layout;
+use crate::layout::Layout;
 
 /// A time or a duration in picoseconds.
 pub type Time = u64;
@@ -94,7 +92,8 @@ pub struct Slow {
 
 /// A cluster of equal hosts under two layers of switches (a folded Clos network).
 ///
-/// Every rail of a host leads to the leaf switch of that host. Leaves are joined by spines: one link up and one down
+/// Every rail of a host leads to the leaf switch of that host, or, in a rail-optimised network, to the one of its number
+/// among those of a group of hosts. Leaves are joined by spines: one link up and one down
 /// between each leaf and each spine, which together carry what the leaf's rails carry, divided by the oversubscription.
 /// A rank uses the rail whose number is its index on its host modulo the rails. Which spine a pair of ranks uses is
 /// fixed by a hash of the two, as equal-cost multi-path routing does.
@@ -106,8 +105,10 @@ pub struct Cluster {
     pub placement: Placement,
     /// Network ports of a host.
     pub rails: u32,
-    /// Hosts under one leaf switch.
+    /// Hosts under one leaf switch, or under one group of leaf switches.
     pub hosts_per_leaf: u32,
+    /// Each rail of a group of hosts has a leaf switch of its own.
+    pub rail_optimised: bool,
     /// Spine switches.
     pub spines: u32,
     /// How many times as much the rails under a leaf carry as its links to the spines.
@@ -143,6 +144,7 @@ impl Default for Cluster {
             placement: Placement::Block,
             rails: 2,
             hosts_per_leaf: 32,
+            rail_optimised: false,
             spines: 16,
             oversubscription: 1.0,
             rail: Link { latency: 600_000, rate: Rate::gigabytes(12.5) },
@@ -168,11 +170,20 @@ impl Cluster {
     /// Where so many ranks live.
     pub fn layout(&self, ranks: u32) -> Layout {
         let hosts = self.hosts(ranks);
-        let host: Arc<[u32]> = match self.placement {
-            Placement::Block => (0..ranks).map(|rank| rank / self.ranks_per_host).collect(),
-            Placement::RoundRobin => (0..ranks).map(|rank| rank % hosts).collect(),
-        };
-        Layout { host }
+        Layout::of_hosts((0..ranks).map(|rank| match self.placement {
+            Placement::Block => rank / self.ranks_per_host,
+            Placement::RoundRobin => rank % hosts,
+        }))
+    }
+
+    /// How many leaf switches so many hosts hang on.
+    pub fn leaves(&self, hosts: u32) -> u32 {
+        hosts.div_ceil(self.hosts_per_leaf) * self.leaves_of_group()
+    }
+
+    /// How many leaf switches a group of hosts hangs on.
+    pub(super) fn leaves_of_group(&self) -> u32 {
+        if self.rail_optimised { self.rails } else { 1 }
     }
 
     /// The index of a rank on its host.

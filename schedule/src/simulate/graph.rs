@@ -15,7 +15,8 @@ use std::ops::Range;
 use super::Unfit;
 use crate::algorithm::{Algorithm, Family};
 use crate::collective::Collective;
-use crate::program::{Layout, Op, Program, Rank};
+use crate::layout::Layout;
+use crate::program::{Op, Program, Rank};
 
 /// Most messages that are simulated: beyond, memory would not do.
 const MOST_MESSAGES: u64 = 160_000_000;
@@ -341,7 +342,7 @@ mod tests {
 
     #[test]
     fn every_message_joins_the_operations_that_the_programs_name() {
-        let layout = Layout { host: [0, 0, 0, 1, 1, 2].into() };
+        let layout = Layout::of_hosts([0, 0, 0, 1, 1, 2]);
         for collective in Collective::ALL {
             for &algorithm in Algorithm::for_collective(&collective) {
                 let graph = Graph::of(algorithm, &collective, &layout, 100, 4).unwrap();

@@ -78,7 +78,7 @@ impl<'a> Links<'a> {
     /// The error says which of [`Cluster::slow`] does not exist.
     pub(super) fn of(cluster: &'a Cluster, ranks: u32) -> Result<Links<'a>, String> {
         let hosts = cluster.hosts(ranks);
-        let leaves = hosts.div_ceil(cluster.hosts_per_leaf);
+        let leaves = cluster.leaves(hosts);
         let (ports, trunks) = (hosts * cluster.rails, leaves * cluster.spines);
         let mut all = vec![cluster.memory; hosts as usize];
         all.resize((hosts + 2 * ports) as usize, cluster.rail);
@@ -167,14 +167,17 @@ impl<'a> Links<'a> {
 
     pub(super) fn route(&self, from: Rank, to: Rank) -> Route {
         let Cluster { rails, spines, hosts_per_leaf, .. } = *self.cluster;
+        let rail = |rank| self.cluster.index(rank, self.ranks) % rails;
         let (source, target) = (self.host_of(from), self.host_of(to));
         if source == target {
             return Route::of(&[source]);
         }
         let ports = self.hosts * rails;
-        let out = self.hosts + source * rails + self.cluster.index(from, self.ranks) % rails;
-        let into = self.hosts + ports + target * rails + self.cluster.index(to, self.ranks) % rails;
-        let (source, target) = (source / hosts_per_leaf, target / hosts_per_leaf);
+        let out = self.hosts + source * rails + rail(from);
+        let into = self.hosts + ports + target * rails + rail(to);
+        let of_group = self.cluster.leaves_of_group();
+        let leaf = |host: u32, rail: u32| host / hosts_per_leaf * of_group + rail % of_group;
+        let (source, target) = (leaf(source, rail(from)), leaf(target, rail(to)));
         if source == target {
             return Route::of(&[out, into]);
         }
@@ -203,7 +206,7 @@ impl<'a> Links<'a> {
 
 /// A link between a leaf and a spine: what a leaf's links up carry together, dealt to the spines.
 fn trunk(cluster: &Cluster) -> Link {
-    let rails = f64::from(cluster.rails) * f64::from(cluster.hosts_per_leaf);
+    let rails = f64::from(cluster.rails / cluster.leaves_of_group()) * f64::from(cluster.hosts_per_leaf);
     let thinner = cluster.oversubscription * f64::from(cluster.spines) / rails;
     Link { latency: cluster.trunk_latency, rate: cluster.rail.rate.slower(thinner) }
 }
@@ -259,6 +262,27 @@ mod tests {
         assert_eq!((&far[0][..], &far[3][..]), ("host 1 rail 1 out", "host 5 rail 1 in"));
         assert!(far[1].starts_with("leaf 0 spine ") && far[2].starts_with("leaf 2 spine "), "{far:?}");
         assert_eq!(far[1].trim_end_matches(" up")[6..], far[2].trim_end_matches(" down")[6..], "one spine");
+    }
+
+    #[test]
+    fn rails_of_a_group_of_hosts_have_leaves_of_their_own() {
+        let cluster = Cluster { rail_optimised: true, ..cluster() };
+        let links = Links::of(&cluster, 12).unwrap();
+        let leaf = |from, to| match links.route(from, to).path() {
+            [_, up, down, _] => [up, down].map(|&link| links.name(link)[..7].trim_end().to_owned()),
+            path => panic!("{path:?}"),
+        };
+        // One rail and group of two hosts; else another rail, another group, or both.
+        assert_eq!(links.route(1, 3).path().len(), 2);
+        assert_eq!(leaf(0, 3), ["leaf 0", "leaf 1"]);
+        assert_eq!(leaf(1, 5), ["leaf 1", "leaf 3"]);
+        assert_eq!(leaf(11, 2), ["leaf 5", "leaf 0"]);
+        for link in 0..links.all.len() as u32 {
+            assert_eq!(links.find(&links.name(link)), Some(link), "{}", links.name(link));
+        }
+        // A leaf has half of the rails of one under which all of a host's come together.
+        let trunk = |cluster: &Cluster| trunk(cluster).rate.time(1 << 30);
+        assert_eq!(trunk(&cluster), 2 * trunk(&Cluster { rail_optimised: false, ..cluster.clone() }));
     }
 
     #[test]

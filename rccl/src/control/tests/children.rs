@@ -32,9 +32,9 @@ fn they_have_ranks_hosts_and_links_of_their_own() {
     let twin = children(&ranks, 9, &[0, 1, 2, 3]);
     for (number, rank) in child.iter().enumerate() {
         assert_eq!((rank.id(), rank.me().rank), (7, number as u32));
-        assert_eq!(*rank.hosts(), [0, 1, 1]);
+        assert_eq!(*rank.layout().host, [0, 1, 1]);
     }
-    assert_eq!(*grandchild[1].hosts(), [0, 1]);
+    assert_eq!(*grandchild[1].layout().host, [0, 1]);
     assert_eq!(grandchild[1].0.shared.group.members(), [0, 3]);
 
     let kinds = |made: &[Vec<Made>], rank: usize| -> Vec<(u32, Kind)> {

@@ -94,7 +94,7 @@ fn ranks_join_and_leave() {
         let ranks = job(size);
         for (number, rank) in ranks.iter().enumerate() {
             assert_eq!(rank.me().rank, number as u32);
-            assert_eq!(*rank.hosts(), vec![0; size as usize]);
+            assert_eq!(*rank.layout().host, vec![0; size as usize]);
             assert!(!rank.failed());
         }
         let began = Instant::now();
@@ -115,7 +115,7 @@ fn ranks_meet_at_an_address_that_rank_0_binds_late() {
         let one = scope.spawn(move || Control::join(meeting, 1, 2, options()).unwrap());
         thread::sleep(Duration::from_millis(200));
         let zero = Control::join(meeting, 0, 2, options()).unwrap();
-        assert_eq!(one.join().unwrap().hosts(), zero.hosts());
+        assert_eq!(one.join().unwrap().layout(), zero.layout());
     });
 }
 
@@ -126,7 +126,7 @@ fn hosts_are_told_apart_by_their_id() {
         options.listening.host_id = Some(format!("host {}", rank / 2));
         options
     });
-    assert_eq!(*ranks[3].hosts(), [0, 0, 1, 1, 2, 2]);
+    assert_eq!(*ranks[3].layout().host, [0, 0, 1, 1, 2, 2]);
 }
 
 #[test]
@@ -356,6 +356,7 @@ fn a_silent_rank_is_given_up() {
                     patience: Duration::from_secs(10),
                     agreement: options().agreement,
                     silence,
+                    ring: Vec::new(),
                     profile: Default::default(),
                     details,
                 };

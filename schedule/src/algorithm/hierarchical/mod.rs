@@ -16,7 +16,8 @@ pub(super) use all_to_all::all_to_all;
 pub(super) use halving::all_reduce as halving_all_reduce;
 pub(super) use reduce_scatter::reduce_scatter;
 
-use crate::program::{Layout, Rank};
+use crate::layout::Layout;
+use crate::program::Rank;
 
 /// The ranks of all hosts, as one of them sees them.
 pub(super) struct Hosts<'a> {
