@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# all_reduce across four hosts (network namespaces) that send and receive RATE: by a ring, by both hierarchical algorithms
-# and by the one that is chosen, with two ranks on each host, side by side or dealt out in turn, and with 1, 2 and 5 ranks
-# on three hosts. Takes some five minutes, and writes lines for benches/results/hosts.csv.
+# all_reduce across four hosts (network namespaces) that send and receive RATE: by a ring, by both hierarchical algorithms,
+# by the one that is chosen, and by a profile that `rccl tune` has measured just before; with two ranks on each host, side by
+# side or dealt out in turn, and with 1, 2 and 5 ranks on three hosts. Takes some six minutes, and writes lines for benches/results/hosts.csv.
 #
 #   benches/hosts.sh [path of the rccl command [RATE]] >hosts.csv
 #
@@ -14,13 +14,15 @@ rate=${2:-1gbit}
 # shellcheck source=tests/namespaces.sh
 . "$(dirname "$0")/../tests/namespaces.sh"
 
+burst=32kb
 bound=1 # else ranks of different hosts, which do not know of each other, all spin on the same processors
 port=47400
 
 # measure ALGORITHM: lines of "bytes us" of the out-of-place calls.
 measure() {
     local by=(--algo "$1")
-    [ "$1" != chosen ] || by=()
+    case $1 in chosen | tuned) by=() ;; esac
+    case $1 in tuned) export RCCL_TUNE_FILE=$work/profile ;; *) unset RCCL_TUNE_FILE ;; esac
     port=$((port + 1))
     if ! ranks 2 4 "10.77.0.1:$port" "$rccl" perf all_reduce -b 8 -e 16M -f 8 -w 1 -n 5 "${by[@]}" --json "$work/json"; then
         echo "FAILED: $1 with ranks on hosts $placed" >&2
@@ -38,8 +40,11 @@ for layout in "block:0 0 1 1 2 2 3 3" "round-robin:0 1 2 3 0 1 2 3" "unequal:0 1
     name_of=${layout%%:*}
     placed=${layout#*:}
     : >"$work/times"
+    rm -f "$work/profile"
+    unset RCCL_TUNE_FILE
+    ranks 2 4 "10.77.0.1:47399" "$rccl" tune all_reduce -b 8 -e 16M -f 8 --budget 0.05 -o "$work/profile"
     for round in 1 2 3; do
-        for algorithm in ring hierarchical hierarchical_halving chosen; do
+        for algorithm in ring hierarchical hierarchical_halving chosen tuned; do
             measure "$algorithm" | sed "s/^/$algorithm /" >>"$work/times"
         done
     done

@@ -4,7 +4,8 @@
 # is interrupted; so are namespaces that the script makes itself and adds to `made`, and the folder $work.
 #
 #   make_hosts N         namespaces $name-h0, $name-h1 ... with addresses 10.77.0.1/24, fd77::1/64 and so on, on eth0
-#   shape RATE N         every host sends and receives at most so much, e.g. 200mbit
+#   shape RATE N         every host sends and receives at most so much, e.g. 200mbit, after a burst of 4kb, or of $burst:
+#                        a timer of this machine lets at most one burst through, so high rates need longer ones
 #   unshape N
 #   ranks EACH HOSTS ADDRESS COMMAND...
 #                        so many ranks on each host; output in $work/RANK and $work/RANK.err; fails if one of them does.
@@ -48,8 +49,8 @@ make_hosts() {
 # Both ways, and with room for a few frames only, so that not even short messages go faster; the queue is never full.
 shape() {
     for i in $(seq 0 $(($2 - 1))); do
-        tc -n "$name-h$i" qdisc replace dev eth0 root tbf rate "$1" burst 4kb limit 64mb
-        tc -n "$name-net" qdisc replace dev "port$i" root tbf rate "$1" burst 4kb limit 64mb
+        tc -n "$name-h$i" qdisc replace dev eth0 root tbf rate "$1" burst "${burst:-4kb}" limit 64mb
+        tc -n "$name-net" qdisc replace dev "port$i" root tbf rate "$1" burst "${burst:-4kb}" limit 64mb
     done
 }
 
