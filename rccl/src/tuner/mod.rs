@@ -186,7 +186,7 @@ impl Tuner {
         let allowed = self.allowed.iter().find(|(of, _)| *of == collective.with_root(0));
         let allowed = allowed.map_or(&[][..], |(_, allowed)| allowed);
         let possible = |algorithm: Algorithm| knows(algorithm) && self.situation.allows(algorithm, bytes);
-        let mut candidates = usual.iter().filter(|decision| possible(decision.algorithm));
+        let mut candidates = usual.iter().flatten().filter(|decision| possible(decision.algorithm));
         let first = candidates.next();
         let within = first.into_iter().chain(candidates).find(|it| allowed.contains(&it.algorithm));
         if let Some(decision) = within {
@@ -203,21 +203,23 @@ impl Tuner {
         }
     }
 
-    /// What would be taken if everything were allowed and possible, best first.
-    fn usual(&self, collective: &Collective, bytes: u64) -> Vec<Decision> {
-        let fixed = self.situation.fixed && collective.reduces();
+    /// What would be taken if everything were allowed and possible, best first. Nothing is allocated: calls that take turns
+    /// ask each time.
+    fn usual(&self, collective: &Collective, bytes: u64) -> [Option<Decision>; 3] {
         let measured = self.profile.as_ref().and_then(|tuned| tuned.choose(collective, bytes));
-        let mut usual: Vec<Decision> =
-            measured.into_iter().map(|algorithm| Decision { algorithm, by: By::Profile }).collect();
         // Blocks of hosts whose ranks do not follow one another are many pieces, which was not simulated.
         let apart = *collective == Collective::AllToAll && !self.situation.in_order;
-        if let (false, false, Some((class, tuned))) = (fixed, apart, &self.class) {
+        let unfit = apart || self.situation.fixed && collective.reduces();
+        let simulated = self.class.as_ref().filter(|_| !unfit).and_then(|(class, tuned)| {
             let by = By::Class { class: *class, ranks: tuned.ranks, hosts: tuned.hosts };
-            usual.extend(tuned.choose(collective, bytes).map(|algorithm| Decision { algorithm, by }));
-        }
+            Some(Decision { algorithm: tuned.choose(collective, bytes)?, by })
+        });
         let algorithm = self.situation.choose(collective, bytes);
-        usual.push(Decision { algorithm, by: By::Thresholds });
-        usual
+        [
+            measured.map(|algorithm| Decision { algorithm, by: By::Profile }),
+            simulated,
+            Some(Decision { algorithm, by: By::Thresholds }),
+        ]
     }
 
     pub(crate) fn situation(&self) -> &Situation {
