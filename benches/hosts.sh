@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # all_reduce across four hosts (network namespaces) that send and receive RATE: by a ring, by both hierarchical algorithms,
 # by the one that is chosen, and by a profile that `rccl tune` has measured just before; with two ranks on each host, side by
-# side or dealt out in turn, and with 1, 2 and 5 ranks on three hosts. Takes some six minutes, and writes lines for benches/results/hosts.csv.
+# side or dealt out in turn, and with 1, 2 and 5 ranks on three hosts. SIZES are options of `rccl perf`; with the usual ones
+# it takes a quarter of an hour, and writes lines for benches/results/hosts.csv.
 #
-#   benches/hosts.sh [path of the rccl command [RATE]] >hosts.csv
+#   benches/hosts.sh [path of the rccl command [RATE [SIZES]]] >hosts.csv
 #
 # Needs root and iproute2, and a machine that does nothing else. The algorithms take turns, three rounds. How many times as
 # fast as the ring the others are is told on standard error.
@@ -11,6 +12,7 @@ set -euo pipefail
 
 rccl=$(realpath "${1:-target/release/rccl}")
 rate=${2:-1gbit}
+read -ra sizes <<<"${3:--b 8 -e 16M -f 8}"
 # shellcheck source=tests/namespaces.sh
 . "$(dirname "$0")/../tests/namespaces.sh"
 
@@ -24,7 +26,7 @@ measure() {
     case $1 in chosen | tuned) by=() ;; esac
     case $1 in tuned) export RCCL_TUNE_FILE=$work/profile ;; *) unset RCCL_TUNE_FILE ;; esac
     port=$((port + 1))
-    if ! ranks 2 4 "10.77.0.1:$port" "$rccl" perf all_reduce -b 8 -e 16M -f 8 -w 1 -n 5 "${by[@]}" --json "$work/json"; then
+    if ! ranks 2 4 "10.77.0.1:$port" "$rccl" perf all_reduce "${sizes[@]}" -w 1 -n 3 "${by[@]}" --json "$work/json"; then
         echo "FAILED: $1 with ranks on hosts $placed" >&2
         tail -n 5 "$work"/*.err >&2
         exit 1
@@ -42,7 +44,7 @@ for layout in "block:0 0 1 1 2 2 3 3" "round-robin:0 1 2 3 0 1 2 3" "unequal:0 1
     : >"$work/times"
     rm -f "$work/profile"
     unset RCCL_TUNE_FILE
-    ranks 2 4 "10.77.0.1:47399" "$rccl" tune all_reduce -b 8 -e 16M -f 8 --budget 0.05 -o "$work/profile"
+    ranks 2 4 "10.77.0.1:47399" "$rccl" tune all_reduce "${sizes[@]}" --budget 0.05 -o "$work/profile"
     for round in 1 2 3; do
         for algorithm in ring hierarchical hierarchical_halving chosen tuned; do
             measure "$algorithm" | sed "s/^/$algorithm /" >>"$work/times"
