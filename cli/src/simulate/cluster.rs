@@ -38,11 +38,8 @@ fn from_json(text: &str) -> Result<File, String> {
 
 fn from_toml(text: &str) -> Result<File, String> {
     toml::from_str(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start).min(text.len());
-        let before = text.get(..at).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!("{line}:{column}: {}", error.message().replace('\n', "; "))
+        let at = error.span().map_or(0, |span| span.start);
+        format!("{}: {}", rccl::tuner::place(text, at), error.message().replace('\n', "; "))
     })
 }
 

@@ -21,7 +21,7 @@ pub(crate) mod profile;
 pub(crate) mod thresholds;
 
 pub use classes::Class;
-pub use profile::{Path, Profile, Rule, Tuned};
+pub use profile::{Path, Profile, Rule, Tuned, place};
 
 use crate::call::{self, Call};
 use crate::config::{Config, Reproducible};

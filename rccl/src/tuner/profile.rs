@@ -205,8 +205,8 @@ impl Rule {
     }
 }
 
-/// `LINE:COLUMN` of a place in a text.
-fn place(text: &str, at: usize) -> String {
+/// `LINE:COLUMN` of a place in a text, a number of bytes; both count from 1, columns in characters.
+pub fn place(text: &str, at: usize) -> String {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
