@@ -35,6 +35,13 @@ carriers() {
         ip link set eth0.8 master br0
         ip link set outer master br0
         for one in eth0.7 eth0.8 br0 inner outer; do ip link set $one up; done
+        # The kernel may say up to a second later that a link is up.
+        for one in eth0.7 eth0.8 br0 inner outer; do
+            for _ in {1..100}; do
+                grep -qx up /sys/class/net/$one/operstate && break
+                sleep 0.1
+            done
+        done
         rdma link show
         timeout 60 "$0" topo >/tmp/tree
         cat /tmp/tree

@@ -303,8 +303,9 @@ impl Session {
             return true;
         }
         for (communicator, (_, failure)) in std::mem::take(&mut self.undecided) {
-            // A link that broke was the first sign of the root's death.
-            if self.root_left.is_none() && matches!(failure, Failure::LinkLost { .. }) {
+            // A link that broke, or a peer that gave up before this rank did, was the first sign of the root's death.
+            let a_sign = matches!(failure, Failure::LinkLost { .. } | Failure::PeerLost { .. });
+            if self.root_left.is_none() && a_sign {
                 continue;
             }
             if let Some(shared) = self.station.find(communicator) {

@@ -289,7 +289,7 @@ async fn attempt(shared: &Shared, peer: u32) -> Attempt {
         Ok(Err(NoLink::Refused(reason))) => Err(reason),
         // The peer may believe that there is a link: a second one would not be the same at both ends.
         Ok(Err(NoLink::Broken(cause))) => Ok(lost(kind, &cause)),
-        Ok(Err(NoLink::Left(last))) => Ok(left(shared, peer, last)),
+        Ok(Err(NoLink::Left(last))) => Ok(Attempt::Failed(left(shared, peer, last))),
         Ok(Err(NoLink::NotYet)) => Ok(Attempt::Again),
         Err(_) => Ok(lost(kind, &format!("the peer did not answer within {} s", PATIENCE.as_secs()))),
     };
@@ -349,8 +349,8 @@ fn why_not_shm(station: &Station, peer: &Details) -> String {
     shm_path(station, peer).err().unwrap_or_else(|| "same host, but no shared memory".into())
 }
 
-/// The peer has left, and this rank needs it.
-fn left(shared: &Shared, peer: u32, last: u32) -> Attempt {
+/// The report that the peer has left, and this rank needs it.
+pub(super) fn left(shared: &Shared, peer: u32, last: u32) -> Command {
     let sequence = shared.progress.inside();
     let member = shared.group.outside(peer).and_then(|rank| shared.station.peer(rank));
     let member = member.map_or_else(
@@ -358,7 +358,7 @@ fn left(shared: &Shared, peer: u32, last: u32) -> Attempt {
         |details| details.member(peer),
     );
     let failure = left_after(shared.id, member, last, sequence, format!("rank {}", shared.me.rank));
-    Attempt::Failed(shared.reporting(Report::Left { peer, last, sequence }, failure))
+    shared.reporting(Report::Left { peer, last, sequence }, failure)
 }
 
 /// The failure of a communicator that `member` has left after completing call number `last`, although it is needed.

@@ -145,6 +145,30 @@ fn the_death_of_the_root_is_noticed_by_all() {
     assert!(two.says("failed", Duration::from_secs(1)).contains(&failure));
 }
 
+/// A rank that hears late of the root's death may first see a link break, or a peer leave that has heard already.
+#[test]
+fn what_follows_from_the_death_of_the_root_is_not_blamed() {
+    for left in [true, false] {
+        let root = Process::start("new", 0, 3);
+        let id: UniqueId = root.says("id ", Duration::from_secs(10))[3..].parse().unwrap();
+        let two = Process::start(&id.to_string(), 2, 3);
+        let one = Control::join(&Meeting::Id(id), 1, 3, options()).unwrap();
+        two.says("joined", Duration::from_secs(30));
+        // It decides nothing any more.
+        root.signal(Signal::STOP);
+        if left {
+            one.0.shared.station.command(crate::control::links::left(&one.0.shared, 2, 1));
+        } else {
+            one.report_link_lost(2, Kind::Tcp, 1, "connection reset");
+        }
+        thread::sleep(Duration::from_millis(50));
+        root.signal(Signal::KILL);
+        until(Duration::from_secs(1), || one.failed());
+        let failure = one.failure().unwrap();
+        assert!(matches!(&*failure, Failure::PeerLost { member, .. } if member.rank == 0), "{failure}");
+    }
+}
+
 #[test]
 fn a_root_that_says_goodbye_fails_nobody() {
     let (zero, processes) = job_of_processes(3);
