@@ -1,9 +1,13 @@
 # What gates a change. `make check` is the one command; the other targets are its parts and the slower suites.
 
 TARGET := x86_64-unknown-linux-gnu
+# What cargo-fuzz gives the compiler, without it.
+COVERED := -Zsanitizer=address --cfg fuzzing -Cdebug-assertions -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares
 SANITIZED := RUSTC_BOOTSTRAP=1 cargo test --target $(TARGET)
 
-.PHONY: check fmt lint test docs deny loom asan tsan hosts
+.PHONY: check fmt lint test docs deny loom asan tsan fuzz hosts
 
 check: fmt lint test docs deny
 
@@ -44,3 +48,12 @@ tsan:
 	TSAN_OPTIONS="suppressions=$(CURDIR)/transport/tests/tsan.supp" \
 	  RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR=target/tsan \
 	  $(SANITIZED) -p rccl-transport --features conformance --lib -- --test-threads=1
+
+# Random bytes for the readers of NCCL's files, grown from real ones; wants a C++ compiler. What breaks one is left in
+# target/fuzz.
+FUZZ_SECONDS := 60
+fuzz:
+	mkdir -p target/fuzz/corpus
+	cd topology/fuzz && RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(COVERED)" CARGO_TARGET_DIR=../../target/fuzz cargo run --release \
+	  --target $(TARGET) --bin xml -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	  -artifact_prefix=../../target/fuzz/ ../../target/fuzz/corpus ../tests/nccl

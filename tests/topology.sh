@@ -184,27 +184,74 @@ by_file() {
 }
 check "a meeting by file leaves bridges out, too" by_file
 
-# Four ranks on three hosts, as a job.
-job_wide() {
-    local pids=() rank=0 one line
-    for one in a a b c; do
-        RCCL_RANK=$rank RCCL_SIZE=4 RCCL_COMM_ID=10.67.1.1:47301 RCCL_INIT_TIMEOUT=30 RCCL_TIMEOUT=30 \
+# topo_of MEETING SPACE...: what a job with a rank in each shows, with the arguments $options; in $work/RANK. In
+# $work/SPACE may be a command lldpctl.
+topo_of() {
+    local pids=() rank=0 one meeting=$1
+    shift
+    for one; do
+        # shellcheck disable=SC2086 # words
+        RCCL_RANK=$rank RCCL_SIZE=$# RCCL_COMM_ID=$meeting RCCL_INIT_TIMEOUT=30 RCCL_TIMEOUT=30 PATH="$work/$one:$PATH" \
             RCCL_KEY=000102030405060708090a0b0c0d0e0f \
-            timeout 60 ip netns exec "$name-$one" "$rccl" topo >"$work/$rank" 2>"$work/$rank.err" &
+            timeout 60 ip netns exec "$name-$one" "$rccl" topo ${options:-} >"$work/$rank" 2>"$work/$rank.err" &
         pids+=($!)
         rank=$((rank + 1))
     done
     for one in "${pids[@]}"; do wait "$one" || { cat "$work"/*.err >&2; fail "rccl topo of a job"; }; done
-    for line in "job of 4 ranks on 3 hosts" \
+}
+
+# shown LINE...: all of them by rank 0.
+shown() {
+    local line
+    for line; do
+        grep -qxF -- "$line" "$work/0" || { cat "$work/0" >&2; fail "\"$line\" is not shown"; }
+    done
+}
+
+# Four ranks on three hosts, as a job.
+job_wide() {
+    topo_of 10.67.1.1:47301 a a b c
+    shown "job of 4 ranks on 3 hosts" \
         "  subnet 10.67.1.0/24: ab of hosts 0-1" \
         "  subnet 10.67.2.0/24: ac of hosts 0,2" \
         "  subnet 10.67.3.0/24: bc of hosts 1-2" \
-        "  addresses of several hosts, which lead to none: 192.0.2.1"; do
-        grep -qxF -- "$line" "$work/0" || { cat "$work/0" >&2; fail "\"$line\" is not shown"; }
-    done
+        "  addresses of several hosts, which lead to none: 192.0.2.1"
     [ ! -s "$work/1" ] || fail "rank 1 tells, too"
     ! grep -q 172.18.0.1 "$work/0" || fail "a bridge of containers joins hosts"
 }
 check "a job's hosts, ranks and subnets" job_wide
+
+# Four hosts on one switch, of which each says that it is another leaf; then one has no lldpd.
+leaves_by_lldp() {
+    local one index=1
+    space four
+    for one in d e f g; do
+        space "$one"
+        wire "$one" eth0 "10.68.0.$index/24" four "port$index" -
+        mkdir "$work/$one"
+        printf '#!/bin/sh\necho %s\n' "'{\"lldp\": [{\"interface\": [{\"name\": \"eth0\",
+            \"chassis\": [{\"name\": [{\"value\": \"leaf$((index % 2))\"}]}]}]}]}'" >"$work/$one/lldpctl"
+        chmod +x "$work/$one/lldpctl"
+        index=$((index + 1))
+    done
+    ip -n "$name-four" link add br0 type bridge
+    ip -n "$name-four" link set br0 up
+    for index in 1 2 3 4; do ip -n "$name-four" link set "port$index" master br0; done
+    options=--rings topo_of 10.68.0.1:47310 d e f g
+    shown "rings over 4 hosts, 4 ranks" "  ring 0: rail 0, 4 hops between hosts, 2 from leaf to leaf" "    0 | 2 | 1 | 3" \
+        "leaves are told apart by the switches that lldpd names"
+    rm "$work/g/lldpctl"
+    options=--rings topo_of 10.68.0.1:47311 d e f g
+    shown "    0 | 1 | 2 | 3" \
+        "which leaf switches the hosts hang on is not known: lldpd or --cluster FILE would tell"
+}
+check "rings of a job pass leaf after leaf, where lldpd knows them" leaves_by_lldp
+
+leaves_by_subnet() {
+    options=--rings topo_of 10.67.1.1:47312 a b c
+    shown "rings over 3 hosts, 3 ranks" \
+        "leaves are told apart by subnets: lldpd does not name the switches of all ports"
+}
+check "subnets tell leaves apart where lldpd does not" leaves_by_subnet
 
 echo "$passed passed, 0 failed"

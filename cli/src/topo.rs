@@ -57,6 +57,7 @@ Examples:
   rccl topo topo.xml --rings                  rings and trees in that host, searched for
   rccl topo topo.xml --rings --hosts 64 --cluster clos.toml
                                               over 64 such hosts, leaf by leaf and rail by rail
+  srun --ntasks-per-node 4 rccl topo --rings  over the hosts of a job
   rccl topo topo.xml --rings --graph-out graph.xml
                                               and as a file that NCCL reads (NCCL_GRAPH_FILE)
   rccl topo topo.xml --xml -                  the file as it was understood
@@ -185,15 +186,14 @@ fn explain(options: &Options) -> ExitCode {
 
 /// Runs as one rank of several, of which the first tells.
 fn of_job(options: &Options, config: &rccl::Config, communicator: Communicator) -> rccl::Result<ExitCode> {
-    if options.rings.are_wanted() {
-        return Ok(crate::complain(
-            "--rings searches on one host's topology, not under a launcher: name a file, or give --local",
-        ));
-    }
     // It could be read when this rank joined.
     let file = take(config.topo_file.as_deref(), xml::load_system).unwrap_or_default();
     let subject = job::gather(&communicator, config, file)?;
-    let status = subject.map_or(ExitCode::SUCCESS, |subject| tell(options, &subject));
+    let status = match subject.map(|subject| searched(options, subject)) {
+        None => ExitCode::SUCCESS,
+        Some(Ok(subject)) => tell(options, &subject),
+        Some(Err(error)) => crate::complain(error),
+    };
     // Nobody leaves before all has been said.
     communicator.barrier()?;
     communicator.finish()?;
@@ -228,7 +228,7 @@ fn tell(options: &Options, subject: &Subject) -> ExitCode {
 fn read(options: &Options) -> Result<Subject, String> {
     let system = take(options.file.as_deref(), xml::load_system)?;
     let graphs = take(options.graph.as_deref(), xml::load_graphs)?;
-    let mut subject = if system.is_some() || graphs.is_some() {
+    let subject = if system.is_some() || graphs.is_some() {
         Subject { system, graphs, ..Subject::default() }
     } else {
         let config = rccl::Config::from_env().map_err(|error| error.to_string())?;
@@ -237,8 +237,13 @@ fn read(options: &Options) -> Result<Subject, String> {
             None => Subject::of(Path::new("/"), ThisHost::discover()),
         }
     };
+    searched(options, subject)
+}
+
+/// With the rings and trees that are wished for.
+fn searched(options: &Options, mut subject: Subject) -> Result<Subject, String> {
     if let Some(system) = &subject.system {
-        subject.found = options.rings.search(system)?;
+        subject.found = options.rings.search(system, subject.job.as_ref())?;
     }
     subject.graphs = subject.graphs.or(subject.found.as_ref().map(|found| found.graphs.clone()));
     Ok(subject)
@@ -300,6 +305,9 @@ fn json(subject: &Subject, network: Option<&Network>) -> String {
     }
     if let Some(job) = subject.found.as_ref().and_then(|found| found.job.as_ref()) {
         value.insert("search".to_owned(), as_value(serde_json::to_value(job)));
+    }
+    if let Some(leaves) = subject.found.as_ref().and_then(|found| found.fabric.as_ref()) {
+        value.insert("fabric".to_owned(), as_value(serde_json::to_value(leaves)));
     }
     format!("{:#}\n", serde_json::Value::Object(value))
 }

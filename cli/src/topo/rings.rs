@@ -1,10 +1,13 @@
-//! Rings and trees, searched for: in a host, or over several that look alike.
+//! Rings and trees, searched for: in a host, over several that look alike, or over those of a job.
 
 use rccl_schedule::algorithm::double_tree_parent;
 use rccl_topology::graph::Graphs;
-use rccl_topology::search::job::{self, Job, Member, Ring, Tree};
+use rccl_topology::job;
+use rccl_topology::search::job::{Job, Member, Ring, Tree, join};
+use rccl_topology::search::learnt::{self, Source};
 use rccl_topology::search::{self, Fabric, Reach, Seat, Wiring};
 use rccl_topology::system::System;
+use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +18,8 @@ const MOST_LISTED: usize = 64;
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("planned").args(["rings", "explain"]).multiple(true))]
 pub struct RingOptions {
-    /// Search for rings and trees, and show them
+    /// Search for rings and trees, and show them: in this host or a file's; under a launcher, over the hosts of the job,
+    /// whose leaf switches are learnt from lldpd, or from subnets
     #[arg(long, conflicts_with = "graph")]
     rings: bool,
     /// Over so many hosts like this one; without it, inside of the host, or over all hosts of the file
@@ -41,15 +45,30 @@ pub struct Found {
     pub graphs: Graphs,
     /// All hosts', joined, if there are several.
     pub job: Option<Job>,
+    pub fabric: Option<Leaves>,
+    /// Of a job that runs: how its leaves are known.
+    note: Option<&'static str>,
+}
+
+/// Which switches the ports of all hosts hang on.
+#[derive(Serialize)]
+pub struct Leaves {
+    #[serde(flatten)]
     fabric: Fabric,
-    is_known: bool,
+    /// How that is known.
+    by: By,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum By {
+    /// A cluster file says so.
+    Cluster,
+    #[serde(untagged)]
+    Learnt(Source),
 }
 
 impl RingOptions {
-    pub fn are_wanted(&self) -> bool {
-        self.rings
-    }
-
     /// Whether a number of hosts or of ranks was given.
     pub fn is_planned(&self) -> bool {
         self.hosts.is_some() || self.ranks.is_some()
@@ -60,12 +79,21 @@ impl RingOptions {
         (self.hosts.unwrap_or(1), self.ranks.unwrap_or(1))
     }
 
-    /// Searches, if that is wished.
-    pub fn search(&self, system: &System) -> Result<Option<Found>, String> {
+    /// Searches, if that is wished: over the hosts of a system, which those of the job are in their order, if there is one.
+    pub fn search(&self, system: &System, job: Option<&job::Job>) -> Result<Option<Found>, String> {
         if !self.rings {
             return Ok(None);
         }
         let mut hosts = system.each_host();
+        if let Some(job) = job {
+            if self.is_planned() {
+                return Err("--hosts and --ranks are for a job that is planned, and this one runs".into());
+            }
+            if job.hosts.len() != hosts.len() {
+                return Err("no rings: what a host tells of itself cannot be read".into());
+            }
+            learnt::keep_ports(job, &mut hosts);
+        }
         if let Some(wanted) = self.hosts {
             let [host] = &hosts[..] else {
                 return Err(format!("--hosts {wanted} is for one host, and these are {}", hosts.len()));
@@ -75,26 +103,32 @@ impl RingOptions {
         if self.graph_out.is_some() && self.hosts.is_none() && hosts.len() > 1 {
             return Err(format!("--graph-out writes the graphs of one host, and these are {}", hosts.len()));
         }
-        let seats = self.seats(&hosts);
+        let seats = match job {
+            Some(job) => seats_of_job(job, &hosts),
+            None => self.seats(&hosts),
+        };
         let reach = if hosts.len() > 1 { Reach::Job } else { Reach::Host };
         let all = hosts.iter().zip(&seats).map(|(host, seats)| (host, &seats[..]));
         let graphs = search::graphs_of_all(all, reach).map_err(|(host, error)| match hosts.len() {
             1 => format!("no rings: {error}"),
             _ => format!("no rings: host {host}: {error}"),
         })?;
-        let (fabric, job) = match reach {
-            Reach::Host => (Fabric::default(), None),
+        let (fabric, joined) = match reach {
+            Reach::Host => (None, None),
             Reach::Job => {
                 let rails: Vec<Vec<u64>> = hosts.iter().map(search::rails).collect();
-                let fabric = self.fabric(&rails)?;
+                let fabric = self.fabric(&rails, job, &hosts)?;
                 let members: Vec<Member<'_>> =
                     graphs.iter().zip(&rails).map(|(graphs, rails)| Member { graphs, rails }).collect();
-                let job = job::join(&members, &fabric, double_tree_parent);
-                (fabric, Some(job.map_err(|error| format!("no rings: {error}"))?))
+                let unknown = Fabric::default();
+                let of = fabric.as_ref().map_or(&unknown, |leaves| &leaves.fabric);
+                let joined = join(&members, of, double_tree_parent);
+                (fabric, Some(joined.map_err(|error| format!("no rings: {error}"))?))
             }
         };
         let graphs = graphs.into_iter().next().unwrap_or_default();
-        Ok(Some(Found { graphs, job, fabric, is_known: self.cluster.is_some() }))
+        let note = job.and_then(|_| note(fabric.as_ref()));
+        Ok(Some(Found { graphs, job: joined, fabric, note }))
     }
 
     /// The ranks of each host, counted over all.
@@ -116,14 +150,46 @@ impl RingOptions {
         hosts.iter().map(seats).collect()
     }
 
-    fn fabric(&self, rails: &[Vec<u64>]) -> Result<Fabric, String> {
-        let Some(file) = &self.cluster else { return Ok(Fabric::default()) };
+    /// What is known of the leaves: by the cluster file, else by what the hosts of the job tell.
+    fn fabric(
+        &self,
+        rails: &[Vec<u64>],
+        job: Option<&job::Job>,
+        hosts: &[System],
+    ) -> Result<Option<Leaves>, String> {
+        let Some(file) = &self.cluster else {
+            let learnt = job.and_then(|job| learnt::fabric(job, hosts));
+            return Ok(learnt.map(|(fabric, source)| Leaves { fabric, by: By::Learnt(source) }));
+        };
         let cluster = crate::simulate::cluster::read(Path::new(file))?;
         let by_rail = self.rail_optimised || cluster.rail_optimised;
         let wiring = if by_rail { Wiring::ByRail } else { Wiring::ByHost };
         let most = rails.iter().map(Vec::len).max().unwrap_or(0);
-        Ok(Fabric::clos(rails.len(), most, cluster.hosts_per_leaf as usize, wiring))
+        let fabric = Fabric::clos(rails.len(), most, cluster.hosts_per_leaf as usize, wiring);
+        Ok(Some(Leaves { fabric, by: By::Cluster }))
     }
+}
+
+fn note(fabric: Option<&Leaves>) -> Option<&'static str> {
+    match fabric.map(|leaves| &leaves.by) {
+        Some(By::Cluster) => None,
+        Some(By::Learnt(Source::Switches)) => Some("leaves are told apart by the switches that lldpd names"),
+        Some(By::Learnt(Source::Subnets)) => {
+            Some("leaves are told apart by subnets: lldpd does not name the switches of all ports")
+        }
+        None => {
+            Some("which leaf switches the hosts hang on is not known: lldpd or --cluster FILE would tell")
+        }
+    }
+}
+
+/// The ranks of a job's hosts: their memory is the NUMA nodes', in blocks, as launchers bind them.
+fn seats_of_job(job: &job::Job, hosts: &[System]) -> Vec<Vec<Seat>> {
+    let seats = |(host, system): (&job::JobHost, &System)| {
+        let places = search::seats_on_nodes(system, host.ranks.len() as u32);
+        places.into_iter().zip(&host.ranks).map(|(seat, &rank)| Seat { rank, ..seat }).collect()
+    };
+    job.hosts.iter().zip(hosts).map(seats).collect()
 }
 
 impl Found {
@@ -144,6 +210,9 @@ impl Found {
             writeln!(text, "trees over {} hosts, double binary, with chains in the hosts", job.order.len());
         for (number, tree) in job.trees.iter().enumerate() {
             let _ = writeln!(text, "  tree {number}: {}", self.tree(tree));
+        }
+        if let Some(note) = self.note {
+            let _ = writeln!(text, "{note}");
         }
         text
     }
@@ -171,8 +240,8 @@ impl Found {
             1 => format!("1 {what} between hosts"),
             more => format!("{more} {what}s between hosts"),
         };
-        if self.is_known {
-            let far = hops.iter().filter(|(from, to)| !self.fabric.is_shared(*from, *to)).count();
+        if let Some(Leaves { fabric, .. }) = &self.fabric {
+            let far = hops.iter().filter(|(from, to)| !fabric.is_shared(*from, *to)).count();
             let _ = write!(words, ", {far} from leaf to leaf");
         }
         if off_rail > 0 {

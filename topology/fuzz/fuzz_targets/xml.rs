@@ -1,7 +1,8 @@
 //! Any bytes as a topology file and as a graph file: each is read or refused, and what was read comes back the same when
 //! it is written and read again, has finite paths, and can be drawn.
 //!
-//! From the folder `topology`: `cargo +nightly fuzz run xml fuzz/corpus tests/nccl`, after `cargo install cargo-fuzz`.
+//! `make fuzz` runs it; or, from the folder `topology`, `cargo +nightly fuzz run xml fuzz/corpus tests/nccl`, after `cargo
+//! install cargo-fuzz`.
 
 #![no_main]
 

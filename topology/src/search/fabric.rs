@@ -1,11 +1,13 @@
 //! Which switches hosts hang on.
 
+use serde::Serialize;
+
 /// The leaf switch of every port of a job, of a fabric of two layers (a folded Clos network: leaves below, spines above).
 ///
 /// *By host*, all ports of a host lead to one leaf. *By rail* ("rail-optimised"), a group of hosts shares as many leaves
 /// as a host has rails, and rail `r` of each leads to the group's leaf `r`: what stays in its rail and group passes no
 /// spine. Nothing is known of the hosts of the default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Fabric {
     leaves: Vec<Vec<u32>>,
 }

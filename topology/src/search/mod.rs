@@ -5,6 +5,7 @@
 //! System, seats --> ground    seats, ports, the way from each to each, what links carry
 //!                   walk      one channel: a walk over all seats
 //!                   channels  the best set of channels  --> Graphs, as NCCL's graph files have them
+//! what hosts tell of the job  --> learnt                --> fabric
 //! Graphs of all hosts, fabric --> job                   --> rings and trees over all ranks
 //! ```
 //!
@@ -33,6 +34,7 @@ mod channels;
 mod fabric;
 mod ground;
 pub mod job;
+pub mod learnt;
 mod seats;
 mod walk;
 
