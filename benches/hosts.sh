@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# all_reduce across four hosts (network namespaces) that send and receive RATE: by a ring, by both hierarchical algorithms,
-# by the one that is chosen, and by a profile that `rccl tune` has measured just before; with two ranks on each host, side by
+# all_reduce across four hosts (network namespaces) that send and receive RATE: by a flat ring, which passes the ranks in
+# their order and does not know of hosts, by rccl's ring, which passes host after host, by both hierarchical algorithms, by
+# the one that is chosen, and by a profile that `rccl tune` has measured just before; with two ranks on each host, side by
 # side or dealt out in turn, and with 1, 2 and 5 ranks on three hosts. SIZES are options of `rccl perf`; with the usual ones
-# it takes a quarter of an hour, and writes lines for benches/results/hosts.csv.
+# it takes a quarter of an hour, and writes lines for benches/results/hosts.csv. PLACEMENTS are of block, round-robin and
+# unequal.
 #
-#   benches/hosts.sh [path of the rccl command [RATE [SIZES]]] >hosts.csv
+#   benches/hosts.sh [path of the rccl command [RATE [SIZES [PLACEMENTS]]]] >hosts.csv
 #
-# Needs root and iproute2, and a machine that does nothing else. The algorithms take turns, three rounds. How many times as
-# fast as the ring the others are is told on standard error.
+# Needs root and iproute2, and a machine that does nothing else. The algorithms take turns, three rounds. The last column
+# says how many times as fast as rccl's ring they are.
 set -euo pipefail
 
 rccl=$(realpath "${1:-target/release/rccl}")
 rate=${2:-1gbit}
 read -ra sizes <<<"${3:--b 8 -e 16M -f 8}"
+placements=${4:-block round-robin unequal}
 # shellcheck source=tests/namespaces.sh
 . "$(dirname "$0")/../tests/namespaces.sh"
 
@@ -22,8 +25,8 @@ port=47400
 
 # measure ALGORITHM: lines of "bytes us" of the out-of-place calls.
 measure() {
-    local by=(--algo "$1")
-    case $1 in chosen | tuned) by=() ;; esac
+    local by=(--algo "$1") apart=
+    case $1 in chosen | tuned) by=() ;; flat) by=(--algo ring) apart=1 ;; esac
     case $1 in tuned) export RCCL_TUNE_FILE=$work/profile ;; *) unset RCCL_TUNE_FILE ;; esac
     port=$((port + 1))
     if ! ranks 2 4 "10.77.0.1:$port" "$rccl" perf all_reduce "${sizes[@]}" -w 1 -n 3 "${by[@]}" --json "$work/json"; then
@@ -40,13 +43,14 @@ echo "# benches/hosts.sh: hosts of $rate in network namespaces, a processor each
 echo "placement,algorithm,bytes,us,ring/us"
 for layout in "block:0 0 1 1 2 2 3 3" "round-robin:0 1 2 3 0 1 2 3" "unequal:0 1 1 2 2 2 2 2"; do
     name_of=${layout%%:*}
+    [[ " $placements " = *" $name_of "* ]] || continue
     placed=${layout#*:}
     : >"$work/times"
     rm -f "$work/profile"
     unset RCCL_TUNE_FILE
     ranks 2 4 "10.77.0.1:47399" "$rccl" tune all_reduce "${sizes[@]}" --budget 0.05 -o "$work/profile"
     for round in 1 2 3; do
-        for algorithm in ring hierarchical hierarchical_halving chosen tuned; do
+        for algorithm in flat ring hierarchical hierarchical_halving chosen tuned; do
             measure "$algorithm" | sed "s/^/$algorithm /" >>"$work/times"
         done
     done

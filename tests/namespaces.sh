@@ -10,7 +10,8 @@
 #   ranks EACH HOSTS ADDRESS COMMAND...
 #                        so many ranks on each host; output in $work/RANK and $work/RANK.err; fails if one of them does.
 #                        With bound=1 a host has one processor of this machine, so that its ranks know that they share it;
-#                        placed="0 1 1 2" says the host of every rank, in the place of EACH
+#                        placed="0 1 1 2" says the host of every rank, in the place of EACH; with apart=1 ranks do not know
+#                        which of them are on one host
 
 name=rccl$$
 bridge=br$$
@@ -74,7 +75,7 @@ ranks() {
         local host=${of[$rank]:-$((rank / each))}
         local on=()
         [ -z "${bound:-}" ] || on=(taskset -c $((host % $(nproc))))
-        RCCL_RANK=$rank RCCL_SIZE=$size RCCL_COMM_ID=$address RCCL_HOSTID=host$host RCCL_KEY=000102030405060708090a0b0c0d0e0f \
+        RCCL_RANK=$rank RCCL_SIZE=$size RCCL_COMM_ID=$address RCCL_HOSTID=host$host${apart:+-$rank} RCCL_KEY=000102030405060708090a0b0c0d0e0f \
             timeout 120 "${on[@]}" ip netns exec "$name-h$host" "$@" >"$work/$rank" 2>"$work/$rank.err" &
         pids+=($!)
     done

@@ -246,6 +246,21 @@ fn formulas_say_what_the_simulation_does() {
     assert_eq!(formula(&other, &clos), None);
 }
 
+/// What the table of 100,000 ranks relies on, at the most ranks of which all messages can be simulated. The direct ones take
+/// 6 GB.
+#[test]
+#[ignore = "takes a quarter of an hour in a release build"]
+fn formulas_say_what_the_simulation_does_at_4096_ranks() {
+    let clos = Cluster { oversubscription: 2.0, ..Cluster::default() };
+    for algorithm in [Algorithm::Ring, Algorithm::Direct] {
+        for bytes in [1 << 10, 1 << 20] {
+            let ratio = formula_over_simulation(algorithm, 4096, bytes, &clos);
+            eprintln!("{algorithm} of {bytes} bytes: {ratio:.3} of the simulation");
+            assert!((0.7..1.35).contains(&ratio), "{algorithm} {bytes}: {ratio}");
+        }
+    }
+}
+
 /// Both take less than a minute in a release build, and far less than 24 GiB.
 #[test]
 #[cfg_attr(debug_assertions, ignore = "a matter of release builds")]
