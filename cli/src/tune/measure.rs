@@ -109,7 +109,9 @@ fn one(
         if bytes == 0 || rows.last().is_some_and(|row| row.bytes == bytes) {
             continue;
         }
-        let case = Case { line, in_place: false };
+        // As callers have it: MPI's broadcast, and the methods of a communicator, know no other.
+        let in_place = matches!(collective, Collective::Broadcast { .. });
+        let case = Case { line, in_place };
         let usual = job.decision(&line.call()).map(|decision| decision.algorithm);
         let possible: Vec<_> =
             tried.iter().filter(|(algorithm, _)| tuner.permits(*algorithm, &collective, bytes)).collect();

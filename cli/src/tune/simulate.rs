@@ -49,8 +49,12 @@ fn collective(options: &Options, cluster: &Cluster, collective: Collective, rank
                 let call = Call { algorithm, collective, ranks, bytes: bytes * blocks, element: 4 };
                 Some((algorithm, simulate(&call, cluster).ok()?.time as f64))
             };
+            // An exchange needs messages that every link of a job sends eagerly.
+            let eager = cluster.local.eager.min(cluster.network.eager);
             let known = Algorithm::for_collective(&collective).iter();
-            let tried = known.filter(|algorithm| ranks < MANY || meets_few(**algorithm, &collective));
+            let tried = known
+                .filter(|algorithm| **algorithm != Algorithm::Exchange || bytes <= eager)
+                .filter(|algorithm| ranks < MANY || meets_few(**algorithm, &collective));
             // In which nobody waits for another to pass things on.
             let usual = Some(Algorithm::Direct);
             Row { bytes, usual, times: tried.filter_map(time).collect() }

@@ -1,8 +1,8 @@
 //! Rules by thresholds, for layouts that no profile knows.
 //!
 //! Those of one host come from `benches/sweep.py`: `benches/results/algorithms.csv`, one host of 2 cores, 2 to 16 ranks, each
-//! bound to a core. Those for several hosts were not measured: there few rounds come first, as the network's latency
-//! does.
+//! bound to a core; `benches/tuner.sh` looks how good they are. Those for several hosts were not measured, but for two ranks:
+//! there few rounds come first, as the network's latency does.
 
 use rccl_schedule::{Algorithm, Collective, Layout};
 
@@ -69,8 +69,8 @@ impl Situation {
         };
         match self.ranks {
             _ if bytes > halves => Algorithm::ReduceGather,
-            2..=3 => Algorithm::Direct,
-            4..=8 if self.shared => Algorithm::Direct,
+            2..=4 => Algorithm::Direct,
+            5..=8 if self.shared => Algorithm::Direct,
             _ => Algorithm::Binomial,
         }
     }
@@ -118,8 +118,8 @@ impl Situation {
     /// Every rank reaches every other's memory, so one round is enough while it is few messages.
     fn all_reduce_in_shared_memory(&self, bytes: u64) -> Algorithm {
         let one_round = match self.ranks {
-            2 | 9..=16 => 1 << 10,
-            4 => 4 << 10,
+            9..=16 => 1 << 10,
+            2 | 4 => 4 << 10,
             5..=8 => 8 << 10,
             _ => 0,
         };
@@ -137,14 +137,23 @@ impl Situation {
         if self.hosts > 1 {
             return self.all_reduce_across_hosts(bytes);
         }
+        if self.ranks == 2 {
+            // One round of whole vectors moves twice the bytes of two rounds of halves, in half the messages. From 1 MiB
+            // on halving takes 0.74 to 0.96 of direct's time.
+            return match bytes {
+                _ if bytes <= self.eager => Algorithm::Exchange,
+                ..=0x8000 | 0x1_0001..=0x8_0000 => Algorithm::RecursiveDoubling,
+                ..=0x1_0000 => Algorithm::Direct,
+                _ => Algorithm::HalvingDoubling,
+            };
+        }
         let (doubling, tree, halving) = match self.ranks {
-            2 => (64 << 10, 0, 0),
-            3..=4 => (64 << 10, 0, 512 << 10),
-            5..=8 => (16 << 10, 128 << 10, 1 << 20),
+            3 => (32 << 10, 0, 512 << 10),
+            4 => (32 << 10, 0, u64::MAX),
+            5..=8 => (32 << 10, 64 << 10, 1 << 20),
             _ => (8 << 10, u64::MAX, 0),
         };
         match bytes {
-            _ if self.ranks == 2 && bytes <= self.eager => Algorithm::Exchange,
             _ if bytes <= doubling => Algorithm::RecursiveDoubling,
             _ if bytes <= tree => Algorithm::Tree,
             _ if bytes <= halving => Algorithm::HalvingDoubling,
@@ -155,7 +164,11 @@ impl Situation {
     fn all_reduce_across_hosts(&self, bytes: u64) -> Algorithm {
         let several_per_host = self.several_per_host();
         if self.ranks == 2 {
-            if bytes <= self.eager { Algorithm::Exchange } else { Algorithm::Direct }
+            match bytes {
+                _ if bytes <= self.eager => Algorithm::Exchange,
+                ..=0x8000 => Algorithm::RecursiveDoubling,
+                _ => Algorithm::Direct,
+            }
         } else if bytes <= 4 << 10 || !several_per_host && bytes <= 64 << 10 {
             Algorithm::RecursiveDoubling
         } else if several_per_host {
@@ -183,7 +196,7 @@ impl Situation {
         }
         match self.ranks {
             // Two halves, each short enough to be sent at once: 64 KiB takes 18.7 us instead of 26.9.
-            2 if (16 << 10 < bytes && bytes <= 64 << 10) => Algorithm::ScatterAllGather,
+            2 if (32 << 10 < bytes && bytes <= 64 << 10) => Algorithm::ScatterAllGather,
             3..=8 if bytes > 512 << 10 => Algorithm::ScatterAllGather,
             9.. if bytes > 2 << 20 => Algorithm::PipelinedTree,
             _ => Algorithm::Binomial,
