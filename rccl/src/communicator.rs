@@ -14,9 +14,10 @@ use crate::fork;
 use crate::meet;
 use crate::registered::Registered;
 use crate::request::Caller;
+use crate::stream::{self, Stream};
 use crate::topology::Topology;
 use crate::tuner::{self, Decision};
-use crate::work::{Finish, OwnedBuf};
+use crate::work::{Finish, Held, OwnedBuf};
 use rccl_transport::memory::RegionTable;
 use std::collections::HashMap;
 use std::ops::DerefMut;
@@ -38,6 +39,8 @@ use std::time::Instant;
 #[derive(Clone)]
 pub struct Communicator {
     shared: Arc<Shared>,
+    /// Where this handle's calls are made.
+    stream: Option<Stream>,
     _handles: Arc<Handles>,
 }
 
@@ -180,7 +183,7 @@ impl Communicator {
         let shrunk = Mutex::default();
         let shared = Shared { rank, size, label, control, regions, config, shrunk, flow, born };
         let shared = Arc::new(shared);
-        Ok(Communicator { _handles: Arc::new(Handles(shared.clone())), shared })
+        Ok(Communicator { _handles: Arc::new(Handles(shared.clone())), stream: None, shared })
     }
 
     /// A communicator of these ranks of this one, in this order; this rank is one of them.
@@ -194,6 +197,14 @@ impl Communicator {
     /// This process's number, `0..size`.
     pub fn rank(&self) -> u32 {
         self.shared.rank
+    }
+
+    /// The same communicator, whose calls are made on `stream` when they are made by this handle and its clones: each
+    /// begins when everything that was made on the stream before has ended, whichever communicators that was on. Blocking
+    /// calls return when they have ended. Communicators that are made from this one have no stream.
+    #[must_use]
+    pub fn on(&self, stream: &Stream) -> Communicator {
+        Communicator { stream: Some(stream.clone()), ..self.clone() }
     }
 
     /// How many ranks there are.
@@ -303,6 +314,13 @@ impl Communicator {
     #[inline]
     pub(crate) unsafe fn execute(&self, task: Result<Task>) -> Result<()> {
         self.shared.born.check()?;
+        if self.stream.is_some() {
+            let end = Held::new(());
+            // SAFETY: the caller's promise; it has ended before this returns.
+            unsafe { self.submit(task, end.clone()) };
+            self.help_until(None, || end.is_done());
+            return end.result();
+        }
         // SAFETY: the caller's promise.
         let result = unsafe { self.shared.flow.execute(task?) };
         if self.shared.flow.is_busy() {
@@ -320,7 +338,10 @@ impl Communicator {
         match self.shared.born.check().and(task) {
             Ok(task) => {
                 // SAFETY: the caller's promise.
-                unsafe { self.shared.flow.submit(task, end) };
+                match &self.stream {
+                    None => unsafe { self.shared.flow.submit(task, end) },
+                    Some(stream) => unsafe { stream::submit(&[stream], vec![(&self.shared, task, end)]) },
+                }
                 if let Err(error) = background::look_after(&self.shared) {
                     // Whoever waits moves it all the same.
                     tracing::warn!(%error, "asynchronous calls make progress only while they are waited for");
@@ -330,9 +351,12 @@ impl Communicator {
         }
     }
 
-    /// Moves this communicator's tasks until `done` or until the deadline.
+    /// Moves this communicator's tasks, and those of its stream, until `done` or until the deadline.
     pub(crate) fn help_until(&self, deadline: Option<Instant>, done: impl Fn() -> bool) {
-        flow::help(&[&self.shared.flow], deadline, done);
+        match &self.stream {
+            None => flow::help(&[&self.shared.flow], deadline, done),
+            Some(stream) => stream.help_until(deadline, done),
+        }
         if self.shared.flow.is_busy() && self.shared.born.check().is_ok() {
             let _ = background::look_after(&self.shared);
         }
@@ -342,6 +366,10 @@ impl Communicator {
     #[inline]
     pub(crate) fn caller(&self) -> Caller {
         Caller { rank: self.shared.rank, size: self.shared.size }
+    }
+
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        self.stream.as_ref()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -7,16 +7,25 @@
 use crate::engine::{Engine, Polled, Task};
 use crate::engine::{Next, Patience, Sleeper};
 use crate::error::Result;
+use crate::stream::Stage;
 use crate::work::Finish;
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// A task, and who is told of its end.
+/// A task, what has to end before it begins, and who is told of its end.
 pub(crate) struct Job {
     pub task: Task,
+    pub after: Vec<Arc<Stage>>,
     pub end: Arc<dyn Finish>,
+}
+
+impl Job {
+    fn may_begin(&self) -> bool {
+        self.after.iter().all(|stage| stage.is_over())
+    }
 }
 
 /// A communicator's engine and the tasks that wait for it.
@@ -80,8 +89,17 @@ impl Flow {
     /// # Safety
     /// As for [`Engine::begin`], until `end` is told.
     pub unsafe fn submit(&self, task: Task, end: Arc<dyn Finish>) {
+        // SAFETY: the caller's promise.
+        unsafe { self.submit_after(Vec::new(), task, end) };
+    }
+
+    /// As [`Flow::submit`]; the task, and those behind it, begin when these stages are over.
+    ///
+    /// # Safety
+    /// As for [`Engine::begin`], until `end` is told.
+    pub unsafe fn submit_after(&self, after: Vec<Arc<Stage>>, task: Task, end: Arc<dyn Finish>) {
         self.pending.fetch_add(1, Ordering::Release);
-        self.queue().push_back(Job { task, end });
+        self.queue().push_back(Job { task, after, end });
     }
 
     /// Whether tasks have not ended yet.
@@ -104,7 +122,7 @@ impl Flow {
         let Ok(mut driven) = self.engine.try_lock() else { return false };
         let driven = &mut *driven;
         if !driven.engine.is_active() {
-            let Some(Job { task, end }) = self.queue().pop_front() else { return false };
+            let Some(Job { task, end, .. }) = self.next() else { return false };
             // SAFETY: the promise of whoever submitted it.
             match unsafe { driven.engine.begin(task) } {
                 Ok(()) => driven.end = Some(end),
@@ -127,6 +145,17 @@ impl Flow {
                 true
             }
         }
+    }
+
+    /// The first task, if it may begin.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.queue();
+        if queue.front()?.may_begin() { queue.pop_front() } else { None }
+    }
+
+    /// What the first task waits for.
+    fn held_up(&self) -> Vec<Arc<Stage>> {
+        self.queue().front().map_or_else(Vec::new, |job| job.after.clone())
     }
 
     fn finish(&self, end: &dyn Finish, result: Result<()>) {
@@ -180,7 +209,16 @@ pub(crate) fn sleep(sleeper: &mut Sleeper, flows: &[&Flow], deadline: Option<Ins
     for flow in flows {
         // Somebody else is at it: he has it wake this thread with the end of its task, or not before the nap is over.
         if let Ok(mut driven) = flow.engine.try_lock() {
-            armed &= driven.engine.arm(sleeper);
+            armed &= if driven.engine.is_active() {
+                driven.engine.arm(sleeper)
+            } else {
+                // A task of a stream waits for one of another communicator, whose end rings the bell.
+                let bell = driven.engine.doorbell();
+                let held_up = flow.held_up();
+                held_up.iter().for_each(|stage| stage.ring(bell));
+                sleeper.add(bell.as_fd(), false);
+                held_up.is_empty() || held_up.iter().any(|stage| !stage.is_over())
+            };
         }
     }
     if armed {
@@ -189,7 +227,11 @@ pub(crate) fn sleep(sleeper: &mut Sleeper, flows: &[&Flow], deadline: Option<Ins
     sleeper.begin();
     for flow in flows {
         if let Ok(mut driven) = flow.engine.try_lock() {
-            driven.engine.disarm();
+            if driven.engine.is_active() {
+                driven.engine.disarm();
+            } else {
+                driven.engine.doorbell().silence();
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::flow;
 use crate::op::Op;
 use crate::request;
-use crate::work::Held;
+use crate::stream::{self, Stream};
+use crate::work::{Finish, Held};
 use rccl_schedule::Few;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ const CALLS: usize = 8;
 /// Calls to be submitted together; see [`group`].
 pub struct Group<'env> {
     parts: Vec<Part>,
+    /// Those that its calls are made on.
+    streams: Vec<Stream>,
     /// The first error in an argument.
     wrong: Option<Error>,
     env: PhantomData<&'env mut &'env ()>,
@@ -43,7 +46,8 @@ struct Part {
 /// a ring of sends and receives never waits for itself, whatever the sizes. The collectives of a communicator run in the
 /// order in which they were added, which must agree on all ranks, before its messages; where their turn comes among the
 /// messages does not matter. Small collectives of one kind that follow one another run as one, so every rank groups its
-/// collectives alike; a rank that does not is a mismatch.
+/// collectives alike; a rank that does not is a mismatch. Calls on streams ([`Communicator::on`]) begin together, when
+/// everything on all of their streams has ended.
 ///
 /// ```no_run
 /// let communicator = rccl::Communicator::from_env()?;
@@ -60,7 +64,7 @@ struct Part {
 /// [`Error::InvalidArgument`] if any call of the group is wrong by itself, or a message of a rank to itself has no
 /// counterpart: nothing has been sent then. Else the first error of a call.
 pub fn group<'env, R>(f: impl FnOnce(&mut Group<'env>) -> R) -> Result<R> {
-    let mut group = Group { parts: Vec::new(), wrong: None, env: PhantomData };
+    let mut group = Group { parts: Vec::new(), streams: Vec::new(), wrong: None, env: PhantomData };
     let result = f(&mut group);
     if let Some(error) = group.wrong {
         return Err(error);
@@ -70,29 +74,32 @@ pub fn group<'env, R>(f: impl FnOnce(&mut Group<'env>) -> R) -> Result<R> {
         part.communicator.shared().born.check()?;
     }
     // SAFETY: the memory of all calls is borrowed for the environment of `f`, which outlives this function.
-    unsafe { run(group.parts) }?;
+    unsafe { run(group.parts, &group.streams) }?;
     Ok(result)
 }
 
 /// # Safety
 /// The memory of all calls is theirs until this returns.
-unsafe fn run(parts: Vec<Part>) -> Result<()> {
+unsafe fn run(parts: Vec<Part>, streams: &[Stream]) -> Result<()> {
     let mut submitted: Vec<(Communicator, Vec<Task>)> =
         parts.into_iter().map(|part| (part.communicator.clone(), part.into_tasks())).collect();
-    if let [(communicator, tasks)] = &mut submitted[..] {
+    if let ([(communicator, tasks)], []) = (&mut submitted[..], streams) {
         // On one communicator they run one after the other anyway.
         // SAFETY: the caller's promise.
         return tasks.drain(..).try_for_each(|task| unsafe { communicator.execute(Ok(task)) });
     }
     let mut ends = Vec::new();
+    let mut all = Vec::new();
     for (communicator, tasks) in &mut submitted {
         for task in tasks.drain(..) {
             let end = Held::new(());
             ends.push(end.clone());
-            // SAFETY: the caller's promise; all have ended before this returns.
-            unsafe { communicator.shared().flow.submit(task, end) };
+            all.push((communicator.shared(), task, end as Arc<dyn Finish>));
         }
     }
+    let streams: Vec<&Stream> = streams.iter().collect();
+    // SAFETY: the caller's promise; all have ended before this returns.
+    unsafe { stream::submit(&streams, all) };
     let shared: Vec<&Arc<Shared>> = submitted.iter().map(|(communicator, _)| communicator.shared()).collect();
     let flows: Vec<_> = shared.iter().map(|shared| &shared.flow).collect();
     flow::help(&flows, None, || ends.iter().all(|end| end.is_done()));
@@ -196,6 +203,11 @@ impl<'env> Group<'env> {
             self.parts.push(Part { communicator, collectives: Vec::new(), messages: Vec::new() });
             self.parts.len() - 1
         });
+        if let Some(stream) = communicator.stream()
+            && !self.streams.iter().any(|known| known.is(stream))
+        {
+            self.streams.push(stream.clone());
+        }
         match task {
             Task::Messages(messages) => self.parts[number].messages.extend(messages.iter()),
             task => self.parts[number].collectives.push(task),

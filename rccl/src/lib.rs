@@ -15,7 +15,7 @@
 //! - Blocking calls: the methods of [`Communicator`]. Each has a deadline and fails on all ranks with the first cause.
 //! - Calls that do not block: `start_*`, which own their memory until their [`Work`] gives it back; and
 //!   [`Communicator::scope`], in which calls borrow it.
-//! - Several calls as one: [`group()`].
+//! - Several calls as one: [`group()`]; an order of calls across communicators: [`Stream`].
 //! - Some of the ranks: [`Communicator::split`], [`Communicator::duplicate`], [`Communicator::shrink`].
 //! - Settings: [`Config`], or `RCCL_X` in the environment.
 
@@ -42,6 +42,7 @@ mod request;
 mod scope;
 mod split;
 mod start;
+mod stream;
 mod topology;
 pub mod tuner;
 mod work;
@@ -59,4 +60,5 @@ pub use group::{Group, group};
 pub use op::Op;
 pub use registered::Registered;
 pub use scope::Scope;
+pub use stream::Stream;
 pub use work::{OwnedBuf, Work};

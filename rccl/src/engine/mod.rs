@@ -287,6 +287,11 @@ impl Engine {
         }
     }
 
+    /// Wakes a sleep of this engine's.
+    pub fn doorbell(&self) -> &Arc<rccl_transport::shm::Doorbell> {
+        self.control.doorbell()
+    }
+
     /// Whether more ranks than processors share this host.
     pub fn yields(&self) -> bool {
         self.yields

@@ -1,0 +1,248 @@
+//! Streams: an order of calls, of whatever communicators.
+//!
+//! A stream is a list of *stages*, of which the last is kept. A call that is made on a stream waits for the stage that was
+//! the last one, and becomes it. It takes its place in the queue of its communicator at once, and whoever comes to it
+//! there leaves it until what it waits for has ended ([`Job`](crate::flow::Job)). A stage waits only for what was made before it,
+//! in queues as in streams, so nothing waits for itself in one process; between ranks that is up to their programs.
+
+use crate::communicator::Shared;
+use crate::engine::Task;
+use crate::error::{Error, Result};
+use crate::flow;
+use crate::fork;
+use crate::work::Finish;
+use rccl_transport::shm::Doorbell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// An order of calls across communicators: those that are made on one stream run one after the other.
+///
+/// Calls of one communicator run in the order in which they were made anyway, also on different streams; those of
+/// different communicators run at the same time unless a stream orders them. [`Communicator::on`](crate::Communicator::on) gives the
+/// communicator whose calls are made on a stream.
+///
+/// ```no_run
+/// # fn main() -> rccl::Result<()> {
+/// let world = rccl::Communicator::from_env()?;
+/// let row = world.split(Some(world.rank() / 4), 0)?.expect("a colour");
+/// let stream = rccl::Stream::new();
+/// let in_row = row.on(&stream).start_all_reduce(vec![1.0_f32; 1000], rccl::ReduceOp::Sum);
+/// // Begins when the row's sum is there.
+/// let everywhere = world.on(&stream).start_all_reduce(vec![1.0_f32; 1000], rccl::ReduceOp::Sum);
+/// stream.synchronize()?;
+/// # drop((in_row, everywhere));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A handle: clones are the same stream. Threads may share one; what they make on it is ordered as they come. As with
+/// communicators, the ranks of a job must order what they have in common alike. A call on a stream that fails does not keep
+/// those behind it from running.
+#[derive(Clone)]
+pub struct Stream {
+    line: Arc<Line>,
+}
+
+struct Line {
+    tail: Mutex<Tail>,
+    born: fork::Generation,
+}
+
+#[derive(Default)]
+struct Tail {
+    /// What the next call waits for: the last stage, and those of other streams.
+    last: Vec<Arc<Stage>>,
+    /// What has not ended when it was last looked at, and where that is.
+    under_way: Vec<(Arc<Stage>, Arc<Shared>)>,
+    /// The first error since it was last told.
+    error: Option<Error>,
+}
+
+/// Calls that are made together on a stream.
+#[derive(Default)]
+pub(crate) struct Stage {
+    /// Those that have not ended.
+    left: AtomicUsize,
+    /// Whom to ring when none is left, and the first error.
+    state: Mutex<(Vec<Arc<Doorbell>>, Option<Error>)>,
+}
+
+impl Stage {
+    /// Whether all of its calls have ended.
+    pub fn is_over(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0
+    }
+
+    /// Has the bell rung when it is over. Look again whether it is: it may have ended meanwhile.
+    pub fn ring(&self, bell: &Arc<Doorbell>) {
+        let bells = &mut lock(&self.state).0;
+        if !bells.iter().any(|known| Arc::ptr_eq(known, bell)) {
+            bells.push(bell.clone());
+        }
+    }
+
+    fn end(&self, result: &Result<()>) {
+        let mut state = lock(&self.state);
+        if let Err(error) = result {
+            state.1.get_or_insert_with(|| error.clone());
+        }
+        if self.left.fetch_sub(1, Ordering::Release) > 1 {
+            return;
+        }
+        for bell in state.0.drain(..) {
+            if let Err(error) = bell.ring() {
+                tracing::debug!(%error, "a doorbell cannot be rung");
+            }
+        }
+    }
+}
+
+/// A call of a stage: its end is told to whoever made it and to the stage.
+struct OfStage {
+    stage: Arc<Stage>,
+    end: Arc<dyn Finish>,
+}
+
+impl Finish for OfStage {
+    fn finish(&self, result: Result<()>) {
+        // The stream first: who was told that a call has ended finds it ended there, too.
+        self.stage.end(&result);
+        self.end.finish(result);
+    }
+}
+
+impl Stream {
+    /// A stream on which nothing was made yet. It costs nothing but a little memory.
+    pub fn new() -> Stream {
+        Stream { line: Arc::new(Line { tail: Mutex::default(), born: fork::Generation::now() }) }
+    }
+
+    /// Blocks until everything that was made on the stream so far has ended. Each call has its deadline, so this has one.
+    ///
+    /// # Errors
+    /// The first error of a call on this stream that was not told by this before; [`Error::Forked`] in a forked child.
+    pub fn synchronize(&self) -> Result<()> {
+        self.wait_until(None).map(|_| ())
+    }
+
+    /// As [`Stream::synchronize`], but blocks no longer than `patience`; whether everything has ended.
+    ///
+    /// # Errors
+    /// As [`Stream::synchronize`], if everything has ended.
+    pub fn synchronize_timeout(&self, patience: Duration) -> Result<bool> {
+        // A deadline that no clock reaches is none.
+        self.wait_until(Instant::now().checked_add(patience))
+    }
+
+    /// Whether everything that was made on the stream has ended, well or not. Never blocks.
+    pub fn is_idle(&self) -> bool {
+        lock(&self.line.tail).look().is_empty()
+    }
+
+    /// What is made on this stream from now on begins after everything that was made on `other` so far. Never blocks.
+    pub fn wait_for(&self, other: &Stream) {
+        let others = lock(&other.line.tail).last.clone();
+        let mut tail = lock(&self.line.tail);
+        for stage in others.into_iter().filter(|stage| !stage.is_over()) {
+            if !tail.last.iter().any(|known| Arc::ptr_eq(known, &stage)) {
+                tail.last.push(stage);
+            }
+        }
+    }
+
+    /// Whether both are handles on one stream.
+    pub(crate) fn is(&self, other: &Stream) -> bool {
+        Arc::ptr_eq(&self.line, &other.line)
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        self.line.born.check()?;
+        let (stages, communicators): (Vec<_>, Vec<_>) = lock(&self.line.tail).look().iter().cloned().unzip();
+        let is_over = || stages.iter().all(|stage| stage.is_over());
+        help(&communicators, deadline, is_over);
+        if !is_over() {
+            return Ok(false);
+        }
+        let mut tail = lock(&self.line.tail);
+        tail.look();
+        tail.error.take().map_or(Ok(true), Err)
+    }
+
+    /// Moves everything on the stream until `done`.
+    pub(crate) fn help_until(&self, deadline: Option<Instant>, done: impl Fn() -> bool) {
+        let communicators: Vec<_> =
+            lock(&self.line.tail).look().iter().map(|(_, communicator)| communicator.clone()).collect();
+        help(&communicators, deadline, done);
+    }
+}
+
+impl Default for Stream {
+    fn default() -> Stream {
+        Stream::new()
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("idle", &self.is_idle()).finish()
+    }
+}
+
+impl Tail {
+    /// What has not ended. Keeps the first error of what has.
+    fn look(&mut self) -> &[(Arc<Stage>, Arc<Shared>)] {
+        for (stage, _) in self.under_way.extract_if(.., |(stage, _)| stage.is_over()) {
+            if let (None, Some(error)) = (&self.error, lock(&stage.state).1.take()) {
+                self.error = Some(error);
+            }
+        }
+        self.last.retain(|stage| !stage.is_over());
+        &self.under_way
+    }
+}
+
+/// Puts tasks into the queues of their communicators, to begin when everything on these streams has ended. On each of them
+/// they are one stage.
+///
+/// # Safety
+/// As for [`Flow::submit`](flow::Flow::submit).
+pub(crate) unsafe fn submit(streams: &[&Stream], tasks: Vec<(&Arc<Shared>, Task, Arc<dyn Finish>)>) {
+    let mut lines: Vec<&Arc<Line>> = streams.iter().map(|stream| &stream.line).collect();
+    // In one order, so that nobody waits for a lock in a circle.
+    lines.sort_by_key(|line| Arc::as_ptr(line));
+    lines.dedup_by_key(|line| Arc::as_ptr(line));
+    // The locks are held until the tasks are in their queues: these must not be in another order than the stages.
+    let mut tails: Vec<MutexGuard<'_, Tail>> = lines.iter().map(|line| lock(&line.tail)).collect();
+    let mut after: Vec<Arc<Stage>> = Vec::new();
+    for tail in &mut tails {
+        tail.look();
+        after.append(&mut tail.last);
+    }
+    let stage = Arc::new(Stage { left: AtomicUsize::new(tasks.len()), ..Stage::default() });
+    for tail in &mut tails {
+        tail.last.push(stage.clone());
+        for (communicator, ..) in &tasks {
+            tail.under_way.push((stage.clone(), Arc::clone(communicator)));
+        }
+    }
+    for (communicator, task, end) in tasks {
+        let end = Arc::new(OfStage { stage: stage.clone(), end });
+        // SAFETY: the caller's promise.
+        unsafe { communicator.flow.submit_after(after.clone(), task, end) };
+    }
+}
+
+fn help(communicators: &[Arc<Shared>], deadline: Option<Instant>, done: impl Fn() -> bool) {
+    let mut flows: Vec<&flow::Flow> = Vec::new();
+    for communicator in communicators {
+        if !flows.iter().any(|known| std::ptr::eq(*known, &communicator.flow)) {
+            flows.push(&communicator.flow);
+        }
+    }
+    flow::help(&flows, deadline, done);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
