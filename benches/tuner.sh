@@ -42,7 +42,7 @@ again() {
     local round
     for round in 1 2 3; do
         [ "$2" = none ] || export RCCL_TUNE_FILE=$work/profile-$1
-        RCCL_ALGO=$3:$5,$6 budget=0.5 tune "$1" "$work/none" --check "$3" -b "$4" -e "$4" |
+        RCCL_ALGO=$3:${5%:*},${6%:*} budget=0.5 tune "$1" "$work/none" --check "$3" -b "$4" -e "$4" |
             awk -v of="$6" '$1 !~ /^#/ && NF > 5 {
                 for (i = 6; i < NF; i++) { sub(",", "", $(i + 1)); time[$i] = $(i + 1) }
                 least = -1

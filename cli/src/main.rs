@@ -41,7 +41,7 @@ enum Tool {
     Rank(run::RankOptions),
 }
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 6)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 7)");
 
 fn main() -> ExitCode {
     match Command::parse().tool {

@@ -110,13 +110,15 @@ fn round(choice: &Choice, seed: u64, calls: usize, ranks: Option<usize>) -> usiz
     let algorithm = *stream.one_of(&["", "", "", "direct", "ring,chain,pairwise", "^direct"]);
     let copies = if stream.once_in(4) { "1" } else { "0" };
     let hosts = stream.below(2);
+    let chunk = *stream.one_of(&["", "", "1K", "8K", "128K"]);
     let mut settings = vec![("RCCL_ALGO", algorithm), ("RCCL_COPY_DISABLE", copies), ("RCCL_TIMEOUT", "50")];
+    settings.push(("RCCL_CHUNK_SIZE", chunk));
     if way != "mixed" {
         settings.push(("RCCL_TRANSPORT", way));
     }
     let calls_text = calls.to_string();
     println!(
-        "RCCL_SOAK_SEED={seed} RCCL_SOAK={calls_text}: {size} ranks, {way} {hosts}, '{algorithm}', copies off {copies}"
+        "RCCL_SOAK_SEED={seed} RCCL_SOAK={calls_text}: {size} ranks, {way} {hosts}, '{algorithm}', copies off {copies}, chunks '{chunk}'"
     );
     let job = Job::start(size, &format!("{seed} {calls} {}", choice.most), &settings, |rank, command| {
         for name in ["RCCL_SOAK", "RCCL_SOAK_SEED", "RCCL_SOAK_RANKS"] {

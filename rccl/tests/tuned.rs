@@ -61,6 +61,40 @@ fn the_profile_of_rank_0_decides_for_all() {
 }
 
 #[test]
+fn chunks_are_as_long_as_rank_0_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("profile.toml");
+    std::fs::write(&file, PROFILE.replace("tree up to 64, ring", "tree in chunks of 4K up to 64K, ring"))
+        .unwrap();
+    let mut configs = configs(&file);
+    let chunks = |configs: &[Config]| {
+        let seen = on_ranks_with(configs, |comm: Communicator| {
+            // Ranks that cut a call differently would read what is not there.
+            for count in [16 << 10, 200_000, 1 << 20] {
+                let mut x: Vec<f32> = (0..count).map(|i| ((i % 100) as u32 + comm.rank()) as f32).collect();
+                comm.all_reduce(&mut x, ReduceOp::Sum).unwrap();
+                assert!(x.iter().enumerate().all(|(i, &sum)| sum == (3 * (i % 100) + 3) as f32));
+            }
+            let chunk = |bytes| comm.decision(&all_reduce(bytes)).unwrap().chunk.map(|chunk| chunk.bytes());
+            let chunks = [64 << 10, 1 << 20].map(chunk);
+            comm.finish().unwrap();
+            chunks
+        });
+        assert!(seen.iter().all(|chunks| *chunks == seen[0]), "{seen:?}");
+        seen[0]
+    };
+    assert_eq!(chunks(&configs), [Some(4 << 10), None]);
+    configs[1].set("RCCL_CHUNK_SIZE", "16K").unwrap();
+    assert_eq!(chunks(&configs), [Some(4 << 10), None]);
+    configs[0].set("RCCL_CHUNK_SIZE", "1K").unwrap();
+    assert_eq!(chunks(&configs), [Some(1 << 10); 2]);
+    // Long ones over sockets, and copies between processes.
+    configs.iter_mut().for_each(|config| config.set("RCCL_TRANSPORT", "tcp").unwrap());
+    configs[0].set("RCCL_CHUNK_SIZE", "128K").unwrap();
+    assert_eq!(chunks(&configs), [Some(128 << 10); 2]);
+}
+
+#[test]
 fn settings_go_before_the_profile() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("profile.toml");

@@ -1,7 +1,7 @@
 //! Which algorithms calls take, what decides so, and what each would take by simulation.
 
 use crate::perf::{parse_size, show_size};
-use rccl::tuner::{Class, Decision, Path, Profile, Tuner};
+use rccl::tuner::{ChunkSize, Class, Decision, Path, Profile, Tuner};
 use rccl::{Communicator, Config};
 use rccl_schedule::simulate::{Call, Cluster, simulate};
 use rccl_schedule::{Algorithm, Collective, Layout};
@@ -39,6 +39,8 @@ pub struct Decisions {
 struct Decided {
     bytes: u64,
     algorithm: &'static str,
+    /// The size of chunks in bytes, if another than usual.
+    chunk: Option<u32>,
     by: String,
     /// Of each algorithm that can run the call, the fastest first.
     simulated: Vec<Simulated>,
@@ -89,7 +91,7 @@ impl ExplainOptions {
         let cluster = cluster(class, ranks, hosts).filter(|_| ranks <= MOST_SIMULATED);
         let calls = self.bytes.iter().map(|&bytes| {
             let block = if collective.blocks(ranks) > 1 { bytes / u64::from(ranks) } else { bytes };
-            let Decision { algorithm, by, .. } = tuner.decide(&collective, block);
+            let Decision { algorithm: chosen, chunk, by, .. } = tuner.decide(&collective, block);
             let tried = Algorithm::for_collective(&collective).iter().copied();
             let tried = tried.filter(|&tried| tuner.permits(tried, &collective, block));
             let mut simulated: Vec<Simulated> = cluster
@@ -97,12 +99,15 @@ impl ExplainOptions {
                 .flat_map(|cluster| tried.clone().map(move |algorithm| (cluster, algorithm)))
                 .filter_map(|(cluster, algorithm)| {
                     let call = Call { algorithm, collective, ranks, bytes, element: 4 };
-                    let time_us = simulate(&call, cluster).ok()?.time as f64 / 1e6;
+                    let chunk = chunk.filter(|_| algorithm == chosen).map_or(cluster.chunk, ChunkSize::bytes);
+                    let cluster = Cluster { chunk, ..cluster.clone() };
+                    let time_us = simulate(&call, &cluster).ok()?.time as f64 / 1e6;
                     Some(Simulated { algorithm: algorithm.word(), time_us })
                 })
                 .collect();
             simulated.sort_by(|one, other| one.time_us.total_cmp(&other.time_us));
-            Decided { bytes, algorithm: algorithm.word(), by: by.to_string(), simulated }
+            let chunk = chunk.map(ChunkSize::bytes);
+            Decided { bytes, algorithm: chosen.word(), chunk, by: by.to_string(), simulated }
         });
         Ok(Decisions {
             collective: collective.word(),
@@ -131,12 +136,15 @@ impl Decisions {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{collective} of {ranks} rank{} on {hosts} host{}, joined by {path}; one channel, chunks as links have slots",
+            "{collective} of {ranks} rank{} on {hosts} host{}, joined by {path}",
             plural(*ranks),
             plural(*hosts)
         );
         for call in &self.calls {
-            let _ = writeln!(text, "  {:>6}  {}: {}", show_size(call.bytes), call.algorithm, call.by);
+            let chunks = call
+                .chunk
+                .map_or(String::new(), |chunk| format!(" in chunks of {}", show_size(chunk.into())));
+            let _ = writeln!(text, "  {:>6}  {}{chunks}: {}", show_size(call.bytes), call.algorithm, call.by);
             let times = call.simulated.iter().map(|one| format!("{} {:.1}", one.algorithm, one.time_us));
             if let (Some(on), times) = (self.simulated_on, times.collect::<Vec<_>>().join(", "))
                 && !times.is_empty()

@@ -3,7 +3,7 @@
 use super::Options;
 use super::rules::{Row, choices, rules};
 use crate::perf::{Bench, Case, Line, Options as PerfOptions, show_size};
-use rccl::tuner::{Profile, Rule, Tuned, Tuner};
+use rccl::tuner::{Choice, Decision, Profile, Rule, Tuned, Tuner};
 use rccl::{Communicator, Config, DataType, ReduceOp, UniqueId};
 use rccl_schedule::{Algorithm, Collective, Layout};
 
@@ -81,7 +81,10 @@ fn all(options: &Options, config: &Config, job: &Communicator) -> rccl::Result<T
     Ok(Tuned { ranks, hosts, path, rules: found })
 }
 
-/// A communicator for each algorithm, and all of them for each size.
+/// Communicators by what their calls are run by.
+type Tried = Vec<(Choice, Communicator)>;
+
+/// A communicator for each algorithm, and all of them for each size; then the best one of the size in other chunks.
 fn one(
     options: &Options,
     config: &Config,
@@ -90,14 +93,13 @@ fn one(
     collective: Collective,
 ) -> rccl::Result<Vec<Rule>> {
     let perf = PerfOptions::of(collective.word());
-    let mut tried = Vec::new();
+    let mut tried = Tried::new();
     // What the settings leave out is left out here too.
     let permitted = |algorithm: &&Algorithm| tuner.permits(**algorithm, &collective, 0);
     for &algorithm in Algorithm::for_collective(&collective).iter().filter(permitted) {
-        let mut config = config.clone();
-        config.set("RCCL_ALGO", &format!("{}:{algorithm}", collective.word()))?;
-        tried.push((algorithm, beside(job, config)?));
+        try_also(algorithm.into(), &mut tried, config, job, collective)?;
     }
+    let chunks_are_set = config.chunk_size.is_some();
     let mut rows: Vec<Row> = Vec::new();
     let mut bench = Bench::new(job, &perf, options.end)?;
     for size in options.sizes() {
@@ -112,10 +114,34 @@ fn one(
         // As callers have it: MPI's broadcast, and the methods of a communicator, know no other.
         let in_place = matches!(collective, Collective::Broadcast { .. });
         let case = Case { line, in_place };
-        let usual = job.decision(&line.call()).map(|decision| decision.algorithm);
+        let usual = job.decision(&line.call());
+        let usual = usual.map(|Decision { algorithm, chunk, .. }| Choice {
+            algorithm,
+            chunk: chunk.filter(|_| !chunks_are_set),
+        });
+        let algorithms = tried.iter().map(|(choice, _)| *choice).filter(|choice| choice.chunk.is_none());
         let possible: Vec<_> =
-            tried.iter().filter(|(algorithm, _)| tuner.permits(*algorithm, &collective, bytes)).collect();
-        let row = Row { bytes, usual, times: times(options, &mut bench, &case, &possible, usual)? };
+            algorithms.filter(|choice| tuner.permits(choice.algorithm, &collective, bytes)).collect();
+        let whole = usual.map(|usual| usual.algorithm.into());
+        let measured = |bench: &mut _, choices: &[Choice], tried: &Tried| {
+            let possible: Vec<_> = tried.iter().filter(|(choice, _)| choices.contains(choice)).collect();
+            times(options, bench, &case, &possible, &[whole, usual])
+        };
+        let mut row = Row { bytes, usual, times: measured(&mut bench, &possible, &tried)? };
+        let mut in_chunks: Vec<Choice> = row.in_chunks(1).filter(|_| !chunks_are_set).collect();
+        in_chunks.extend(usual.filter(|usual| usual.chunk.is_some() && !in_chunks.contains(usual)));
+        if let (Some(best), false) = (row.best(), in_chunks.is_empty()) {
+            for &choice in &in_chunks {
+                try_also(choice, &mut tried, config, job, collective)?;
+            }
+            // Together with the best once more, as the machine may be slower or faster meanwhile.
+            in_chunks.push(best.0);
+            let again = measured(&mut bench, &in_chunks, &tried)?;
+            let factor =
+                again.iter().find(|(choice, _)| *choice == best.0).map_or(1.0, |(_, time)| best.1 / time);
+            let in_chunks = again.into_iter().filter(|(choice, _)| choice.chunk.is_some());
+            row.times.extend(in_chunks.map(|(choice, time)| (choice, time * factor)));
+        }
         if job.rank() == 0 {
             tell(&row, collective, size);
         }
@@ -126,6 +152,23 @@ fn one(
     }
     let chosen = choices(&rows);
     Ok(rules(collective, &rows, &chosen))
+}
+
+/// Adds the communicator of a choice, if it is not there yet.
+fn try_also(
+    choice: Choice,
+    tried: &mut Tried,
+    config: &Config,
+    job: &Communicator,
+    collective: Collective,
+) -> rccl::Result<()> {
+    if tried.iter().all(|(known, _)| *known != choice) {
+        let mut config = config.clone();
+        config.set("RCCL_ALGO", &format!("{}:{}", collective.word(), choice.algorithm))?;
+        config.chunk_size = choice.chunk.or(config.chunk_size);
+        tried.push((choice, beside(job, config)?));
+    }
+    Ok(())
 }
 
 /// Another communicator of the same ranks, with settings of its own.
@@ -147,24 +190,24 @@ fn beside(job: &Communicator, config: Config) -> rccl::Result<Communicator> {
     )
 }
 
-/// Medians in microseconds, the same on every rank. Those that are far from the best are left out, but `usual` is not.
+/// Medians in microseconds, the same on every rank. Those that are far from the best are left out, but `kept` are not.
 fn times(
     options: &Options,
     bench: &mut Bench<'_>,
     case: &Case,
-    possible: &[&(Algorithm, Communicator)],
-    usual: Option<Algorithm>,
-) -> rccl::Result<Vec<(Algorithm, f64)>> {
+    possible: &[&(Choice, Communicator)],
+    kept: &[Option<Choice>],
+) -> rccl::Result<Vec<(Choice, f64)>> {
     let mut tried = Vec::new();
     // Some calls to warm up, which makes the links, and some to see how long they take.
-    for (algorithm, by) in possible {
+    for (choice, by) in possible {
         bench.single_calls(case, by, 2)?;
         let times = bench.single_calls(case, by, 3)?;
         let shortest = times.into_iter().fold(f64::INFINITY, f64::min);
-        tried.push((*algorithm, by, shortest, Vec::new()));
+        tried.push((*choice, by, shortest, Vec::new()));
     }
     let best = tried.iter().map(|one| one.2).fold(f64::INFINITY, f64::min);
-    tried.retain(|one| one.2 <= best * HOPELESS + SHORT || Some(one.0) == usual);
+    tried.retain(|one| one.2 <= best * HOPELESS + SHORT || kept.contains(&Some(one.0)));
     for _ in 0..TURNS {
         for (_, by, shortest, times) in &mut tried {
             let calls = options.budget * 1e6 / TURNS as f64 / shortest.max(0.1);
@@ -175,23 +218,32 @@ fn times(
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     };
-    Ok(tried.into_iter().map(|(algorithm, _, _, times)| (algorithm, median(times))).collect())
+    Ok(tried.into_iter().map(|(choice, _, _, times)| (choice, median(times))).collect())
 }
 
 /// A line for people.
 fn tell(row: &Row, collective: Collective, size: u64) {
     let mut times = row.times.clone();
     times.sort_by(|one, other| one.1.total_cmp(&other.1));
-    let Some(&(best, least)) = times.first() else { return };
+    let Some((best, least)) = row.best() else { return };
     let of_usual = row.usual.and_then(|usual| row.time(usual));
     let of_usual = of_usual.map_or("-".into(), |time| format!("{:.2}", least / time));
-    let all: Vec<String> = times.iter().map(|(algorithm, time)| format!("{algorithm} {time:.1}")).collect();
-    let usual = row.usual.map_or("-", |usual| usual.word());
+    let all: Vec<String> =
+        times.iter().map(|(choice, time)| format!("{} {time:.1}", short(*choice))).collect();
+    let usual = row.usual.map_or("-".into(), short);
     eprintln!(
         "  {:>14} {:>8}  {:<22} {usual:<22} {of_usual:>6}  {}",
         collective.word(),
         show_size(size),
-        best.word(),
+        short(best),
         all.join(", ")
     );
+}
+
+/// A choice in one word: `ring`, `ring:8K`.
+fn short(choice: Choice) -> String {
+    match choice.chunk {
+        Some(chunk) => format!("{}:{chunk}", choice.algorithm),
+        None => choice.algorithm.to_string(),
+    }
 }

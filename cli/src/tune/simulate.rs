@@ -2,7 +2,7 @@
 
 use super::Options;
 use super::rules::{Row, choices, rules};
-use rccl::tuner::{Path, Rule, Tuned};
+use rccl::tuner::{Choice, Path, Rule, Tuned};
 use rccl_schedule::simulate::{Call, Cluster, simulate};
 use rccl_schedule::{Algorithm, Collective};
 use std::sync::Mutex;
@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Ranks from which on no algorithm is tried in which a rank meets all others: so many links take memory and time to make
 /// that are not simulated. all_to_all cannot do without.
 const MANY: u32 = 64;
+
+/// So many of the best algorithms are tried in chunks of other sizes.
+const CUT: usize = 2;
 
 /// The layouts that are asked for, in their order; by as many threads as there are processors.
 pub fn layouts(options: &Options, cluster: &Cluster) -> Vec<Tuned> {
@@ -45,9 +48,16 @@ fn collective(options: &Options, cluster: &Cluster, collective: Collective, rank
         .sizes()
         .map(|size| {
             let bytes = (size / blocks).max(4);
-            let time = |&algorithm: &Algorithm| {
-                let call = Call { algorithm, collective, ranks, bytes: bytes * blocks, element: 4 };
-                Some((algorithm, simulate(&call, cluster).ok()?.time as f64))
+            let time = |choice: Choice| {
+                let call = Call {
+                    algorithm: choice.algorithm,
+                    collective,
+                    ranks,
+                    bytes: bytes * blocks,
+                    element: 4,
+                };
+                let chunk = choice.chunk.map_or(cluster.chunk, |chunk| chunk.bytes());
+                Some((choice, simulate(&call, &Cluster { chunk, ..cluster.clone() }).ok()?.time as f64))
             };
             // An exchange needs messages that every link of a job sends eagerly.
             let eager = cluster.local.eager.min(cluster.network.eager);
@@ -56,8 +66,12 @@ fn collective(options: &Options, cluster: &Cluster, collective: Collective, rank
                 .filter(|algorithm| **algorithm != Algorithm::Exchange || bytes <= eager)
                 .filter(|algorithm| ranks < MANY || meets_few(**algorithm, &collective));
             // In which nobody waits for another to pass things on.
-            let usual = Some(Algorithm::Direct);
-            Row { bytes, usual, times: tried.filter_map(time).collect() }
+            let usual = Some(Algorithm::Direct.into());
+            let tried = tried.map(|&algorithm| Choice::from(algorithm));
+            let mut row = Row { bytes, usual, times: tried.filter_map(time).collect() };
+            let in_chunks: Vec<_> = row.in_chunks(CUT).filter_map(time).collect();
+            row.times.extend(in_chunks);
+            row
         })
         .collect();
     rows.retain(|row| !row.times.is_empty());

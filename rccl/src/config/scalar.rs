@@ -1,6 +1,7 @@
 //! Values that are one number, one word or one path.
 
 use super::Value;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,43 @@ use std::time::Duration;
 /// A number of bytes; written with K, M or G for powers of 1024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub usize);
+
+/// How long the chunks of a call are: a power of two from 1K to 128K, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct ChunkSize(u32);
+
+impl ChunkSize {
+    /// Of so many bytes. `None`: no chunk is that long, or no power of two.
+    pub fn new(bytes: u64) -> Option<ChunkSize> {
+        let fits = bytes.is_power_of_two() && (1 << 10..=128 << 10).contains(&bytes);
+        fits.then_some(ChunkSize(bytes as u32))
+    }
+
+    /// In bytes.
+    pub fn bytes(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for ChunkSize {
+    type Error = String;
+    fn try_from(bytes: u32) -> Result<ChunkSize, String> {
+        ChunkSize::new(bytes.into()).ok_or_else(|| format!("chunks of {bytes} bytes"))
+    }
+}
+
+impl From<ChunkSize> for u32 {
+    fn from(chunk: ChunkSize) -> u32 {
+        chunk.0
+    }
+}
+
+impl fmt::Display for ChunkSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.show())
+    }
+}
 
 /// A whole number, `LOW` to `HIGH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +152,16 @@ impl Value for Bytes {
             Some((shift, letter)) => format!("{}{letter}", self.0 >> shift),
             None => self.0.to_string(),
         }
+    }
+}
+
+impl Value for ChunkSize {
+    fn parse(text: &str) -> Result<Self, String> {
+        let bytes = Bytes::parse(text).ok().and_then(|Bytes(bytes)| ChunkSize::new(bytes as u64));
+        bytes.ok_or_else(|| "a power of two from 1K to 128K".into())
+    }
+    fn show(&self) -> String {
+        Bytes(self.0 as usize).show()
     }
 }
 

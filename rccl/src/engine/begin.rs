@@ -164,6 +164,7 @@ impl Engine {
             .map_or(NO_MESSAGE, |message| call_of(message).seen(message.outgoing, message.peer));
         let touched: u64 = of_op.iter().map(|&message| bytes(message)).sum();
         self.space.now.areas = areas;
+        self.space.now.cut(None);
         self.space.now.element = 1;
         self.space.now.kernel = Kernel::select(DataType::U8, ReduceOp::Sum);
         self.space.now.streaming = touched >= STREAMED;
@@ -223,7 +224,11 @@ impl Engine {
         output: *mut u8,
     ) -> Result<()> {
         let element = call.dtype.size() as u64;
-        let program = &self.plans[number].plan.program;
+        let Ready { shape, plan: Plan { program, .. }, .. } = &self.plans[number];
+        self.space.now.cut(match shape {
+            Shape::Collective(choice, _) => choice.chunk,
+            Shape::Messages(_) => None,
+        });
         let (read, written) =
             (program.len_in(Buffer::INPUT, sizes) * element, program.len_in(Buffer::OUTPUT, sizes) * element);
         let scratch = program.windows.len() - 2;

@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::element::{DataType, ReduceOp};
 use crate::error::{Error, Result};
-use crate::tuner::{Decision, Tuner};
+use crate::tuner::{Choice, Decision, Tuner};
 use again::Repertoire;
 use begin::Scratch;
 use drive::{Outcome, Stage, Waiting, Watch, drive, go};
@@ -40,7 +40,7 @@ use rccl_kernels::Kernel;
 use rccl_schedule::{Algorithm, Layout, Rank};
 use rccl_transport::Kind;
 use rccl_transport::memory::{Region, RegionTable};
-use run::{CHUNK, Space};
+use run::Space;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,7 +91,7 @@ pub(crate) struct Engine {
 /// What a cached plan is found by.
 #[derive(Clone, PartialEq, Eq)]
 enum Shape {
-    Collective(Algorithm, rccl_schedule::Collective),
+    Collective(Choice, rccl_schedule::Collective),
     /// Peers and directions (`true`: sent).
     Messages(Vec<(Rank, bool)>),
 }
@@ -153,8 +153,6 @@ impl Engine {
         let slot = links.shm_options.slot as u64;
         let (always_eager, _) = links.eager();
         let ranks = layout.ranks() as usize;
-        // Slots over RDMA are powers of two, which chunks must not straddle.
-        let chunk = 1 << CHUNK.min(slot).ilog2();
         let yields = local > processors;
         Ok(Engine {
             tuner: {
@@ -175,7 +173,7 @@ impl Engine {
             scratch: Vec::new(),
             packed: [None, None],
             active: None,
-            space: Space::new(ranks, chunk, !yields),
+            space: Space::new(ranks, slot, !yields),
             sleeper: Sleeper::default(),
             sequence: 0,
             broken: None,
@@ -343,8 +341,9 @@ impl Engine {
     }
 
     fn find_plan(&mut self, call: &Call) -> usize {
-        let (algorithm, collective) = (self.algorithm(call), schedule(call));
-        let shape = Shape::Collective(algorithm, collective);
+        let Decision { algorithm, chunk, .. } = self.decision(call);
+        let collective = schedule(call);
+        let shape = Shape::Collective(Choice { algorithm, chunk }, collective);
         if let Some(number) = self.plans.iter().position(|ready| ready.shape == shape) {
             return number;
         }
@@ -383,9 +382,9 @@ impl Engine {
 
     /// The program that a collective call runs, for people.
     pub fn explain_program(&mut self, call: &Call) -> String {
-        let algorithm = self.algorithm(call);
+        let Decision { algorithm, chunk, .. } = self.decision(call);
         let number = self.find_plan(call);
-        format!("{call} by {algorithm}\n{}", self.plans[number].plan.program)
+        format!("{call} by {}\n{}", Choice { algorithm, chunk }, self.plans[number].plan.program)
     }
 
     /// Refuses every later task; returns what has broken the communicator before.

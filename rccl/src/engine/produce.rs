@@ -7,10 +7,6 @@ use rccl_transport::Source;
 /// Most bytes between two looks at the peers where results are written past the caches: each look waits for the stores
 /// before it (16 MiB on 2 ranks: 1.42 ms in chunks of 32 KiB, 1.20 in these, 1.26 in chunks of 128 KiB).
 const STREAMED_CHUNK: u64 = 512 << 10;
-/// Most bytes that are fetched before they are reduced: all that a bounce buffer holds, so that few system calls fetch
-/// them (2 ranks, 4 MiB: copies between processes 397 us instead of 480 in chunks of 32 KiB, TCP 1.23 ms instead of
-/// 1.54; chunks of 256 and 512 KiB are no faster).
-const COPIED_CHUNK: u64 = Pool::BUFFER as u64;
 
 impl Run<'_> {
     pub(super) fn produce_local(&mut self, s: usize) -> bool {
@@ -94,7 +90,7 @@ impl Run<'_> {
         if step.store.is_none() {
             self.now.chunk
         } else if all(|source| *source == Source::Copy) {
-            COPIED_CHUNK
+            self.now.copied
         } else if self.now.streaming && all(|source| matches!(source, Source::Mapped(_))) {
             STREAMED_CHUNK
         } else {

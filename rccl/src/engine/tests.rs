@@ -7,6 +7,7 @@ use super::pool::Pool;
 use super::round::Round;
 use super::run::{Area, CHUNK, Now, Run, State, Stop};
 use super::straight::Straight;
+use crate::config::ChunkSize;
 use crate::element::{DataType, ReduceOp};
 use rccl_kernels::Kernel;
 use rccl_schedule::{Algorithm, Buffer, Collective, Layout, Op, Program, Window};
@@ -135,6 +136,8 @@ fn drive(
             let plan = Plan::new(program);
             let (mut state, mut pool) = (State::default(), Pool::default());
             let mut now = Now::new(CHUNK, memory == Memory::Mapped);
+            // The same at all ranks, as both ends of a message must have it.
+            now.cut([None, ChunkSize::new(1 << 10), ChunkSize::new(128 << 10)][count as usize % 3]);
             now.kernel = Kernel::select(DataType::U64, ReduceOp::Sum);
             now.areas = areas;
             now.tag = Tag { sequence: 1, call: [1, count] };

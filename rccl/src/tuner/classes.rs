@@ -84,7 +84,7 @@ mod tests {
                     for collective in Collective::ALL {
                         for bytes in [0, 8, 4096, 1 << 20, 1 << 40] {
                             let chosen = tuned.choose(&collective, bytes).unwrap();
-                            assert!(Algorithm::for_collective(&collective).contains(&chosen));
+                            assert!(Algorithm::for_collective(&collective).contains(&chosen.algorithm));
                         }
                     }
                 }

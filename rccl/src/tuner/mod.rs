@@ -1,4 +1,4 @@
-//! Which algorithm a call takes, when the user does not say.
+//! Which algorithm a call takes, and in how long chunks, when the user does not say.
 //!
 //! ```text
 //! profile      what was measured or simulated for a layout: rows of algorithms, files of them
@@ -20,8 +20,9 @@ pub(crate) mod classes;
 pub(crate) mod profile;
 pub(crate) mod thresholds;
 
+pub use crate::config::ChunkSize;
 pub use classes::Class;
-pub use profile::{Path, Profile, Rule, Tuned, place};
+pub use profile::{Choice, Path, Profile, Rule, Tuned, place};
 
 use crate::call::{self, Call};
 use crate::config::{Config, Reproducible};
@@ -43,12 +44,13 @@ pub(crate) struct Tuning {
     pub profile: Profile,
 }
 
-/// Reads the profile that the settings name, for a job of so many ranks.
+/// Reads what the settings say of choices, for a job of so many ranks: the profile that they name, and the size of chunks.
 ///
 /// # Errors
 /// [`Error::InvalidSetting`] when the file cannot be read, with line and column, or knows too many layouts.
 pub fn load(config: &Config, ranks: u32) -> Result<Profile> {
-    let Some(path) = &config.tune_file else { return Ok(Profile::default()) };
+    let chunk = config.chunk_size;
+    let Some(path) = &config.tune_file else { return Ok(Profile { chunk, ..Profile::default() }) };
     let refused = |what: String| Error::InvalidSetting {
         name: "RCCL_TUNE_FILE".into(),
         value: path.display().to_string(),
@@ -57,6 +59,7 @@ pub fn load(config: &Config, ranks: u32) -> Result<Profile> {
     let text = std::fs::read_to_string(path).map_err(|error| refused(format!("cannot be read: {error}")))?;
     let mut profile = Profile::parse(&text).map_err(|flaw| refused(format!("{}:{flaw}", path.display())))?;
     profile.layouts.retain(|tuned| tuned.ranks <= ranks);
+    profile.chunk = chunk;
     match profile.layouts.len() {
         ..=Profile::MOST_LAYOUTS => Ok(profile),
         many => Err(refused(format!(
@@ -81,6 +84,8 @@ pub struct Tuner {
     class: Option<(Class, Tuned)>,
     /// The algorithms that the user allows, by collective.
     allowed: Vec<(Collective, Vec<Algorithm>)>,
+    /// The size of chunks that the user wants.
+    chunk: Option<ChunkSize>,
 }
 
 /// What was chosen, and by what.
@@ -89,8 +94,16 @@ pub struct Tuner {
 pub struct Decision {
     /// The algorithm.
     pub algorithm: Algorithm,
-    /// What decided.
+    /// The size of chunks: `RCCL_CHUNK_SIZE`, or what goes with the algorithm; `None`: as long as the engine has them.
+    pub chunk: Option<ChunkSize>,
+    /// What decided on the algorithm.
     pub by: By,
+}
+
+impl Decision {
+    fn new(choice: Choice, by: By) -> Decision {
+        Decision { algorithm: choice.algorithm, chunk: choice.chunk, by }
+    }
 }
 
 /// What decided on an algorithm.
@@ -157,6 +170,7 @@ impl Tuner {
             profile: profile.find(ranks, hosts, path).cloned(),
             class,
             allowed: allowed.collect::<Result<_>>()?,
+            chunk: profile.chunk,
         })
     }
 
@@ -182,6 +196,17 @@ impl Tuner {
         bytes: u64,
         knows: impl Fn(Algorithm) -> bool,
     ) -> Decision {
+        let decision = self.unless_in_chunks(collective, bytes, knows);
+        Decision { chunk: self.chunk.or(decision.chunk), ..decision }
+    }
+
+    /// Without the user's size of chunks.
+    fn unless_in_chunks(
+        &self,
+        collective: &Collective,
+        bytes: u64,
+        knows: impl Fn(Algorithm) -> bool,
+    ) -> Decision {
         let usual = self.usual(collective, bytes);
         let allowed = self.allowed.iter().find(|(of, _)| *of == collective.with_root(0));
         let allowed = allowed.map_or(&[][..], |(_, allowed)| allowed);
@@ -195,11 +220,11 @@ impl Tuner {
         let other = allowed.iter().copied().find(|&algorithm| possible(algorithm));
         match (other, first) {
             (Some(algorithm), Some(first)) => {
-                Decision { algorithm, by: By::Settings { instead_of: first.algorithm } }
+                Decision::new(algorithm.into(), By::Settings { instead_of: first.algorithm })
             }
-            (Some(algorithm), None) => Decision { algorithm, by: By::OwnBlocks },
+            (Some(algorithm), None) => Decision::new(algorithm.into(), By::OwnBlocks),
             (None, Some(first)) => first.clone(),
-            (None, None) => Decision { algorithm: Algorithm::Direct, by: By::OwnBlocks },
+            (None, None) => Decision::new(Algorithm::Direct.into(), By::OwnBlocks),
         }
     }
 
@@ -212,13 +237,13 @@ impl Tuner {
         let unfit = apart || self.situation.fixed && collective.reduces();
         let simulated = self.class.as_ref().filter(|_| !unfit).and_then(|(class, tuned)| {
             let by = By::Class { class: *class, ranks: tuned.ranks, hosts: tuned.hosts };
-            Some(Decision { algorithm: tuned.choose(collective, bytes)?, by })
+            Some(Decision::new(tuned.choose(collective, bytes)?, by))
         });
         let algorithm = self.situation.choose(collective, bytes);
         [
-            measured.map(|algorithm| Decision { algorithm, by: By::Profile }),
+            measured.map(|choice| Decision::new(choice, By::Profile)),
             simulated,
-            Some(Decision { algorithm, by: By::Thresholds }),
+            Some(Decision::new(algorithm.into(), By::Thresholds)),
         ]
     }
 

@@ -8,12 +8,13 @@
 //! hosts = 4
 //! path = "tcp"
 //! all_reduce = "doubling up to 4K, hierarchical_halving up to 256K, hierarchical"
+//! reduce = "pipelined_tree in chunks of 8K up to 512K, chain"
 //! ```
 //!
 //! Sizes are bytes of a rank's data; of reduce_scatter, all_gather, all_to_all, gather and scatter, of one block.
 //! What a layout does not name is decided as without the profile.
 
-use crate::config::{Bytes, Value};
+use crate::config::{Bytes, ChunkSize, Value};
 use rccl_schedule::{Algorithm, Collective};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
@@ -50,14 +51,58 @@ impl fmt::Display for Path {
     }
 }
 
-/// An algorithm for calls of at most so many bytes.
+/// How a call runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Choice {
+    /// By this.
+    pub algorithm: Algorithm,
+    /// In chunks of this size; `None`: as long as the engine has them.
+    pub chunk: Option<ChunkSize>,
+}
+
+impl From<Algorithm> for Choice {
+    fn from(algorithm: Algorithm) -> Choice {
+        Choice { algorithm, chunk: None }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.chunk {
+            Some(chunk) => write!(f, "{}{IN_CHUNKS}{chunk}", self.algorithm),
+            None => write!(f, "{}", self.algorithm),
+        }
+    }
+}
+
+impl Choice {
+    /// Reads what is displayed.
+    fn parse(text: &str, collective: &Collective) -> Result<Choice, String> {
+        let (algorithm, chunk) = match text.split_once(IN_CHUNKS) {
+            Some((algorithm, size)) => {
+                let size = size.trim();
+                let chunk = ChunkSize::parse(size)
+                    .map_err(|expected| format!("expected {expected}, not {size:?}"))?;
+                (algorithm, Some(chunk))
+            }
+            None => (text, None),
+        };
+        let algorithm = Algorithm::parse(algorithm.trim(), collective).map_err(|error| error.to_string())?;
+        Ok(Choice { algorithm, chunk })
+    }
+}
+
+/// What stands between an algorithm and the size of its chunks.
+const IN_CHUNKS: &str = " in chunks of ";
+
+/// What is best for calls of at most so many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Words", into = "Words")]
 pub struct Rule {
     /// Of this; its root is 0.
     pub collective: Collective,
     /// The best.
-    pub algorithm: Algorithm,
+    pub choice: Choice,
     /// Up to so many bytes, these included; [`u64::MAX`] for all.
     pub up_to: u64,
 }
@@ -67,17 +112,16 @@ type Words = (String, String, u64);
 
 impl From<Rule> for Words {
     fn from(rule: Rule) -> Words {
-        (rule.collective.word().into(), rule.algorithm.word().into(), rule.up_to)
+        (rule.collective.word().into(), rule.choice.to_string(), rule.up_to)
     }
 }
 
 impl TryFrom<Words> for Rule {
     type Error = String;
-    fn try_from((collective, algorithm, up_to): Words) -> Result<Rule, String> {
+    fn try_from((collective, choice, up_to): Words) -> Result<Rule, String> {
         let known = Collective::ALL.into_iter().find(|known| known.word() == collective);
         let collective = known.ok_or_else(|| format!("no collective is called {collective:?}"))?;
-        let algorithm = Algorithm::parse(&algorithm, &collective).map_err(|error| error.to_string())?;
-        Ok(Rule { collective, algorithm, up_to })
+        Ok(Rule { collective, choice: Choice::parse(&choice, &collective)?, up_to })
     }
 }
 
@@ -95,11 +139,11 @@ pub struct Tuned {
 }
 
 impl Tuned {
-    /// The algorithm for a call of so many bytes, if any rule is about it.
-    pub fn choose(&self, collective: &Collective, bytes: u64) -> Option<Algorithm> {
+    /// What is best for a call of so many bytes, if any rule is about it.
+    pub fn choose(&self, collective: &Collective, bytes: u64) -> Option<Choice> {
         let collective = collective.with_root(0);
         let rule = self.rules.iter().find(|rule| rule.collective == collective && bytes <= rule.up_to);
-        rule.map(|rule| rule.algorithm)
+        rule.map(|rule| rule.choice)
     }
 }
 
@@ -108,6 +152,8 @@ impl Tuned {
 pub struct Profile {
     /// Each at most once.
     pub layouts: Vec<Tuned>,
+    /// The size of all chunks, whatever the layouts say: `RCCL_CHUNK_SIZE`. No part of a file.
+    pub chunk: Option<ChunkSize>,
 }
 
 impl Profile {
@@ -199,8 +245,8 @@ impl Profile {
 impl Rule {
     fn word(&self) -> String {
         match usize::try_from(self.up_to) {
-            Ok(bytes) if self.up_to < u64::MAX => format!("{} up to {}", self.algorithm, Bytes(bytes).show()),
-            _ => self.algorithm.to_string(),
+            Ok(bytes) if self.up_to < u64::MAX => format!("{} up to {}", self.choice, Bytes(bytes).show()),
+            _ => self.choice.to_string(),
         }
     }
 }
@@ -262,23 +308,23 @@ impl Entry {
     }
 }
 
-/// Reads `ALGORITHM up to SIZE, …, ALGORITHM`.
+/// Reads `CHOICE up to SIZE, …, CHOICE`, each choice an algorithm that may have a size of chunks.
 fn rules_of(collective: Collective, list: &str) -> Result<Vec<Rule>, String> {
     let mut rules: Vec<Rule> = Vec::new();
     for words in list.split(',') {
-        let (algorithm, up_to) = match words.split_once(" up to ") {
-            Some((algorithm, size)) => {
+        let (choice, up_to) = match words.split_once(" up to ") {
+            Some((choice, size)) => {
                 let size = Bytes::parse(size.trim())
                     .map_err(|expected| format!("expected {expected}, not {:?}", size.trim()))?;
-                (algorithm, size.0 as u64)
+                (choice, size.0 as u64)
             }
             None => (words, u64::MAX),
         };
-        let algorithm = Algorithm::parse(algorithm.trim(), &collective).map_err(|error| error.to_string())?;
+        let choice = Choice::parse(choice, &collective)?;
         if rules.last().is_some_and(|before| before.up_to >= up_to) {
             return Err(format!("sizes ascend, and the last algorithm alone has none: {list:?}"));
         }
-        rules.push(Rule { collective, algorithm, up_to });
+        rules.push(Rule { collective, choice, up_to });
     }
     Ok(rules)
 }
@@ -306,18 +352,32 @@ mod tests {
                 Algorithm::Hierarchical,
                 Algorithm::Hierarchical
             ]
-            .map(Some)
+            .map(|algorithm| Some(algorithm.into()))
         );
         let broadcast = |bytes| tuned.choose(&Collective::Broadcast { root: 3 }, bytes);
-        assert_eq!((broadcast(1 << 20), broadcast((1 << 20) + 1)), (Some(Algorithm::Binomial), None));
+        assert_eq!((broadcast(1 << 20), broadcast((1 << 20) + 1)), (Some(Algorithm::Binomial.into()), None));
         assert_eq!(tuned.choose(&Collective::AllGather, 8), None);
         assert!(profile.find(8, 4, Path::Verbs).is_none() && profile.find(8, 2, Path::Tcp).is_none());
     }
 
     #[test]
+    fn a_choice_may_have_a_size_of_chunks() {
+        let file =
+            FILE.replace("binomial up to 1M", "chain in chunks of 8K up to 1M, chain in chunks of 64K");
+        let profile = Profile::parse(&file).unwrap();
+        let tuned = profile.find(8, 4, Path::Tcp).unwrap();
+        let chunk = |bytes| tuned.choose(&Collective::Broadcast { root: 0 }, bytes).unwrap().chunk;
+        assert_eq!([1 << 20, 1 << 21].map(chunk), [ChunkSize::new(8 << 10), ChunkSize::new(64 << 10)]);
+        assert_eq!(tuned.choose(&Collective::AllReduce, 8).unwrap().chunk, None);
+    }
+
+    #[test]
     fn what_is_written_is_read() {
-        let profile = Profile::parse(FILE).unwrap();
+        let with_chunks = FILE.replace("binomial up", "binomial in chunks of 4K up");
+        let mut profile = Profile::parse(&with_chunks).unwrap();
+        assert_ne!(profile, Profile::parse(FILE).unwrap());
         assert_eq!(Profile::parse(&profile.write()), Ok(profile.clone()));
+        profile.chunk = ChunkSize::new(16 << 10);
         let sent: Profile = postcard::from_bytes(&postcard::to_allocvec(&profile).unwrap()).unwrap();
         assert_eq!(sent, profile);
     }
@@ -325,11 +385,12 @@ mod tests {
     #[test]
     fn a_new_measurement_replaces_what_it_is_about() {
         let mut profile = Profile::parse(FILE).unwrap();
-        let rule = Rule { collective: Collective::AllReduce, algorithm: Algorithm::Ring, up_to: u64::MAX };
+        let (collective, choice) = (Collective::AllReduce, Algorithm::Ring.into());
+        let rule = Rule { collective, choice, up_to: u64::MAX };
         profile.insert(Tuned { ranks: 8, hosts: 4, path: Path::Tcp, rules: vec![rule] });
         let tuned = profile.find(8, 4, Path::Tcp).unwrap();
-        assert_eq!(tuned.choose(&Collective::AllReduce, 8), Some(Algorithm::Ring));
-        assert_eq!(tuned.choose(&Collective::Broadcast { root: 0 }, 8), Some(Algorithm::Binomial));
+        assert_eq!(tuned.choose(&Collective::AllReduce, 8), Some(Algorithm::Ring.into()));
+        assert_eq!(tuned.choose(&Collective::Broadcast { root: 0 }, 8), Some(Algorithm::Binomial.into()));
         profile.insert(Tuned { ranks: 2, hosts: 2, path: Path::Tcp, rules: vec![rule] });
         assert_eq!(profile.layouts.len(), 3);
     }
@@ -338,7 +399,7 @@ mod tests {
     fn the_nearest_layout_is_like_in_hosts_and_ranks_of_each() {
         let tuned = |hosts, each| Tuned { ranks: hosts * each, hosts, path: Path::Tcp, rules: Vec::new() };
         let layouts = [2, 4, 8, 16].into_iter().flat_map(|hosts| [1, 2, 8].map(|each| tuned(hosts, each)));
-        let profile = Profile { layouts: layouts.collect() };
+        let profile = Profile { layouts: layouts.collect(), chunk: None };
         for (ranks, hosts, near) in
             [(8, 4, (8, 4)), (64, 64, (16, 16)), (4096, 512, (128, 16)), (8, 3, (8, 4)), (5, 2, (4, 2))]
         {
@@ -358,6 +419,7 @@ mod tests {
                 "7:14: no algorithm of all_reduce is called \"dubling\"",
             ),
             ("up to 262144", "up to 2048", "7:14: sizes ascend"),
+            ("doubling up", "doubling in chunks of 3K up", "7:14: expected a power of two from 1K to 128K"),
             ("hosts = 4", "hosts = 9", "3:1: 8 ranks on 9 hosts"),
             ("path = \"tcp\"", "path = \"shm\"", "3:1: hosts are joined by"),
             ("path = \"tcp\"", "path = \"ib\"", "6:8: unknown variant `ib`"),
