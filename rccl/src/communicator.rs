@@ -337,9 +337,10 @@ impl Communicator {
     pub(crate) unsafe fn submit(&self, task: Result<Task>, end: Arc<dyn Finish>) {
         match self.shared.born.check().and(task) {
             Ok(task) => {
-                // SAFETY: the caller's promise.
                 match &self.stream {
+                    // SAFETY: the caller's promise.
                     None => unsafe { self.shared.flow.submit(task, end) },
+                    // SAFETY: as above.
                     Some(stream) => unsafe { stream::submit(&[stream], vec![(&self.shared, task, end)]) },
                 }
                 if let Err(error) = background::look_after(&self.shared) {
