@@ -272,10 +272,10 @@ impl Communicator {
         self.has_program(call).then(|| self.engine().engine.decision(call))
     }
 
-    /// What this communicator's choices go by: its layout, and what joins its hosts.
-    pub fn layout(&self) -> (Arc<[u32]>, tuner::Path) {
+    /// What this communicator's choices go by: the host of each rank, and what is known of the job's hosts.
+    pub fn layout(&self) -> (Arc<[u32]>, tuner::Hosts) {
         let control = &self.shared.control;
-        (control.layout().host.clone(), control.tuning().network)
+        (control.layout().host.clone(), control.tuning().hosts)
     }
 
     /// The program that this rank runs for `call`, one operation a line; nothing where [`Communicator::algorithm`] says

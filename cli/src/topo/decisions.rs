@@ -1,7 +1,7 @@
 //! Which algorithms calls take, what decides so, and what each would take by simulation.
 
 use crate::perf::{parse_size, show_size};
-use rccl::tuner::{ChunkSize, Class, Decision, Path, Profile, Tuner};
+use rccl::tuner::{ChunkSize, Class, Decision, Hosts, Path, Profile, Tuner};
 use rccl::{Communicator, Config};
 use rccl_schedule::simulate::{Call, Cluster, simulate};
 use rccl_schedule::{Algorithm, Collective, Layout};
@@ -63,17 +63,17 @@ impl ExplainOptions {
         let Some(collective) = self.explain else { return Ok(None) };
         let layout = Layout::of_hosts((0..hosts * each).map(|rank| rank / each));
         let profile = rccl::tuner::load(config, hosts * each).map_err(|error| error.to_string())?;
-        let network = rccl::tuner::network_here(config);
-        self.decide(config, collective, layout, network, &profile).map(Some)
+        let on = rccl::tuner::hosts_like_this(config, each);
+        self.decide(config, collective, layout, on, &profile).map(Some)
     }
 
     /// For the job that has been joined.
     pub fn of_job(&self, config: &Config, job: &Communicator) -> Result<Option<Decisions>, String> {
         let Some(collective) = self.explain else { return Ok(None) };
-        let (host, network) = job.layout();
+        let (host, on) = job.layout();
         let layout = Layout::of_hosts(host.iter().copied());
         let profile = rccl::tuner::load(config, job.size()).map_err(|error| error.to_string())?;
-        self.decide(config, collective, layout, network, &profile).map(Some)
+        self.decide(config, collective, layout, on, &profile).map(Some)
     }
 
     fn decide(
@@ -81,11 +81,11 @@ impl ExplainOptions {
         config: &Config,
         collective: Collective,
         layout: Layout,
-        network: Path,
+        on: Hosts,
         profile: &Profile,
     ) -> Result<Decisions, String> {
-        let tuner = Tuner::new(config, &layout, network, profile).map_err(|error| error.to_string())?;
-        let (ranks, hosts, path) = (layout.ranks(), layout.hosts(), tuner.path(network));
+        let tuner = Tuner::new(config, &layout, on, profile).map_err(|error| error.to_string())?;
+        let (ranks, hosts, path) = (layout.ranks(), layout.hosts(), tuner.path(on.network));
         // In one host only the local half of it counts.
         let class = Class::of(path).unwrap_or(Class::Tcp);
         let cluster = cluster(class, ranks, hosts).filter(|_| ranks <= MOST_SIMULATED);
@@ -169,17 +169,18 @@ mod tests {
         let mut config = Config::default();
         config.set("RCCL_NET", "tcp").unwrap();
         let options = explain(Collective::AllReduce, &[8, 2 << 20]);
-        let decisions = options.planned(&config, 4, 2).unwrap().unwrap();
-        assert_eq!((decisions.ranks, decisions.hosts, decisions.path), (8, 4, Path::Tcp));
+        // One rank on each, for which every machine has a processor.
+        let decisions = options.planned(&config, 8, 1).unwrap().unwrap();
+        assert_eq!((decisions.ranks, decisions.hosts, decisions.path), (8, 8, Path::Tcp));
         for call in &decisions.calls {
-            assert!(call.by.starts_with("class tcp-25g, simulated with 8 ranks on 4 hosts"), "{}", call.by);
+            assert!(call.by.starts_with("class tcp-25g, simulated with 8 ranks on 8 hosts"), "{}", call.by);
             // What the class was made from says the same now, but for what it does not change algorithms for.
             let best = call.simulated[0].time_us;
             let chosen = call.simulated.iter().find(|one| one.algorithm == call.algorithm).unwrap();
             assert!(chosen.time_us <= best * 1.16, "{}", decisions.text());
         }
         let text = decisions.text();
-        assert!(text.starts_with("all_reduce of 8 ranks on 4 hosts, joined by tcp"), "{text}");
+        assert!(text.starts_with("all_reduce of 8 ranks on 8 hosts, joined by tcp"), "{text}");
         assert!(text.contains("\n      2M  ") && text.contains("simulated on tcp-25g, us: "), "{text}");
     }
 

@@ -63,10 +63,10 @@ pub fn run(options: &Options) -> Result<Option<Tuned>, Error> {
 }
 
 fn all(options: &Options, config: &Config, job: &Communicator) -> rccl::Result<Tuned> {
-    let (host, network) = job.layout();
+    let (host, on) = job.layout();
     let layout = Layout::of_hosts(host.iter().copied());
-    let tuner = Tuner::new(config, &layout, network, &Profile::default())?;
-    let (ranks, hosts, path) = (layout.ranks(), layout.hosts(), tuner.path(network));
+    let tuner = Tuner::new(config, &layout, on, &Profile::default())?;
+    let (ranks, hosts, path) = (layout.ranks(), layout.hosts(), tuner.path(on.network));
     if job.rank() == 0 {
         eprintln!("# {ranks} ranks on {hosts} host{}, {path}", if hosts == 1 { "" } else { "s" });
         eprintln!(

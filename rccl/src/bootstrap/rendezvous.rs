@@ -10,7 +10,7 @@ use super::unique_id::Listening;
 use crate::bootstrap::processors::Processors;
 use crate::control::root::Root;
 use crate::error::{Error, Member, Result, remedy};
-use crate::tuner::{Path, Profile, Tuning};
+use crate::tuner::{Hosts, Path, Profile, Tuning};
 use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -315,8 +315,15 @@ pub(crate) fn welcome<'a>(seats: impl Iterator<Item = &'a Seat>, root: Member) -
             host
         })
         .collect();
-    let mut processors: Vec<u32> =
-        on_host.into_iter().map(|ranks| Processors::together(ranks.into_iter())).collect();
+    let mut crowded = false;
+    let mut processors: Vec<u32> = on_host
+        .into_iter()
+        .map(|ranks| {
+            let processors = Processors::together(ranks.iter().copied());
+            crowded |= ranks.len() as u64 > u64::from(processors);
+            processors
+        })
+        .collect();
     // Hosts are mostly alike.
     while let [.., before, last] = processors[..]
         && before == last
@@ -324,7 +331,8 @@ pub(crate) fn welcome<'a>(seats: impl Iterator<Item = &'a Seat>, root: Member) -
         processors.pop();
     }
     let network = if verbs { Path::Verbs } else { Path::Tcp };
-    let tuning = Tuning { network, profile: profile.unwrap_or_default() };
+    let hosts_are = Hosts { network, crowded };
+    let tuning = Tuning { hosts: hosts_are, profile: profile.unwrap_or_default() };
     frame::encode(&FromRoot::Welcome { root, runs: layout::runs(&hosts), processors, ring, tuning })
 }
 

@@ -157,7 +157,7 @@ impl Engine {
         Ok(Engine {
             tuner: {
                 let tuning = control.tuning();
-                Tuner::new(config, &layout, tuning.network, &tuning.profile)?
+                Tuner::new(config, &layout, tuning.hosts, &tuning.profile)?
             },
             timeout: config.timeout,
             yields,

@@ -12,6 +12,9 @@
 //! 2. between hosts, the class of the machine, by what joins the hosts: the nearest layout that was simulated;
 //! 3. thresholds.
 //!
+//! The classes' ranks have processors of their own. Where more ranks than processors share a host, thresholds for that go
+//! before them.
+//!
 //! `RCCL_ALGO` and `RCCL_REPRODUCIBLE=fixed` restrict what may be chosen, and an algorithm that cannot run a call is passed
 //! over. Nothing is measured or simulated when a job starts. The choice depends only on what is the same on every rank:
 //! rank 0's profile travels to all others when they join.
@@ -24,6 +27,7 @@ pub use crate::config::ChunkSize;
 pub use classes::Class;
 pub use profile::{Choice, Path, Profile, Rule, Tuned, place};
 
+use crate::bootstrap::processors::Processors;
 use crate::call::{self, Call};
 use crate::config::{Config, Reproducible};
 use crate::control::link_limits;
@@ -35,11 +39,19 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use thresholds::Situation;
 
+/// What choices go by besides who is where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// What joins them.
+    pub network: Path,
+    /// One of them has more ranks than processors for them.
+    pub crowded: bool,
+}
+
 /// What the ranks of a job know in common, besides who is where.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Tuning {
-    /// What joins the hosts.
-    pub network: Path,
+    pub hosts: Hosts,
     /// Rank 0's.
     pub profile: Profile,
 }
@@ -69,11 +81,13 @@ pub fn load(config: &Config, ranks: u32) -> Result<Profile> {
     }
 }
 
-/// What would join hosts that are like this one and have these settings: RDMA if it can be used here. Opens the devices,
-/// which takes some milliseconds each.
-pub fn network_here(config: &Config) -> Path {
+/// Hosts that are like this one and have these settings, with so many ranks on each: joined by RDMA if it can be used here.
+/// Opens the devices, which takes some milliseconds each.
+pub fn hosts_like_this(config: &Config, each: u32) -> Hosts {
     let regions = RegionTable::new();
-    if rdma::open(config, &regions).is_ok() { Path::Verbs } else { Path::Tcp }
+    let network = if rdma::open(config, &regions).is_ok() { Path::Verbs } else { Path::Tcp };
+    let processors = Processors::here(config.ignore_cpu_affinity);
+    Hosts { network, crowded: each > Processors::together(std::iter::once(&processors)) }
 }
 
 /// What chooses algorithms for the ranks of one communicator.
@@ -82,6 +96,7 @@ pub struct Tuner {
     /// What a profile, or the class, says of this layout.
     profile: Option<Tuned>,
     class: Option<(Class, Tuned)>,
+    crowded: bool,
     /// The algorithms that the user allows, by collective.
     allowed: Vec<(Collective, Vec<Algorithm>)>,
     /// The size of chunks that the user wants.
@@ -123,6 +138,8 @@ pub enum By {
     },
     /// A rule of `thresholds`.
     Thresholds,
+    /// A rule of `thresholds` for hosts with more ranks than processors, which classes do not know.
+    Crowded,
     /// `RCCL_ALGO` or `RCCL_REPRODUCIBLE` leave out what would have been chosen.
     Settings {
         /// What would have been.
@@ -140,6 +157,7 @@ impl fmt::Display for By {
                 write!(f, "class {class}, simulated with {ranks} ranks on {hosts} hosts")
             }
             By::Thresholds => f.write_str("measured thresholds"),
+            By::Crowded => f.write_str("measured thresholds of hosts with more ranks than processors"),
             By::Settings { instead_of } => {
                 write!(f, "RCCL_ALGO or RCCL_REPRODUCIBLE, which leave out {instead_of}")
             }
@@ -149,16 +167,15 @@ impl fmt::Display for By {
 }
 
 impl Tuner {
-    /// For the ranks of `layout`, of which those of different hosts are joined by `network`, with these settings and this
-    /// profile.
+    /// For the ranks of `layout` on such hosts, with these settings and this profile.
     ///
     /// # Errors
     /// [`Error::InvalidSetting`] when `RCCL_ALGO` leaves no algorithm for a collective.
-    pub fn new(config: &Config, layout: &Layout, network: Path, profile: &Profile) -> Result<Tuner> {
+    pub fn new(config: &Config, layout: &Layout, on: Hosts, profile: &Profile) -> Result<Tuner> {
         let (shared, unasked) = link_limits(config);
         let fixed = config.reproducible == Reproducible::Fixed;
         let situation = Situation::new(layout, shared, unasked, fixed);
-        let path = if situation.shared { Path::Shm } else { network };
+        let path = if situation.shared { Path::Shm } else { on.network };
         let (ranks, hosts) = (layout.ranks(), layout.hosts());
         // Classes were simulated with shared memory in the hosts.
         let class = (hosts > 1 && shared).then(|| Class::of(path)).flatten();
@@ -169,6 +186,7 @@ impl Tuner {
             situation,
             profile: profile.find(ranks, hosts, path).cloned(),
             class,
+            crowded: on.crowded,
             allowed: allowed.collect::<Result<_>>()?,
             chunk: profile.chunk,
         })
@@ -230,7 +248,7 @@ impl Tuner {
 
     /// What would be taken if everything were allowed and possible, best first. Nothing is allocated: calls that take turns
     /// ask each time.
-    fn usual(&self, collective: &Collective, bytes: u64) -> [Option<Decision>; 3] {
+    fn usual(&self, collective: &Collective, bytes: u64) -> [Option<Decision>; 4] {
         let measured = self.profile.as_ref().and_then(|tuned| tuned.choose(collective, bytes));
         // Blocks of hosts whose ranks do not follow one another are many pieces, which was not simulated.
         let apart = *collective == Collective::AllToAll && !self.situation.in_order;
@@ -239,9 +257,11 @@ impl Tuner {
             let by = By::Class { class: *class, ranks: tuned.ranks, hosts: tuned.hosts };
             Some(Decision::new(tuned.choose(collective, bytes)?, by))
         });
+        let crowded = if self.crowded { self.situation.choose_crowded(collective, bytes) } else { None };
         let algorithm = self.situation.choose(collective, bytes);
         [
             measured.map(|choice| Decision::new(choice, By::Profile)),
+            crowded.map(|algorithm| Decision::new(algorithm.into(), By::Crowded)),
             simulated,
             Some(Decision::new(algorithm.into(), By::Thresholds)),
         ]
