@@ -4,7 +4,9 @@ mod common;
 
 use common::{config, on_ranks, transports};
 use rccl::{Call, Collective, Communicator, DataType, Error, Failure, ReduceOp, UniqueId, group};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 #[test]
 fn messages_arrive_in_order_and_whole() {
@@ -227,10 +229,18 @@ fn a_message_of_another_length_or_type_names_both() {
 fn a_message_that_nobody_sends_times_out_and_says_whom_it_waited_for() {
     let mut config = config("", "");
     config.timeout = Duration::from_millis(700);
-    let errors = on_ranks(3, &config, |comm| match comm.rank() {
-        0 => comm.recv(&mut [0_u8], 2),
+    let over = Arc::new(AtomicBool::new(false));
+    let errors = on_ranks(3, &config, move |comm| match comm.rank() {
+        0 => {
+            let result = comm.recv(&mut [0_u8], 2);
+            over.store(true, Ordering::Release);
+            result
+        }
         _ => {
-            std::thread::sleep(Duration::from_millis(1500));
+            let end = Instant::now() + Duration::from_secs(25);
+            while !over.load(Ordering::Acquire) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             comm.barrier()
         }
     });

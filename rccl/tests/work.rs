@@ -6,6 +6,8 @@ mod common;
 
 use common::{config, on_ranks, transports};
 use rccl::{Communicator, Failure, ReduceOp, Work};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -85,15 +87,18 @@ fn two_arrays_come_back() {
 
 #[test]
 fn wait_timeout_says_whether_it_has_ended() {
-    on_ranks(2, &config("", ""), |comm| {
-        if comm.rank() == 1 {
-            std::thread::sleep(Duration::from_millis(400));
+    let looked = Arc::new(AtomicBool::new(false));
+    on_ranks(2, &config("", ""), move |comm| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while comm.rank() == 1 && !looked.load(Ordering::Acquire) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
         }
         let mut work = comm.start_barrier();
         if comm.rank() == 0 {
             let began = Instant::now();
             assert!(!work.wait_timeout(Duration::from_millis(50)).unwrap());
-            assert!(began.elapsed() < Duration::from_millis(350), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+            looked.store(true, Ordering::Release);
         }
         assert!(work.wait_timeout(Duration::from_secs(20)).unwrap());
         work.wait().unwrap();

@@ -66,7 +66,7 @@ impl Situation {
             Collective::Reduce { .. } | Collective::Gather { .. } if bytes <= 8 << 10 => {
                 Some(Algorithm::Direct)
             }
-            Collective::AllToAll if self.in_order && (16 << 10..=512 << 10).contains(&bytes) => {
+            Collective::AllToAll if self.in_order && (8 << 10..=256 << 10).contains(&bytes) => {
                 Some(Algorithm::Hierarchical)
             }
             _ => None,
