@@ -28,7 +28,7 @@ pub use logging::init_logging;
 pub(crate) use logging::set_rank;
 pub use nearest::nearest;
 pub use rdma::{GidIndex, Net, RelaxedOrdering};
-pub use scalar::{Bytes, ChunkSize, Secret, Within};
+pub use scalar::{Bytes, ChunkSize, Chunks, Secret, Within};
 pub use settings::Config;
 pub use sources::Source;
 pub use table::{Setting, settings, settings_markdown};

@@ -86,6 +86,8 @@ fn chunks_are_as_long_as_rank_0_says() {
     assert_eq!(chunks(&configs), [Some(4 << 10), None]);
     configs[1].set("RCCL_CHUNK_SIZE", "16K").unwrap();
     assert_eq!(chunks(&configs), [Some(4 << 10), None]);
+    configs[0].set("RCCL_CHUNK_SIZE", "usual").unwrap();
+    assert_eq!(chunks(&configs), [None; 2]);
     configs[0].set("RCCL_CHUNK_SIZE", "1K").unwrap();
     assert_eq!(chunks(&configs), [Some(1 << 10); 2]);
     // Long ones over sockets, and copies between processes.

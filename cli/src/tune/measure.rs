@@ -3,7 +3,7 @@
 use super::Options;
 use super::rules::{Row, choices, rules};
 use crate::perf::{Bench, Case, Line, Options as PerfOptions, show_size};
-use rccl::tuner::{Choice, Decision, Profile, Rule, Tuned, Tuner};
+use rccl::tuner::{Choice, Chunks, Decision, Profile, Rule, Tuned, Tuner};
 use rccl::{Communicator, Config, DataType, ReduceOp, UniqueId};
 use rccl_schedule::{Algorithm, Collective, Layout};
 
@@ -134,13 +134,9 @@ fn one(
             for &choice in &in_chunks {
                 try_also(choice, &mut tried, config, job, collective)?;
             }
-            // Together with the best once more, as the machine may be slower or faster meanwhile.
+            // Together with the best once more.
             in_chunks.push(best.0);
-            let again = measured(&mut bench, &in_chunks, &tried)?;
-            let factor =
-                again.iter().find(|(choice, _)| *choice == best.0).map_or(1.0, |(_, time)| best.1 / time);
-            let in_chunks = again.into_iter().filter(|(choice, _)| choice.chunk.is_some());
-            row.times.extend(in_chunks.map(|(choice, time)| (choice, time * factor)));
+            row.add(best, measured(&mut bench, &in_chunks, &tried)?);
         }
         if job.rank() == 0 {
             tell(&row, collective, size);
@@ -165,7 +161,7 @@ fn try_also(
     if tried.iter().all(|(known, _)| *known != choice) {
         let mut config = config.clone();
         config.set("RCCL_ALGO", &format!("{}:{}", collective.word(), choice.algorithm))?;
-        config.chunk_size = choice.chunk.or(config.chunk_size);
+        config.chunk_size.get_or_insert(choice.chunk.map_or(Chunks::Usual, Chunks::Of));
         tried.push((choice, beside(job, config)?));
     }
     Ok(())

@@ -36,6 +36,15 @@ impl Row {
         self.times.iter().copied().min_by(|one, other| one.1.total_cmp(&other.1))
     }
 
+    /// Adds what was measured later, in relation to the best so far, which was measured again with it: the machine may be slower
+    /// or faster meanwhile.
+    pub fn add(&mut self, best: (Choice, f64), later: Vec<(Choice, f64)>) {
+        let again = later.iter().find(|(choice, _)| *choice == best.0);
+        let factor = again.map_or(1.0, |(_, time)| best.1 / time);
+        let new = later.into_iter().filter(|(choice, _)| *choice != best.0);
+        self.times.extend(new.map(|(choice, time)| (choice, time * factor)));
+    }
+
     /// The same algorithms in chunks of other sizes, as far as these may be of use: of the best so many.
     pub fn in_chunks(&self, best: usize) -> impl Iterator<Item = Choice> {
         let mut times: Vec<_> = self.times.iter().filter(|(choice, _)| choice.chunk.is_none()).collect();
@@ -173,6 +182,15 @@ mod tests {
             ]
         );
         assert_eq!(words(row(4 << 20, 3.0, 5.0, 4.0), 1), ["ring in chunks of 16K"]);
+    }
+
+    #[test]
+    fn what_is_measured_later_is_seen_in_relation_to_the_best() {
+        let mut row = row(1 << 20, 3.0, 5.0, 4.0);
+        let ring = |chunk| Choice { algorithm: Algorithm::Ring, chunk: ChunkSize::new(chunk) };
+        // The machine takes twice as long now.
+        row.add((ring(0), 3.0), vec![(ring(4096), 8.0), (ring(0), 6.0)]);
+        assert_eq!((row.times.len(), row.time(ring(4096)), row.time(ring(0))), (4, Some(4.0), Some(3.0)));
     }
 
     #[test]

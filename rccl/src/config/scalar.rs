@@ -41,6 +41,15 @@ impl From<ChunkSize> for u32 {
     }
 }
 
+/// What a user wants of the sizes of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Chunks {
+    /// The engine's own in every call, whatever was measured or simulated.
+    Usual,
+    /// This in every call.
+    Of(ChunkSize),
+}
+
 impl fmt::Display for ChunkSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.show())
@@ -162,6 +171,21 @@ impl Value for ChunkSize {
     }
     fn show(&self) -> String {
         Bytes(self.0 as usize).show()
+    }
+}
+
+impl Value for Chunks {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("usual") {
+            return Ok(Chunks::Usual);
+        }
+        ChunkSize::parse(text).map(Chunks::Of).map_err(|expected| format!("`usual`, or {expected}"))
+    }
+    fn show(&self) -> String {
+        match self {
+            Chunks::Usual => "usual".into(),
+            Chunks::Of(size) => size.show(),
+        }
     }
 }
 

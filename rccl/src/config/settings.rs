@@ -1,7 +1,7 @@
 //! The table of settings: the one place to add one.
 
 use super::{
-    Algorithms, Bytes, ChunkSize, Family, GidIndex, Interfaces, Level, MeetingPlace, Net, PortRange,
+    Algorithms, Bytes, Chunks, Family, GidIndex, Interfaces, Level, MeetingPlace, Net, PortRange,
     RelaxedOrdering, Reproducible, Secret, Subsystems, Transports, Value, Within,
 };
 use rccl_topology::{DeviceList, Prefix, RoceVersion};
@@ -188,10 +188,10 @@ settings! {
     /// `ring;allreduce:^tree` to say more for one collective.
     "RCCL_ALGO" => algo: Algorithms = Algorithms::default();
     /// Into how long chunks calls cut what they pass on, a power of two from 1K to 128K: short ones travel along a chain or
-    /// tree of ranks sooner, long ones cost less each. Rank 0's counts for all ranks. By default what the profile says,
-    /// else 32K, and 128K where bytes are fetched by system calls; never more than a slot of staging memory, which is a
-    /// fourth of `RCCL_BUFFSIZE` and at most 32K, where they go through that.
-    "RCCL_CHUNK_SIZE" => chunk_size: Option<ChunkSize> = None;
+    /// tree of ranks sooner, long ones cost less each. Rank 0's counts for all ranks. By default what the profile or the class
+    /// of machine says for the call, else `usual`: 32K, and 128K where bytes are fetched by system calls. Never more than a
+    /// slot of staging memory, a fourth of `RCCL_BUFFSIZE` and at most 32K, where bytes go through that.
+    "RCCL_CHUNK_SIZE" => chunk_size: Option<Chunks> = None;
     /// A profile that `rccl tune` wrote: which algorithms are best on which layouts. Rank 0's counts for all ranks. One that
     /// cannot be read keeps it from joining.
     "RCCL_TUNE_FILE" => tune_file: Option<PathBuf> = None;

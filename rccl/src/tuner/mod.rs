@@ -23,7 +23,7 @@ pub(crate) mod classes;
 pub(crate) mod profile;
 pub(crate) mod thresholds;
 
-pub use crate::config::ChunkSize;
+pub use crate::config::{ChunkSize, Chunks};
 pub use classes::Class;
 pub use profile::{Choice, Path, Profile, Rule, Tuned, place};
 
@@ -61,8 +61,8 @@ pub(crate) struct Tuning {
 /// # Errors
 /// [`Error::InvalidSetting`] when the file cannot be read, with line and column, or knows too many layouts.
 pub fn load(config: &Config, ranks: u32) -> Result<Profile> {
-    let chunk = config.chunk_size;
-    let Some(path) = &config.tune_file else { return Ok(Profile { chunk, ..Profile::default() }) };
+    let chunks = config.chunk_size;
+    let Some(path) = &config.tune_file else { return Ok(Profile { chunks, ..Profile::default() }) };
     let refused = |what: String| Error::InvalidSetting {
         name: "RCCL_TUNE_FILE".into(),
         value: path.display().to_string(),
@@ -71,7 +71,7 @@ pub fn load(config: &Config, ranks: u32) -> Result<Profile> {
     let text = std::fs::read_to_string(path).map_err(|error| refused(format!("cannot be read: {error}")))?;
     let mut profile = Profile::parse(&text).map_err(|flaw| refused(format!("{}:{flaw}", path.display())))?;
     profile.layouts.retain(|tuned| tuned.ranks <= ranks);
-    profile.chunk = chunk;
+    profile.chunks = chunks;
     match profile.layouts.len() {
         ..=Profile::MOST_LAYOUTS => Ok(profile),
         many => Err(refused(format!(
@@ -100,7 +100,7 @@ pub struct Tuner {
     /// The algorithms that the user allows, by collective.
     allowed: Vec<(Collective, Vec<Algorithm>)>,
     /// The size of chunks that the user wants.
-    chunk: Option<ChunkSize>,
+    chunks: Option<Chunks>,
 }
 
 /// What was chosen, and by what.
@@ -188,7 +188,7 @@ impl Tuner {
             class,
             crowded: on.crowded,
             allowed: allowed.collect::<Result<_>>()?,
-            chunk: profile.chunk,
+            chunks: profile.chunks,
         })
     }
 
@@ -215,7 +215,12 @@ impl Tuner {
         knows: impl Fn(Algorithm) -> bool,
     ) -> Decision {
         let decision = self.unless_in_chunks(collective, bytes, knows);
-        Decision { chunk: self.chunk.or(decision.chunk), ..decision }
+        let chunk = match self.chunks {
+            None => decision.chunk,
+            Some(Chunks::Usual) => None,
+            Some(Chunks::Of(size)) => Some(size),
+        };
+        Decision { chunk, ..decision }
     }
 
     /// Without the user's size of chunks.

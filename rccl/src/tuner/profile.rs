@@ -14,7 +14,7 @@
 //! Sizes are bytes of a rank's data; of reduce_scatter, all_gather, all_to_all, gather and scatter, of one block.
 //! What a layout does not name is decided as without the profile.
 
-use crate::config::{Bytes, ChunkSize, Value};
+use crate::config::{Bytes, ChunkSize, Chunks, Value};
 use rccl_schedule::{Algorithm, Collective};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
@@ -153,7 +153,7 @@ pub struct Profile {
     /// Each at most once.
     pub layouts: Vec<Tuned>,
     /// The size of all chunks, whatever the layouts say: `RCCL_CHUNK_SIZE`. No part of a file.
-    pub chunk: Option<ChunkSize>,
+    pub chunks: Option<Chunks>,
 }
 
 impl Profile {
@@ -377,7 +377,7 @@ mod tests {
         let mut profile = Profile::parse(&with_chunks).unwrap();
         assert_ne!(profile, Profile::parse(FILE).unwrap());
         assert_eq!(Profile::parse(&profile.write()), Ok(profile.clone()));
-        profile.chunk = ChunkSize::new(16 << 10);
+        profile.chunks = Some(Chunks::Usual);
         let sent: Profile = postcard::from_bytes(&postcard::to_allocvec(&profile).unwrap()).unwrap();
         assert_eq!(sent, profile);
     }
@@ -399,7 +399,7 @@ mod tests {
     fn the_nearest_layout_is_like_in_hosts_and_ranks_of_each() {
         let tuned = |hosts, each| Tuned { ranks: hosts * each, hosts, path: Path::Tcp, rules: Vec::new() };
         let layouts = [2, 4, 8, 16].into_iter().flat_map(|hosts| [1, 2, 8].map(|each| tuned(hosts, each)));
-        let profile = Profile { layouts: layouts.collect(), chunk: None };
+        let profile = Profile { layouts: layouts.collect(), chunks: None };
         for (ranks, hosts, near) in
             [(8, 4, (8, 4)), (64, 64, (16, 16)), (4096, 512, (128, 16)), (8, 3, (8, 4)), (5, 2, (4, 2))]
         {
