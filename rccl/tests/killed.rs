@@ -84,18 +84,7 @@ fn calls<'a>(task: &str, comm: &'a Communicator) -> Box<dyn FnMut() -> Result<()
     }
 }
 
-/// A busy machine, or a guest that another one emulates, may stand still for seconds; twice in a row it does not.
 fn kill(size: u32, victim: u32, transport: &str, task: &str) {
-    let slow = kill_once(size, victim, transport, task);
-    if slow >= SOON {
-        let again = kill_once(size, victim, transport, task);
-        assert!(again < SOON, "{transport} {task}: learnt only after {slow:?}, and then {again:?}");
-    }
-}
-
-/// Returns how long the last rank took to learn it.
-fn kill_once(size: u32, victim: u32, transport: &str, task: &str) -> Duration {
-    let mut slowest = Duration::ZERO;
     let mut job = Job::start(size, task, &[("RCCL_TRANSPORT", transport)], |_, _| {}).joined();
     if task != "cold" {
         job.ranks.iter().for_each(|rank| drop(rank.says("warm")));
@@ -116,13 +105,12 @@ fn kill_once(size: u32, victim: u32, transport: &str, task: &str) -> Duration {
         eprintln!("{transport} {task}: {after:?} after the kill: {line}");
         assert!(line.starts_with(&format!("lost {victim} |")), "rank {rank} blames another: {line}");
         assert!(line.contains(&format!("pid {}", job.ranks[victim as usize].child.id())), "{line}");
-        slowest = slowest.max(after);
+        assert!(after < SOON, "rank {rank} learnt it only after {after:?}");
     }
     for (rank, status) in job.end().into_iter().enumerate() {
         assert!(rank as u32 == victim || status.success(), "rank {rank}: {status}");
     }
     assert_eq!(job.left_behind(), Vec::<std::path::PathBuf>::new());
-    slowest
 }
 
 #[test]

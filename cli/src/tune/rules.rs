@@ -36,8 +36,8 @@ impl Row {
         self.times.iter().copied().min_by(|one, other| one.1.total_cmp(&other.1))
     }
 
-    /// Adds what was measured later, in relation to the best so far, which was measured again with it: the machine may be slower
-    /// or faster meanwhile.
+    /// Adds what was measured later, in relation to the best so far, which was measured again with it: the machine may be
+    /// slower or faster meanwhile.
     pub fn add(&mut self, best: (Choice, f64), later: Vec<(Choice, f64)>) {
         let again = later.iter().find(|(choice, _)| *choice == best.0);
         let factor = again.map_or(1.0, |(_, time)| best.1 / time);
@@ -62,9 +62,8 @@ impl Row {
 }
 
 /// What is taken for each row: those by which all rows together take least, each as a factor over its best time, where a
-/// switch from row to row counts as [`SWITCH`], all but the usual one as [`HABIT`], and chunks of
-/// another size as [`CUT`]. Found row by row, for each choice that
-/// the row can end with (Viterbi 1967).
+/// switch from row to row counts as [`SWITCH`], all but the usual one as [`HABIT`], and chunks of another size as [`CUT`]. Found
+/// row by row, for each choice that the row can end with (Viterbi 1967).
 pub fn choices(rows: &[Row]) -> Vec<Choice> {
     /// The best way to end a row with a choice.
     struct End {
