@@ -20,8 +20,8 @@ use std::process::ExitCode;
 ///
 /// Measures with the ranks of a launcher, or with --ranks on this host: every algorithm of each collective, each size in
 /// turn, and the best one in chunks of other sizes; the slowest rank's median. Do that on the hosts, with the placement of
-/// ranks and the settings that the job will have, while nothing else runs. A profile may hold several layouts; one that is there already keeps those that are not
-/// measured again.
+/// ranks and the settings that the job will have, while nothing else runs. A profile may hold several layouts; one that is
+/// there already keeps those that are not measured again.
 ///
 /// With --cluster nothing is measured: layouts are simulated on that cluster, as `rccl simulate` does.
 #[derive(clap::Args)]
