@@ -117,6 +117,18 @@ impl Collective {
         )
     }
 
+    /// Whether its blocks have lengths of their own.
+    pub(crate) fn has_counts(self) -> bool {
+        matches!(
+            self,
+            Collective::ReduceScatterV
+                | Collective::AllGatherV
+                | Collective::GatherV
+                | Collective::ScatterV
+                | Collective::AllToAllV
+        )
+    }
+
     fn from_code(code: u8) -> Option<Collective> {
         Collective::ALL.into_iter().find(|&collective| collective as u8 == code)
     }

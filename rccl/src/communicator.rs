@@ -235,6 +235,17 @@ impl Communicator {
         Registered::new(self.shared.control.link_settings().verbs.as_ref().ok(), memory)
     }
 
+    /// Whether the communicator works still, as far as this process has heard. Never blocks.
+    ///
+    /// # Errors
+    /// The failure that broke it, as every call on it answers from now on; [`Error::Forked`] in a forked child.
+    pub fn check(&self) -> Result<()> {
+        self.shared.born.check()?;
+        let control = &self.shared.control;
+        let Some(failure) = control.failure() else { return Ok(()) };
+        Err(Error::Failed { communicator: self.shared.label.clone(), reporter: control.me(), failure })
+    }
+
     /// Gives up on purpose: every rank's current and later calls fail with `why`. Returns at once, from any thread.
     /// Does nothing in a forked child.
     pub fn abort(&self, why: &str) {
@@ -380,6 +391,14 @@ impl Communicator {
     fn engine(&self) -> impl DerefMut<Target = Driven> + '_ {
         self.shared.flow.engine()
     }
+}
+
+/// As [`Communicator::alloc`], for all communicators that this process has or will have.
+///
+/// # Errors
+/// As [`Communicator::alloc`].
+pub fn alloc<T: Element>(n: usize) -> Result<Buffer<T>> {
+    Buffer::new(&registered_memory(), n)
 }
 
 /// The process's registered memory, which all its communicators share.

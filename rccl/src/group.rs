@@ -2,7 +2,7 @@
 
 use crate::background;
 use crate::call::{Call, Collective};
-use crate::communicator::{Communicator, Shared};
+use crate::communicator::Communicator;
 use crate::element::Element;
 use crate::engine::{Lengths, Message, Piece, Task};
 use crate::error::{Error, Result};
@@ -10,7 +10,7 @@ use crate::flow;
 use crate::op::Op;
 use crate::request;
 use crate::stream::{self, Stream};
-use crate::work::{Finish, Held};
+use crate::work::{Finish, Held, Work};
 use rccl_schedule::Few;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ const TOGETHER: u64 = 64 << 10;
 const CALLS: usize = 8;
 
 /// Calls to be submitted together; see [`group`].
+#[derive(Default)]
 pub struct Group<'env> {
     parts: Vec<Part>,
     /// Those that its calls are made on.
@@ -64,49 +65,88 @@ struct Part {
 /// [`Error::InvalidArgument`] if any call of the group is wrong by itself, or a message of a rank to itself has no
 /// counterpart: nothing has been sent then. Else the first error of a call.
 pub fn group<'env, R>(f: impl FnOnce(&mut Group<'env>) -> R) -> Result<R> {
-    let mut group = Group { parts: Vec::new(), streams: Vec::new(), wrong: None, env: PhantomData };
+    let mut group = Group::default();
     let result = f(&mut group);
-    if let Some(error) = group.wrong {
-        return Err(error);
-    }
-    for part in &group.parts {
-        part.check_own_messages()?;
-        part.communicator.shared().born.check()?;
-    }
     // SAFETY: the memory of all calls is borrowed for the environment of `f`, which outlives this function.
-    unsafe { run(group.parts, &group.streams) }?;
+    unsafe { group.run() }?;
     Ok(result)
 }
 
-/// # Safety
-/// The memory of all calls is theirs until this returns.
-unsafe fn run(parts: Vec<Part>, streams: &[Stream]) -> Result<()> {
-    let mut submitted: Vec<(Communicator, Vec<Task>)> =
-        parts.into_iter().map(|part| (part.communicator.clone(), part.into_tasks())).collect();
-    if let ([(communicator, tasks)], []) = (&mut submitted[..], streams) {
-        // On one communicator they run one after the other anyway.
-        // SAFETY: the caller's promise.
-        return tasks.drain(..).try_for_each(|task| unsafe { communicator.execute(Ok(task)) });
-    }
-    let mut ends = Vec::new();
-    let mut all = Vec::new();
-    for (communicator, tasks) in &mut submitted {
-        for task in tasks.drain(..) {
-            let end = Held::new(());
-            ends.push(end.clone());
-            all.push((communicator.shared(), task, end as Arc<dyn Finish>));
+impl Group<'_> {
+    /// What is wrong with the calls by themselves.
+    fn check(&mut self) -> Result<()> {
+        if let Some(error) = self.wrong.take() {
+            return Err(error);
         }
+        for part in &self.parts {
+            part.check_own_messages()?;
+            part.communicator.shared().born.check()?;
+        }
+        Ok(())
     }
-    let streams: Vec<&Stream> = streams.iter().collect();
-    // SAFETY: the caller's promise; all have ended before this returns.
-    unsafe { stream::submit(&streams, all) };
-    let shared: Vec<&Arc<Shared>> = submitted.iter().map(|(communicator, _)| communicator.shared()).collect();
-    let flows: Vec<_> = shared.iter().map(|shared| &shared.flow).collect();
-    flow::help(&flows, None, || ends.iter().all(|end| end.is_done()));
-    for shared in shared.into_iter().filter(|shared| shared.flow.is_busy()) {
-        background::look_after(shared)?;
+
+    /// Makes the calls and blocks until they have ended.
+    ///
+    /// # Safety
+    /// The memory of all calls is theirs until this returns.
+    pub(crate) unsafe fn run(mut self) -> Result<()> {
+        self.check()?;
+        if let ([part], []) = (&self.parts[..], &self.streams[..]) {
+            // On one communicator they run one after the other anyway.
+            let communicator = part.communicator.clone();
+            let mut tasks = self.parts.remove(0).into_tasks().into_iter();
+            // SAFETY: the caller's promise.
+            return tasks.try_for_each(|task| unsafe { communicator.execute(Ok(task)) });
+        }
+        // SAFETY: the caller's promise; all have ended before this returns.
+        let works = unsafe { self.submit() };
+        let flows: Vec<_> = works.iter().map(|(communicator, _)| &communicator.shared().flow).collect();
+        flow::help(&flows, None, || works.iter().all(|(_, end)| end.is_done()));
+        for (communicator, _) in &works {
+            if communicator.shared().flow.is_busy() {
+                background::look_after(communicator.shared())?;
+            }
+        }
+        works.iter().try_for_each(|(_, end)| end.result())
     }
-    ends.iter().try_for_each(|end| end.result())
+
+    /// Makes the calls and returns at once.
+    ///
+    /// # Safety
+    /// The memory of all calls is theirs until they have ended.
+    pub(crate) unsafe fn start(mut self) -> Result<Vec<Work<()>>> {
+        self.check()?;
+        // SAFETY: the caller's promise.
+        let works = unsafe { self.submit() };
+        for (communicator, _) in &works {
+            if let Err(error) = background::look_after(communicator.shared()) {
+                tracing::warn!(%error, "asynchronous calls make progress only while they are waited for");
+            }
+        }
+        Ok(works.into_iter().map(|(communicator, end)| Work::new(communicator, end)).collect())
+    }
+
+    /// Puts all calls into the queues of their communicators.
+    ///
+    /// # Safety
+    /// The memory of all calls is theirs until they have ended.
+    unsafe fn submit(self) -> Vec<(Communicator, Arc<Held<()>>)> {
+        let (mut works, mut tasks) = (Vec::new(), Vec::new());
+        for part in self.parts {
+            let communicator = part.communicator.clone();
+            for task in part.into_tasks() {
+                works.push((communicator.clone(), Held::new(())));
+                tasks.push(task);
+            }
+        }
+        let tasks = works.iter().zip(tasks);
+        let tasks =
+            tasks.map(|((on, end), task)| (on.shared(), task, end.clone() as Arc<dyn Finish>)).collect();
+        let streams: Vec<&Stream> = self.streams.iter().collect();
+        // SAFETY: the caller's promise.
+        unsafe { stream::submit(&streams, tasks) };
+        works
+    }
 }
 
 impl Part {
@@ -189,7 +229,7 @@ impl Part {
 }
 
 impl<'env> Group<'env> {
-    fn add(&mut self, communicator: &Communicator, task: Result<Task>) {
+    pub(crate) fn add(&mut self, communicator: &Communicator, task: Result<Task>) {
         let task = match task {
             Ok(task) => task,
             Err(error) => {

@@ -1,74 +1,246 @@
-//! Calls on raw memory, for bindings of other languages.
+//! Calls on raw memory, for bindings of other languages: checked as far as that can be, then made at once, in the background,
+//! on a stream ([`Communicator::on`]) or together with others.
 
 use crate::call::{Call, Collective};
 use crate::communicator::Communicator;
+use crate::element::ReduceOp;
 use crate::engine::{Lengths, Message, Task};
 use crate::error::{Error, Result};
-use crate::request::check_operator;
+use crate::group::Group;
+use crate::request::{self, check_operator, digest};
+use crate::work::{Held, Work};
+use rccl_kernels::Scale;
 use rccl_schedule::Few;
 
+/// A call on raw memory that has been checked and is not made yet; see [`Communicator::raw`].
+pub struct Raw {
+    task: Task,
+}
+
+/// How long the blocks of a raw call are.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum RawSizes<'a> {
+    /// All have [`Call::count`] elements. Also of gather_v and scatter_v where this rank is not the root: it knows the length
+    /// of its own block only.
+    Equal,
+    /// By rank: of all_gather_v, reduce_scatter_v, and the root's of gather_v and scatter_v. [`Call::count`] means nothing.
+    Counts(&'a [usize]),
+    /// Of all_to_all_v: what is sent to each rank, and what is received from each. [`Call::count`] means nothing.
+    Cross {
+        /// By receiver.
+        sent: &'a [usize],
+        /// By sender.
+        received: &'a [usize],
+    },
+}
+
+/// Calls on raw memory that are submitted together, as those of [`group`](crate::group()) are, whose calls are added one by
+/// one.
+#[derive(Default)]
+pub struct RawGroup {
+    calls: Group<'static>,
+}
+
 impl Communicator {
-    /// A call whose blocks have one length, or a message ([`Call::root`] is the peer then), on raw memory. `input` and
-    /// `output` point to as many blocks of [`Call::count`] elements as the collective has there; a message uses
-    /// one of them. In place, they are the same pointer, or one is this rank's block of the other as NCCL defines it.
+    /// Checks a call on raw memory, a message among them ([`Call::root`] is the peer then; it may be this rank itself, in a
+    /// group). `input` and `output` point to as many elements as the collective and `sizes` say; a message uses one of them.
+    /// In place, where the blocks have one length, they are the same pointer, or one is this rank's block of the other as
+    /// NCCL defines it. `scalar`: one element, which operands are multiplied by
+    /// ([`ReduceOp::PreMulSum`](crate::ReduceOp::PreMulSum)), in this machine's order of bytes.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a root out of range, a null pointer where elements are needed, a size that does
-    /// not fit an address space, memory that overlaps in any other way, an operator that does not suit the type, or a
-    /// collective that needs more than a count; else as the methods.
+    /// [`Error::InvalidArgument`] for a root out of range, a null pointer where elements are needed, sizes that do not fit an
+    /// address space or are not those that the collective takes, memory that overlaps in any other way, an operator that does
+    /// not suit the type, or a scalar without that operator or of another length.
+    pub fn raw(
+        &self,
+        call: &Call,
+        sizes: RawSizes<'_>,
+        scalar: Option<&[u8]>,
+        input: *const u8,
+        output: *mut u8,
+    ) -> Result<Raw> {
+        if let Some(root) = call.root {
+            self.caller().check_root(call.collective.name(), root)?;
+        }
+        check_operator(call)?;
+        let scale = match scalar {
+            Some(_) if call.op != Some(ReduceOp::PreMulSum) => {
+                return refuse(call, "a scalar".into(), "only the pre-multiplied sum has one");
+            }
+            Some(bytes) => match Scale::from_bytes(call.dtype, bytes) {
+                None => {
+                    let what =
+                        format!("a scalar of {} bytes for elements of type {}", bytes.len(), call.dtype);
+                    return refuse(call, what, "it is one element");
+                }
+                scale => scale,
+            },
+            None => None,
+        };
+        let task = match (call.collective, sizes) {
+            (Collective::Send | Collective::Recv, RawSizes::Equal) => self.raw_message(call, input, output),
+            (Collective::Barrier, RawSizes::Equal) => request::barrier(self.caller()),
+            (Collective::GatherV | Collective::ScatterV, _) => self.raw_own(call, sizes, input, output),
+            (Collective::AllGatherV | Collective::ReduceScatterV, RawSizes::Counts(counts)) => {
+                self.raw_counts(call, counts, scale, input, output)
+            }
+            (Collective::AllToAllV, RawSizes::Cross { sent, received }) => {
+                self.raw_cross(call, sent, received, input, output)
+            }
+            (collective, RawSizes::Equal) if !collective.has_counts() && collective != Collective::Fused => {
+                self.raw_equal(call, scale, input, output)
+            }
+            _ => refuse(
+                call,
+                "sizes of another kind of call".into(),
+                "pass counts to the forms with counts, and to no other",
+            ),
+        };
+        task.map(|task| Raw { task })
+    }
+
+    /// Makes a call and blocks until it has ended.
+    ///
+    /// # Errors
+    /// As the methods; [`Error::InvalidArgument`] for a message to this rank itself, which only a group can have.
     ///
     /// # Safety
-    /// `input` is valid for reads and `output` for writes of these elements until this returns, and nobody else uses
-    /// them meanwhile.
-    pub unsafe fn call_raw(&self, call: &Call, input: *const u8, output: *mut u8) -> Result<()> {
-        let task = self.raw_task(call, input, output);
+    /// `input` is valid for reads and `output` for writes of the call's elements until this returns, and nobody else uses
+    /// them meanwhile. The call was checked by this communicator.
+    pub unsafe fn run_raw(&self, raw: Raw) -> Result<()> {
+        let task = self.alone(raw);
         // SAFETY: the caller's promise; the ranges are those of a call in place, or apart.
         unsafe { self.execute(task) }
     }
 
-    fn raw_task(&self, call: &Call, input: *const u8, output: *mut u8) -> Result<Task> {
-        let name = call.collective.name();
-        let invalid =
-            |what: String, hint: &str| Err(Error::InvalidArgument { call: name, what, hint: hint.into() });
-        let Some(block) = call.count.checked_mul(call.dtype.size() as u64) else {
-            return invalid(format!("{} elements", call.count), "no memory is that large");
-        };
-        if let Some(root) = call.root {
-            self.caller().check_root(name, root)?;
-        }
-        check_operator(call)?;
-        let (rank, ranks) = (self.rank(), self.size());
-        if let Collective::Send | Collective::Recv = call.collective {
-            let Some(peer) = call.root else {
-                return invalid("no peer".into(), "say which rank is at the other end");
-            };
-            self.caller().check_another(name, peer)?;
-            let outgoing = call.collective == Collective::Send;
-            let memory = if outgoing { input.cast_mut() } else { output };
-            if memory.is_null() && block > 0 {
-                return invalid("a null pointer".into(), "pass memory for all elements, or a count of 0");
+    /// Makes a call and returns at once. What it answers may be dropped.
+    ///
+    /// # Errors
+    /// Of the work, or of its stream: as [`Communicator::run_raw`].
+    ///
+    /// # Safety
+    /// As for [`Communicator::run_raw`], until the work has ended, dropped or not.
+    pub unsafe fn start_raw(&self, raw: Raw) -> Work<()> {
+        let end = Held::new(());
+        let task = self.alone(raw);
+        // SAFETY: the caller's promise.
+        unsafe { self.submit(task, end.clone()) };
+        Work::new(self.clone(), end)
+    }
+
+    /// A task that nothing else goes with.
+    fn alone(&self, Raw { task }: Raw) -> Result<Task> {
+        if let Task::Messages(messages) = &task {
+            for message in messages.as_slice() {
+                let name = if message.outgoing { "send" } else { "recv" };
+                self.caller().check_another(name, message.peer)?;
             }
-            let message = Message { peer, outgoing, dtype: call.dtype, count: call.count, memory };
-            return Ok(Task::Messages(Few::One(message)));
         }
-        let needs_more = call.collective.varies()
-            || matches!(call.collective, Collective::AllGatherV | Collective::ReduceScatterV);
-        let collective = call.collective.schedule(call.root.unwrap_or(0)).filter(|_| !needs_more);
-        let Some(collective) = collective else {
-            return invalid("a count alone".into(), "call the method, which takes a count for each block");
+        Ok(task)
+    }
+
+    fn raw_message(&self, call: &Call, input: *const u8, output: *mut u8) -> Result<Task> {
+        let Some(peer) = call.root else {
+            return refuse(call, "no peer".into(), "say which rank is at the other end");
+        };
+        let outgoing = call.collective == Collective::Send;
+        let memory = if outgoing { input.cast_mut() } else { output };
+        extent(call, call.count, memory)?;
+        let message = Message { peer, outgoing, dtype: call.dtype, count: call.count, memory };
+        Ok(Task::Messages(Few::One(message)))
+    }
+
+    /// Of gather_v and scatter_v: the root has a block of each rank, the others their own.
+    fn raw_own(&self, call: &Call, sizes: RawSizes<'_>, input: *const u8, output: *mut u8) -> Result<Task> {
+        let Some(root) = call.root else {
+            return refuse(call, "no root".into(), "say which rank is the root");
+        };
+        let (rank, size) = (self.rank() as usize, self.size() as usize);
+        let mut blocks = vec![0; size];
+        match sizes {
+            RawSizes::Counts(counts) if self.rank() == root => {
+                blocks = self.caller().counts(call.collective.name(), "the root's counts", counts)?;
+            }
+            RawSizes::Equal if self.rank() != root => blocks[rank] = call.count,
+            _ => {
+                let hint =
+                    "the root passes counts, by rank, and every other rank the length of its own block";
+                return refuse(call, "sizes of the wrong kind for this rank".into(), hint);
+            }
+        }
+        let (own, all) = (blocks[rank], blocks.iter().sum());
+        let (read, written) = match call.collective {
+            Collective::GatherV => (own, if self.rank() == root { all } else { 0 }),
+            _ => (if self.rank() == root { all } else { 0 }, own),
+        };
+        let call = Call { count: Call::VARYING, ..*call };
+        apart(&call, (input, read), (output, written))?;
+        Ok(Task::Collective { call, sizes: Lengths::Blocks(blocks), input, output, scale: None })
+    }
+
+    /// Of all_gather_v and reduce_scatter_v: every rank knows the lengths of all blocks.
+    fn raw_counts(
+        &self,
+        call: &Call,
+        counts: &[usize],
+        scale: Option<Scale>,
+        input: *const u8,
+        output: *mut u8,
+    ) -> Result<Task> {
+        let blocks = self.caller().counts(call.collective.name(), "counts", counts)?;
+        let (own, all) = (blocks[self.rank() as usize], blocks.iter().sum());
+        let gathers = call.collective == Collective::AllGatherV;
+        let (read, written) = if gathers { (own, all) } else { (all, own) };
+        apart(call, (input, read), (output, written))?;
+        let call = Call { root: Some(digest(&blocks)), count: all, ..*call };
+        Ok(Task::Collective { call, sizes: Lengths::Blocks(blocks), input, output, scale })
+    }
+
+    fn raw_cross(
+        &self,
+        call: &Call,
+        sent: &[usize],
+        received: &[usize],
+        input: *const u8,
+        output: *mut u8,
+    ) -> Result<Task> {
+        let (rank, name) = (self.rank(), call.collective.name());
+        let row = self.caller().counts(name, "the counts of what is sent", sent)?;
+        let column = self.caller().counts(name, "the counts of what is received", received)?;
+        let (to_self, from_self) = (row[rank as usize], column[rank as usize]);
+        if to_self != from_self {
+            let what =
+                format!("this rank sends {to_self} elements to itself and receives {from_self} from itself");
+            return refuse(call, what, "its entries in both lists are the same number");
+        }
+        apart(call, (input, row.iter().sum()), (output, column.iter().sum()))?;
+        let call = Call { count: Call::VARYING, ..*call };
+        Ok(Task::Collective { call, sizes: Lengths::Cross { rank, row, column }, input, output, scale: None })
+    }
+
+    fn raw_equal(
+        &self,
+        call: &Call,
+        scale: Option<Scale>,
+        input: *const u8,
+        output: *mut u8,
+    ) -> Result<Task> {
+        let (rank, ranks) = (self.rank(), self.size());
+        let Some(block) = call.count.checked_mul(call.dtype.size() as u64) else {
+            return refuse(call, format!("{} elements", call.count), "no memory is that large");
+        };
+        let Some(collective) = call.collective.schedule(call.root.unwrap_or(0)) else {
+            return refuse(call, "a call that is none".into(), "submit calls in groups of your own");
         };
         if collective.root().is_some() && call.root.is_none() {
-            return invalid("no root".into(), "say which rank is the root");
+            return refuse(call, "no root".into(), "say which rank is the root");
         }
         let (read, written) = (collective.input(rank, ranks), collective.output(rank, ranks));
-        let bytes =
-            |blocks: u32| block.checked_mul(blocks.into()).filter(|&bytes| bytes <= isize::MAX as u64);
-        let (Some(reads), Some(writes)) = (bytes(read.len()), bytes(written.len())) else {
-            return invalid(format!("{} elements", call.count), "no memory is that large");
-        };
-        if reads > 0 && input.is_null() || writes > 0 && output.is_null() {
-            return invalid("a null pointer".into(), "pass memory for all elements, or a count of 0");
-        }
+        let elements = |blocks: u32| call.count.saturating_mul(blocks.into());
+        let (reads, writes) =
+            (extent(call, elements(read.len()), input)?, extent(call, elements(written.len()), output)?);
         let (first, second) = (input as u64, output as u64);
         let overlap = reads > 0 && writes > 0 && first < second + writes && second < first + reads;
         // The block that both have lies at one place if the call is in place.
@@ -85,7 +257,8 @@ impl Communicator {
                 _ => false,
             };
         if overlap && !in_place {
-            return invalid(
+            return refuse(
+                call,
                 format!(
                     "input and output overlap: they start {} bytes apart and are {reads} and {writes} bytes long",
                     first.abs_diff(second)
@@ -93,6 +266,75 @@ impl Communicator {
                 "work in place (one array, or this rank's block of it), or on disjoint arrays",
             );
         }
-        Ok(Task::Collective { call: *call, sizes: Lengths::Equal(call.count), input, output, scale: None })
+        Ok(Task::Collective { call: *call, sizes: Lengths::Equal(call.count), input, output, scale })
     }
+}
+
+impl RawGroup {
+    /// A group without calls.
+    pub fn new() -> RawGroup {
+        RawGroup::default()
+    }
+
+    /// Adds a call that `on` has checked; what was wrong with it keeps the whole group from being made.
+    pub fn add(&mut self, on: &Communicator, call: Result<Raw>) {
+        self.calls.add(on, call.map(|raw| raw.task));
+    }
+
+    /// Makes all calls and blocks until all have ended.
+    ///
+    /// # Errors
+    /// As [`group`](crate::group()).
+    ///
+    /// # Safety
+    /// As for [`Communicator::run_raw`], of every call.
+    pub unsafe fn run(self) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.calls.run() }
+    }
+
+    /// Makes all calls and returns at once. What each answers may be dropped.
+    ///
+    /// # Errors
+    /// Where nothing has been sent: as [`group`](crate::group()). The works, or their streams, have the calls' own.
+    ///
+    /// # Safety
+    /// As for [`Communicator::start_raw`], of every call.
+    pub unsafe fn start(self) -> Result<Vec<Work<()>>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.calls.start() }
+    }
+}
+
+fn refuse<T>(call: &Call, what: String, hint: &str) -> Result<T> {
+    Err(Error::InvalidArgument { call: call.collective.name(), what, hint: hint.into() })
+}
+
+/// The bytes of so many elements, which lie at a pointer.
+fn extent(call: &Call, count: u64, memory: *const u8) -> Result<u64> {
+    let bytes = count.checked_mul(call.dtype.size() as u64).filter(|&bytes| bytes <= isize::MAX as u64);
+    match bytes {
+        None => refuse(call, format!("{count} elements"), "no memory is that large"),
+        Some(1..) if memory.is_null() => {
+            refuse(call, "a null pointer".into(), "pass memory for all elements, or a count of 0")
+        }
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+/// Checks that what is read and what is written, pointers and numbers of elements, do not overlap.
+fn apart(call: &Call, read: (*const u8, u64), written: (*mut u8, u64)) -> Result<()> {
+    let (reads, writes) = (extent(call, read.1, read.0)?, extent(call, written.1, written.0)?);
+    let (first, second) = (read.0 as u64, written.0 as u64);
+    if reads > 0 && writes > 0 && first < second + writes && second < first + reads {
+        return refuse(
+            call,
+            format!(
+                "input and output overlap: they start {} bytes apart and are {reads} and {writes} bytes long",
+                first.abs_diff(second)
+            ),
+            "work on disjoint arrays",
+        );
+    }
+    Ok(())
 }

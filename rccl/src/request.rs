@@ -360,7 +360,7 @@ impl Caller {
         x.as_mut_ptr().wrapping_add(self.rank as usize * count)
     }
 
-    fn counts(self, call: &'static str, what: &str, counts: &[usize]) -> Result<Vec<u64>> {
+    pub(crate) fn counts(self, call: &'static str, what: &str, counts: &[usize]) -> Result<Vec<u64>> {
         let sum = counts.iter().try_fold(0_usize, |sum, &count| sum.checked_add(count));
         let what = match sum {
             Some(_) if counts.len() == self.size as usize => {
@@ -454,7 +454,7 @@ fn length(call: &'static str, what: &str, expected: usize, given: usize) -> Resu
 }
 
 /// What lengths that every rank must know alike are compared by.
-fn digest(counts: &[u64]) -> u32 {
+pub(crate) fn digest(counts: &[u64]) -> u32 {
     let mut digest = 0xcbf2_9ce4_8422_2325_u64;
     for byte in counts.iter().flat_map(|count| count.to_le_bytes()) {
         digest = (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);

@@ -5,8 +5,8 @@ mod common;
 
 use common::{config, on_ranks, try_on_ranks};
 use rccl::{
-    Call, Collective, Communicator, DataType, Error, Failure, Group, Op, ReduceOp, Result, Scope, UniqueId,
-    Work, group,
+    Call, Collective, Communicator, DataType, Error, Failure, Group, Op, RawSizes, ReduceOp, Result, Scope,
+    UniqueId, Work, group,
 };
 
 fn still_works(comm: &Communicator) {
@@ -243,8 +243,9 @@ fn raw_calls_that_are_wrong() {
         let sum = |count| call(Collective::AllReduce, Some(ReduceOp::Sum), None, count);
         let of = |collective, root| call(collective, None, root, 2);
         let wrong = |call: Call, input: *mut u8, output: *mut u8, words: &[&str]| {
+            let called = comm.raw(&call, RawSizes::Equal, None, input, output);
             // SAFETY: refused before any memory is touched.
-            refused(unsafe { comm.call_raw(&call, input, output) }, words);
+            refused(called.and_then(|raw| unsafe { comm.run_raw(raw) }), words);
         };
         wrong(sum(8), base, base.wrapping_add(16), &["overlap", "16 bytes"]);
         wrong(sum(8), null, base, &["null"]);

@@ -333,8 +333,9 @@ impl<T: Sample> Operation for Typed<T> {
             root: rooted.then_some(call.root as u32),
             count: call.count as u64,
         };
+        let raw = comm.raw(&call, rccl::RawSizes::Equal, None, input.cast(), output.cast())?;
         // SAFETY: both arrays have the blocks of the call, and are borrowed until it returns.
-        unsafe { comm.call_raw(&call, input.cast(), output.cast()) }
+        unsafe { comm.run_raw(raw) }
     }
 
     fn check(&mut self) {
