@@ -1,0 +1,377 @@
+//! The collectives, and messages.
+
+use crate::comm::{self, Comm};
+use crate::error::{Answer, Refusal, answer};
+use crate::op::{self, Operator};
+use crate::{group, list, stream};
+use rccl::{Call, Collective, Communicator, DataType, Raw, RawSizes};
+use std::ffi::{c_int, c_void};
+
+/// Makes a call: now if it is on no stream, else behind what is on it, or with the end of an open group.
+#[inline]
+fn make(
+    comm: comm::Handle,
+    on: stream::Handle,
+    check: impl FnOnce(&Comm, &Communicator) -> Result<Raw, Refusal>,
+) -> Answer {
+    answer(|| {
+        let made = prepare(comm, on, check);
+        if let Err(refusal) = &made
+            && group::is_open()
+        {
+            group::spoil(refusal);
+        }
+        made
+    })
+}
+
+#[inline]
+fn prepare(
+    comm: comm::Handle,
+    on: stream::Handle,
+    check: impl FnOnce(&Comm, &Communicator) -> Result<Raw, Refusal>,
+) -> Result<(), Refusal> {
+    let comm = comm::get(comm)?;
+    let communicator = comm.communicator()?;
+    let on = if on.is_null() { None } else { Some(stream::get(on)?) };
+    let call = check(&comm, communicator)?;
+    match on {
+        None if group::is_open() => group::add(communicator, call, true),
+        // SAFETY: the promise of whoever made the call.
+        None => unsafe { communicator.run_raw(call) }?,
+        Some(stream) if group::is_open() => group::add(&communicator.on(&stream), call, false),
+        // Its stream tells what becomes of it.
+        // SAFETY: as above.
+        Some(stream) => drop(unsafe { communicator.on(&stream).start_raw(call) }),
+    }
+    Ok(())
+}
+
+/// What a call is, as C says it.
+struct Asked {
+    collective: Collective,
+    dtype: c_int,
+    root: Option<c_int>,
+    count: usize,
+}
+
+impl Asked {
+    fn call(&self) -> Result<Call, Refusal> {
+        let known = u8::try_from(self.dtype).ok().and_then(|number| DataType::try_from(number).ok());
+        let dtype = known.ok_or_else(|| {
+            Refusal::argument(format!(
+                "data type {}: rcclDataType_t has 0 to {}",
+                self.dtype,
+                DataType::ALL.len() - 1
+            ))
+        })?;
+        let root = self.root.map(u32::try_from).transpose();
+        let root = root.map_err(|_| Refusal::argument("the root, or the peer, is below 0"))?;
+        Ok(Call { collective: self.collective, dtype, op: None, root, count: self.count as u64 })
+    }
+}
+
+/// A call that moves data.
+fn moves(
+    on: (comm::Handle, stream::Handle),
+    asked: Asked,
+    sizes: RawSizes<'_>,
+    send: *const c_void,
+    recv: *mut c_void,
+) -> Answer {
+    make(on.0, on.1, |_, communicator| {
+        Ok(communicator.raw(&asked.call()?, sizes, None, send.cast(), recv.cast())?)
+    })
+}
+
+/// A call that reduces.
+#[inline]
+fn reduces(
+    on: (comm::Handle, stream::Handle),
+    asked: Asked,
+    op: c_int,
+    sizes: RawSizes<'_>,
+    send: *const c_void,
+    recv: *mut c_void,
+) -> Answer {
+    make(on.0, on.1, |comm, communicator| {
+        let call = asked.call()?;
+        let Operator { op, scalar } = op::find(comm, op, call.dtype)?;
+        let scalar = scalar.as_ref().map(|scalar| &scalar[..call.dtype.size()]);
+        Ok(communicator.raw(&Call { op: Some(op), ..call }, sizes, scalar, send.cast(), recv.cast())?)
+    })
+}
+
+/// Counts by rank of a communicator.
+///
+/// # Safety
+/// `counts` is NULL or has a number for each rank of it.
+unsafe fn counts<'a>(comm: comm::Handle, counts: *const usize, name: &str) -> Result<&'a [usize], Refusal> {
+    let size = comm::get(comm)?.communicator()?.size();
+    // SAFETY: the caller's promise.
+    unsafe { list(counts, size as c_int, name) }
+}
+
+macro_rules! equal_moves {
+    ($($(#[$doc:meta])* $name:ident: $collective:ident $(($root:ident))?;)+) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The memory is valid for the call until that has ended.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            sendbuff: *const c_void,
+            recvbuff: *mut c_void,
+            count: usize,
+            datatype: c_int,
+            $($root: c_int,)?
+            comm: comm::Handle,
+            stream: stream::Handle,
+        ) -> Answer {
+            let root = None $(.or(Some($root)))?;
+            let asked = Asked { collective: Collective::$collective, dtype: datatype, root, count };
+            moves((comm, stream), asked, RawSizes::Equal, sendbuff, recvbuff)
+        }
+    )+};
+}
+
+equal_moves! {
+    /// All ranks get the root's `count` elements; only the root's `sendbuff` is read.
+    rcclBroadcast: Broadcast (root);
+    /// All ranks get the `count` elements of each, in order of rank.
+    rcclAllGather: AllGather;
+    /// The root gets the `count` elements of each, in order of rank.
+    rcclGather: Gather (root);
+    /// Each rank gets its block of `count` elements of the root's.
+    rcclScatter: Scatter (root);
+    /// Each rank gets its block of `count` elements of every rank's.
+    rcclAlltoAll: AllToAll;
+}
+
+macro_rules! equal_reductions {
+    ($($(#[$doc:meta])* $name:ident: $collective:ident $(($root:ident))?;)+) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The memory is valid for the call until that has ended.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            sendbuff: *const c_void,
+            recvbuff: *mut c_void,
+            count: usize,
+            datatype: c_int,
+            op: c_int,
+            $($root: c_int,)?
+            comm: comm::Handle,
+            stream: stream::Handle,
+        ) -> Answer {
+            let root = None $(.or(Some($root)))?;
+            let asked = Asked { collective: Collective::$collective, dtype: datatype, root, count };
+            reduces((comm, stream), asked, op, RawSizes::Equal, sendbuff, recvbuff)
+        }
+    )+};
+}
+
+equal_reductions! {
+    /// All ranks get the reduction of all ranks' `count` elements.
+    rcclAllReduce: AllReduce;
+    /// The root gets it.
+    rcclReduce: Reduce (root);
+    /// Each rank gets its block of `count` elements of it.
+    rcclReduceScatter: ReduceScatter;
+}
+
+/// As rcclBroadcast, in place.
+///
+/// # Safety
+/// The memory is valid for the call until that has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclBcast(
+    buff: *mut c_void,
+    count: usize,
+    datatype: c_int,
+    root: c_int,
+    comm: comm::Handle,
+    stream: stream::Handle,
+) -> Answer {
+    // SAFETY: the caller's promise.
+    unsafe { rcclBroadcast(buff, buff, count, datatype, root, comm, stream) }
+}
+
+/// # Safety
+/// The memory is valid for the call until that has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclSend(
+    sendbuff: *const c_void,
+    count: usize,
+    datatype: c_int,
+    peer: c_int,
+    comm: comm::Handle,
+    stream: stream::Handle,
+) -> Answer {
+    let asked = Asked { collective: Collective::Send, dtype: datatype, root: Some(peer), count };
+    moves((comm, stream), asked, RawSizes::Equal, sendbuff, std::ptr::null_mut())
+}
+
+/// # Safety
+/// The memory is valid for the call until that has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclRecv(
+    recvbuff: *mut c_void,
+    count: usize,
+    datatype: c_int,
+    peer: c_int,
+    comm: comm::Handle,
+    stream: stream::Handle,
+) -> Answer {
+    let asked = Asked { collective: Collective::Recv, dtype: datatype, root: Some(peer), count };
+    moves((comm, stream), asked, RawSizes::Equal, std::ptr::null(), recvbuff)
+}
+
+/// # Safety
+/// Any values are safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclBarrier(comm: comm::Handle, stream: stream::Handle) -> Answer {
+    let asked = Asked { collective: Collective::Barrier, dtype: DataType::U8 as c_int, root: None, count: 0 };
+    moves((comm, stream), asked, RawSizes::Equal, std::ptr::null(), std::ptr::null_mut())
+}
+
+/// # Safety
+/// `counts` has a number for each rank; the memory is valid for the call until that has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclAllGatherV(
+    sendbuff: *const c_void,
+    recvbuff: *mut c_void,
+    recvcounts: *const usize,
+    datatype: c_int,
+    comm: comm::Handle,
+    stream: stream::Handle,
+) -> Answer {
+    make(comm, stream, |_, communicator| {
+        // SAFETY: the caller's promise.
+        let counts = unsafe { counts(comm, recvcounts, "recvcounts") }?;
+        let call =
+            Asked { collective: Collective::AllGatherV, dtype: datatype, root: None, count: 0 }.call()?;
+        Ok(communicator.raw(&call, RawSizes::Counts(counts), None, sendbuff.cast(), recvbuff.cast())?)
+    })
+}
+
+/// # Safety
+/// `counts` has a number for each rank; the memory is valid for the call until that has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclReduceScatterV(
+    sendbuff: *const c_void,
+    recvbuff: *mut c_void,
+    recvcounts: *const usize,
+    datatype: c_int,
+    op: c_int,
+    comm: comm::Handle,
+    stream: stream::Handle,
+) -> Answer {
+    make(comm, stream, |of, communicator| {
+        // SAFETY: the caller's promise.
+        let counts = unsafe { counts(comm, recvcounts, "recvcounts") }?;
+        let call =
+            Asked { collective: Collective::ReduceScatterV, dtype: datatype, root: None, count: 0 }.call()?;
+        let Operator { op, scalar } = op::find(of, op, call.dtype)?;
+        let scalar = scalar.as_ref().map(|scalar| &scalar[..call.dtype.size()]);
+        let call = Call { op: Some(op), ..call };
+        Ok(communicator.raw(&call, RawSizes::Counts(counts), scalar, sendbuff.cast(), recvbuff.cast())?)
+    })
+}
+
+/// # Safety
+/// At the root `recvcounts` has a number for each rank; the memory is valid for the call until that has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclGatherV(
+    sendbuff: *const c_void,
+    sendcount: usize,
+    recvbuff: *mut c_void,
+    recvcounts: *const usize,
+    datatype: c_int,
+    root: c_int,
+    comm: comm::Handle,
+    stream: stream::Handle,
+) -> Answer {
+    make(comm, stream, |_, communicator| {
+        let asked =
+            Asked { collective: Collective::GatherV, dtype: datatype, root: Some(root), count: sendcount };
+        let call = asked.call()?;
+        // SAFETY: the caller's promise.
+        let sizes = unsafe { of_root(comm, communicator, &call, recvcounts, "recvcounts") }?;
+        Ok(communicator.raw(&call, sizes, None, sendbuff.cast(), recvbuff.cast())?)
+    })
+}
+
+/// # Safety
+/// At the root `sendcounts` has a number for each rank; the memory is valid for the call until that has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclScatterV(
+    sendbuff: *const c_void,
+    sendcounts: *const usize,
+    recvbuff: *mut c_void,
+    recvcount: usize,
+    datatype: c_int,
+    root: c_int,
+    comm: comm::Handle,
+    stream: stream::Handle,
+) -> Answer {
+    make(comm, stream, |_, communicator| {
+        let asked =
+            Asked { collective: Collective::ScatterV, dtype: datatype, root: Some(root), count: recvcount };
+        let call = asked.call()?;
+        // SAFETY: the caller's promise.
+        let sizes = unsafe { of_root(comm, communicator, &call, sendcounts, "sendcounts") }?;
+        Ok(communicator.raw(&call, sizes, None, sendbuff.cast(), recvbuff.cast())?)
+    })
+}
+
+/// The root's counts, which say how long its own block is too; the other ranks' are not read.
+///
+/// # Safety
+/// As for [`counts`], at the root.
+unsafe fn of_root<'a>(
+    comm: comm::Handle,
+    communicator: &Communicator,
+    call: &Call,
+    counts: *const usize,
+    name: &str,
+) -> Result<RawSizes<'a>, Refusal> {
+    if call.root != Some(communicator.rank()) {
+        return Ok(RawSizes::Equal);
+    }
+    // SAFETY: the caller's promise.
+    let counts = unsafe { self::counts(comm, counts, name) }?;
+    let (own, given) = (counts[communicator.rank() as usize] as u64, call.count);
+    if own != given {
+        let words = format!(
+            "the root's own block has {own} elements by its entry in {name} and {given} by its count"
+        );
+        return Err(Refusal::argument(words));
+    }
+    Ok(RawSizes::Counts(counts))
+}
+
+/// # Safety
+/// Both lists have a number for each rank; the memory is valid for the call until that has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclAlltoAllV(
+    sendbuff: *const c_void,
+    sendcounts: *const usize,
+    recvbuff: *mut c_void,
+    recvcounts: *const usize,
+    datatype: c_int,
+    comm: comm::Handle,
+    stream: stream::Handle,
+) -> Answer {
+    make(comm, stream, |_, communicator| {
+        // SAFETY: the caller's promise.
+        let sent = unsafe { counts(comm, sendcounts, "sendcounts") }?;
+        // SAFETY: the caller's promise.
+        let received = unsafe { counts(comm, recvcounts, "recvcounts") }?;
+        let call =
+            Asked { collective: Collective::AllToAllV, dtype: datatype, root: None, count: 0 }.call()?;
+        let sizes = RawSizes::Cross { sent, received };
+        Ok(communicator.raw(&call, sizes, None, sendbuff.cast(), recvbuff.cast())?)
+    })
+}

@@ -1,0 +1,114 @@
+//! Groups: calls between rcclGroupStart and rcclGroupEnd of one thread are made together, and so are joins.
+
+use crate::comm;
+use crate::error::{Answer, Refusal, answer};
+use rccl::{Communicator, Raw, RawGroup};
+use std::cell::RefCell;
+
+/// A join that waits for the end of its group.
+pub(crate) type Join = Box<dyn FnOnce() -> rccl::Result<Communicator> + Send>;
+
+#[derive(Default)]
+struct Open {
+    /// How many groups are open, one in another; only the outermost counts.
+    depth: u32,
+    calls: RawGroup,
+    /// A call is on no stream, so the end of the group is the end of the calls.
+    blocks: bool,
+    joins: Vec<(*mut comm::Handle, Join)>,
+    /// What the first call that was wrong said when it was made.
+    wrong: Option<(Answer, String)>,
+}
+
+thread_local! {
+    static OPEN: RefCell<Open> = RefCell::default();
+}
+
+/// Whether this thread has a group open.
+#[inline]
+pub(crate) fn is_open() -> bool {
+    OPEN.with(|open| open.borrow().depth > 0)
+}
+
+/// Refuses what has no place in a group.
+pub(crate) fn refuse(function: &str) -> Result<(), Refusal> {
+    if is_open() { Err(Refusal::usage(format!("{function} in a group: end that first"))) } else { Ok(()) }
+}
+
+/// Adds a call to the open group.
+pub(crate) fn add(on: &Communicator, call: Raw, blocks: bool) {
+    OPEN.with(|open| {
+        let mut open = open.borrow_mut();
+        open.calls.add(on, Ok(call));
+        open.blocks |= blocks;
+    });
+}
+
+/// Remembers that a call of the open group was refused.
+pub(crate) fn spoil(refusal: &Refusal) {
+    OPEN.with(|open| {
+        open.borrow_mut().wrong.get_or_insert_with(|| (refusal.answer, refusal.words.clone()));
+    });
+}
+
+/// Joins at the end of the group, together with the others; the handle comes then.
+pub(crate) fn join_later(place: *mut comm::Handle, join: Join) {
+    OPEN.with(|open| open.borrow_mut().joins.push((place, join)));
+}
+
+/// Joins all at once: each may wait for the others.
+pub(crate) fn join_all(joins: Vec<Join>) -> Vec<rccl::Result<Communicator>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = joins.into_iter().map(|join| scope.spawn(join)).collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined.map(|joined| joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
+}
+
+/// # Safety
+/// Always.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclGroupStart() -> Answer {
+    answer(|| {
+        OPEN.with(|open| open.borrow_mut().depth += 1);
+        Ok(())
+    })
+}
+
+/// # Safety
+/// The memory of every call of the group is as the call wants it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclGroupEnd() -> Answer {
+    answer(|| {
+        let ended = OPEN.with(|open| {
+            let mut open = open.borrow_mut();
+            match open.depth {
+                0 => Err(Refusal::usage("rcclGroupEnd without rcclGroupStart on this thread")),
+                1 => Ok(Some(std::mem::take(&mut *open))),
+                _ => {
+                    open.depth -= 1;
+                    Ok(None)
+                }
+            }
+        });
+        let Some(Open { calls, blocks, joins, wrong, .. }) = ended? else { return Ok(()) };
+        if let Some((answer, words)) = wrong {
+            return Err(Refusal { answer, words: format!("nothing of the group was done: {words}") });
+        }
+        let (places, joins): (Vec<_>, Vec<_>) = joins.into_iter().unzip();
+        for (place, joined) in places.into_iter().zip(join_all(joins)) {
+            let handle = comm::insert(joined?)?;
+            // SAFETY: the promise of who called rcclCommInitRank.
+            unsafe { place.write(handle) };
+        }
+        if blocks {
+            // SAFETY: the caller's promise.
+            unsafe { calls.run() }?;
+        } else {
+            // Streams tell what became of the calls.
+            // SAFETY: the caller's promise.
+            drop(unsafe { calls.start() }?);
+        }
+        Ok(())
+    })
+}

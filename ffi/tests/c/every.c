@@ -1,0 +1,350 @@
+/* Every function of the interface, each with its result checked, on the ranks of a launcher: at least 2. */
+#include "check.h"
+
+enum { COUNT = 1000 };
+
+static rcclComm_t comm;
+static int rank, size;
+
+static float *floats(size_t count) {
+    float *memory = (float *)malloc((count ? count : 1) * sizeof(float));
+    CHECK(memory != NULL);
+    return memory;
+}
+
+static void fill(float *memory, size_t count, float value) {
+    for (size_t i = 0; i < count; i++) memory[i] = value;
+}
+
+static void all_are(const float *memory, size_t count, float value) {
+    for (size_t i = 0; i < count; i++)
+        if (memory[i] != value) FAIL("element %d is %g, not %g", (int)i, (double)memory[i], (double)value);
+}
+
+/* 1 + 2 + ... + size */
+static float sum_of_ranks(void) {
+    return (float)(size * (size + 1) / 2);
+}
+
+static void reductions(void) {
+    float *x = floats(COUNT * (size_t)size), *y = floats(COUNT * (size_t)size);
+    fill(x, COUNT, (float)rank + 1);
+    GOOD(rcclAllReduce(x, y, COUNT, rcclFloat, rcclSum, comm, NULL));
+    all_are(y, COUNT, sum_of_ranks());
+    GOOD(rcclAllReduce(x, x, COUNT, rcclFloat32, rcclMax, comm, NULL));
+    all_are(x, COUNT, (float)size);
+    fill(x, COUNT, (float)rank + 1);
+    fill(y, COUNT, -1);
+    GOOD(rcclReduce(x, rank == 1 ? y : NULL, COUNT, rcclFloat, rcclProd, 1, comm, NULL));
+    float product = 1;
+    for (int i = 1; i <= size; i++) product *= (float)i;
+    all_are(y, COUNT, rank == 1 ? product : -1);
+    for (int block = 0; block < size; block++) fill(x + COUNT * block, COUNT, (float)(rank + block));
+    GOOD(rcclReduceScatter(x, y, COUNT, rcclFloat, rcclSum, comm, NULL));
+    all_are(y, COUNT, sum_of_ranks() - (float)size + (float)(size * rank));
+    float half = 0.5f;
+    rcclRedOp_t halves;
+    GOOD(rcclRedOpCreatePreMulSum(&halves, &half, rcclFloat, rcclScalarHostImmediate, comm));
+    fill(x, COUNT, (float)rank + 1);
+    GOOD(rcclAllReduce(x, y, COUNT, rcclFloat, halves, comm, NULL));
+    all_are(y, COUNT, sum_of_ranks() / 2);
+    REFUSED(rcclAllReduce(x, y, 1, rcclDouble, halves, comm, NULL), rcclInvalidArgument, "created for elements of type f32");
+    GOOD(rcclRedOpDestroy(halves, comm));
+    REFUSED(rcclAllReduce(x, y, 1, rcclFloat, halves, comm, NULL), rcclInvalidArgument, "operator 16");
+    REFUSED(rcclRedOpDestroy(halves, comm), rcclInvalidArgument, "not created");
+    unsigned bits = 1u << rank, all;
+    GOOD(rcclAllReduce(&bits, &all, 1, rcclUint32, rcclBitOr, comm, NULL));
+    CHECK(all == (1u << size) - 1);
+    free(x);
+    free(y);
+}
+
+static void movements(void) {
+    size_t n = (size_t)size;
+    float *x = floats(COUNT * n), *y = floats(COUNT * n);
+    fill(x, COUNT, (float)rank);
+    GOOD(rcclBroadcast(x, y, COUNT, rcclFloat, size - 1, comm, NULL));
+    all_are(y, COUNT, (float)(size - 1));
+    GOOD(rcclBcast(x, COUNT, rcclFloat, 0, comm, NULL));
+    all_are(x, COUNT, 0);
+    fill(x, COUNT, (float)rank);
+    GOOD(rcclAllGather(x, y, COUNT, rcclFloat, comm, NULL));
+    for (int i = 0; i < size; i++) all_are(y + COUNT * i, COUNT, (float)i);
+    fill(y, COUNT * n, -1);
+    GOOD(rcclGather(x, y, COUNT, rcclFloat, 1, comm, NULL));
+    for (int i = 0; i < size; i++) all_are(y + COUNT * i, COUNT, rank == 1 ? (float)i : -1);
+    for (int i = 0; i < size; i++) fill(x + COUNT * i, COUNT, (float)(10 * rank + i));
+    GOOD(rcclScatter(x, y, COUNT, rcclFloat, 1, comm, NULL));
+    all_are(y, COUNT, (float)(10 + rank));
+    GOOD(rcclAlltoAll(x, y, COUNT, rcclFloat, comm, NULL));
+    for (int i = 0; i < size; i++) all_are(y + COUNT * i, COUNT, (float)(10 * i + rank));
+    GOOD(rcclBarrier(comm, NULL));
+    free(x);
+    free(y);
+}
+
+/* Rank r has r + 1 elements, or a block of so many for rank r. */
+static void with_counts(void) {
+    size_t *counts = (size_t *)malloc((size_t)size * sizeof *counts), *same = (size_t *)malloc((size_t)size * sizeof *same);
+    size_t all = 0;
+    CHECK(counts && same);
+    for (int i = 0; i < size; i++) {
+        counts[i] = (size_t)i + 1;
+        same[i] = (size_t)rank + 1;
+        all += counts[i];
+    }
+    size_t own = counts[rank];
+    float *x = floats(all * (size_t)size), *y = floats(all * (size_t)size), *at;
+    fill(x, all, (float)rank);
+    GOOD(rcclAllGatherV(x, y, counts, rcclFloat, comm, NULL));
+    at = y;
+    for (int i = 0; i < size; at += counts[i++]) all_are(at, counts[i], (float)i);
+    fill(x, all, (float)rank + 1);
+    GOOD(rcclReduceScatterV(x, y, counts, rcclFloat, rcclSum, comm, NULL));
+    all_are(y, own, sum_of_ranks());
+    fill(x, all, (float)rank);
+    GOOD(rcclGatherV(x, own, y, rank == 0 ? counts : NULL, rcclFloat, 0, comm, NULL));
+    at = y;
+    for (int i = 0; rank == 0 && i < size; at += counts[i++]) all_are(at, counts[i], (float)i);
+    at = x;
+    for (int i = 0; i < size; at += counts[i++]) fill(at, counts[i], (float)i);
+    GOOD(rcclScatterV(x, rank == 0 ? counts : NULL, y, own, rcclFloat, 0, comm, NULL));
+    all_are(y, own, (float)rank);
+    /* To each rank as many as its number says, so from each as many as the own number says. */
+    at = x;
+    for (int i = 0; i < size; at += counts[i++]) fill(at, counts[i], (float)(100 * rank + i));
+    GOOD(rcclAlltoAllV(x, counts, y, same, rcclFloat, comm, NULL));
+    for (int i = 0; i < size; i++) all_are(y + same[0] * (size_t)i, same[0], (float)(100 * i + rank));
+    REFUSED(rcclAlltoAllV(x, same, y, NULL, rcclFloat, comm, NULL), rcclInvalidArgument, "recvcounts");
+    free(x);
+    free(y);
+    free(counts);
+    free(same);
+}
+
+static void messages_and_groups(void) {
+    float *mine = floats(COUNT), *theirs = floats(COUNT), *sum = floats(COUNT);
+    int next = (rank + 1) % size, last = (rank + size - 1) % size;
+    fill(mine, COUNT, (float)rank);
+    fill(sum, COUNT, 1);
+    GOOD(rcclGroupStart());
+    GOOD(rcclSend(mine, COUNT, rcclFloat, next, comm, NULL));
+    GOOD(rcclRecv(theirs, COUNT, rcclFloat, last, comm, NULL));
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(sum, sum, COUNT, rcclFloat, rcclSum, comm, NULL));
+    GOOD(rcclGroupEnd());
+    GOOD(rcclGroupEnd());
+    all_are(theirs, COUNT, (float)last);
+    all_are(sum, COUNT, (float)size);
+    /* To itself, in a group only. */
+    GOOD(rcclGroupStart());
+    GOOD(rcclSend(mine, COUNT, rcclFloat, rank, comm, NULL));
+    GOOD(rcclRecv(theirs, COUNT, rcclFloat, rank, comm, NULL));
+    GOOD(rcclGroupEnd());
+    all_are(theirs, COUNT, (float)rank);
+    REFUSED(rcclSend(mine, COUNT, rcclFloat, rank, comm, NULL), rcclInvalidArgument, "itself");
+    REFUSED(rcclGroupEnd(), rcclInvalidUsage, "without rcclGroupStart");
+    /* What is wrong with one call is told at once, and keeps all of the group from being made. */
+    GOOD(rcclGroupStart());
+    GOOD(rcclSend(mine, COUNT, rcclFloat, next, comm, NULL));
+    REFUSED(rcclRecv(theirs, COUNT, rcclFloat, size, comm, NULL), rcclInvalidArgument, "ranks");
+    REFUSED(rcclGroupEnd(), rcclInvalidArgument, "nothing of the group was done");
+    free(mine);
+    free(theirs);
+    free(sum);
+}
+
+static void streams(void) {
+    rcclStream_t one, two;
+    GOOD(rcclStreamCreate(&one));
+    GOOD(rcclStreamCreate(&two));
+    float *x = floats(COUNT), *y = floats(COUNT), *z = floats(COUNT);
+    fill(x, COUNT, 1);
+    GOOD(rcclAllReduce(x, y, COUNT, rcclFloat, rcclSum, comm, one));
+    GOOD(rcclStreamWait(two, one));
+    GOOD(rcclAllReduce(y, z, COUNT, rcclFloat, rcclSum, comm, two));
+    GOOD(rcclStreamSynchronize(two));
+    GOOD(rcclStreamQuery(two));
+    GOOD(rcclStreamQuery(one));
+    all_are(y, COUNT, (float)size);
+    all_are(z, COUNT, (float)(size * size));
+    GOOD(rcclGroupStart());
+    GOOD(rcclBroadcast(x, y, COUNT, rcclFloat, 0, comm, one));
+    GOOD(rcclBroadcast(z, x, COUNT, rcclFloat, 0, comm, one));
+    REFUSED(rcclStreamSynchronize(one), rcclInvalidUsage, "in a group");
+    GOOD(rcclGroupEnd());
+    GOOD(rcclStreamSynchronize(one));
+    all_are(x, COUNT, (float)(size * size));
+    GOOD(rcclStreamDestroy(one));
+    GOOD(rcclStreamDestroy(two));
+    REFUSED(rcclStreamSynchronize(one), rcclInvalidArgument, "rcclStreamCreate");
+    REFUSED(rcclBarrier(comm, two), rcclInvalidArgument, "rcclStreamCreate");
+    free(x);
+    free(y);
+    free(z);
+}
+
+static void memory(void) {
+    float *x;
+    GOOD(rcclMemAlloc((void **)&x, COUNT * sizeof *x));
+    all_are(x, COUNT, 0);
+    fill(x, COUNT, 2);
+    GOOD(rcclAllReduce(x, x, COUNT, rcclFloat, rcclSum, comm, NULL));
+    all_are(x, COUNT, (float)(2 * size));
+    GOOD(rcclMemFree(x));
+    REFUSED(rcclMemFree(x), rcclInvalidArgument, "rcclMemAlloc");
+    GOOD(rcclMemFree(NULL));
+    x = floats(COUNT);
+    void *registration;
+    GOOD(rcclCommRegister(comm, x, COUNT * sizeof *x, &registration));
+    fill(x, COUNT, 3);
+    GOOD(rcclAllReduce(x, x, COUNT, rcclFloat, rcclSum, comm, NULL));
+    all_are(x, COUNT, (float)(3 * size));
+    GOOD(rcclCommDeregister(comm, registration));
+    REFUSED(rcclCommDeregister(comm, registration), rcclInvalidArgument, "registration");
+    free(x);
+}
+
+static void communicators(void) {
+    rcclComm_t half, rest;
+    int of, parts = size / 2;
+    GOOD(rcclCommSplit(comm, rank % 2, -rank, &half, NULL));
+    GOOD(rcclCommUserRank(half, &of));
+    CHECK(of == (rank % 2 ? parts : size - parts) - 1 - rank / 2);
+    GOOD(rcclBarrier(half, NULL));
+    GOOD(rcclCommDestroy(half));
+    REFUSED(rcclBarrier(half, NULL), rcclInvalidArgument, "destroyed");
+    REFUSED(rcclCommDestroy(half), rcclInvalidArgument, "destroyed");
+    GOOD(rcclCommSplit(comm, rank ? RCCL_SPLIT_NOCOLOR : 0, 0, &half, NULL));
+    CHECK(rank ? half == NULL : half != NULL);
+    if (half) GOOD(rcclCommDestroy(half));
+    int last = size - 1;
+    if (rank != last) {
+        GOOD(rcclCommShrink(comm, &last, 1, &rest, NULL, RCCL_SHRINK_DEFAULT));
+        GOOD(rcclCommCount(rest, &of));
+        CHECK(of == size - 1);
+        GOOD(rcclBarrier(rest, NULL));
+        GOOD(rcclCommFinalize(rest));
+        REFUSED(rcclCommFinalize(rest), rcclInvalidUsage, "finalized before");
+        GOOD(rcclCommDestroy(rest));
+    } else {
+        REFUSED(rcclCommShrink(comm, &last, 1, &rest, NULL, RCCL_SHRINK_DEFAULT), rcclInvalidArgument, "member");
+    }
+    /* An id of rank 0's, which the others get by a broadcast. */
+    rcclUniqueId id;
+    if (rank == 0) GOOD(rcclGetUniqueId(&id));
+    GOOD(rcclBcast(&id, sizeof id, rcclChar, 0, comm, NULL));
+    rcclComm_t again;
+    GOOD(rcclCommInitRank(&again, size, id, rank));
+    rcclResult_t state;
+    GOOD(rcclCommGetAsyncError(again, &state));
+    CHECK(state == rcclSuccess);
+    GOOD(rcclBarrier(again, NULL));
+    GOOD(rcclCommDestroy(again));
+    /* One that does not block. */
+    rcclConfig_t config = RCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    config.commName = "patient";
+    if (rank == 0) GOOD(rcclGetUniqueId(&id));
+    GOOD(rcclBcast(&id, sizeof id, rcclChar, 0, comm, NULL));
+    CHECK(rcclCommInitRankConfig(&again, size, id, rank, &config) == rcclInProgress);
+    do GOOD(rcclCommGetAsyncError(again, &state));
+    while (state == rcclInProgress);
+    CHECK(state == rcclSuccess);
+    GOOD(rcclBarrier(again, NULL));
+    /* One rank gives up; all hear of it. */
+    if (rank == 0) {
+        GOOD(rcclCommAbort(again));
+    } else {
+        rcclResult_t result = rcclBarrier(again, NULL);
+        CHECK(result == rcclRemoteError && strstr(rcclGetLastError(again), "rcclCommAbort was called"));
+        GOOD(rcclCommGetAsyncError(again, &state));
+        CHECK(state == rcclRemoteError);
+        GOOD(rcclCommDestroy(again));
+    }
+    /* What one rank revokes fails everywhere, and can be shrunk. */
+    rcclComm_t copy;
+    GOOD(rcclCommSplit(comm, 0, rank, &copy, NULL));
+    if (rank == last) {
+        GOOD(rcclCommRevoke(copy));
+    } else {
+        while (rcclBarrier(copy, NULL) == rcclSuccess) continue;
+        GOOD(rcclCommShrink(copy, &last, 1, &rest, NULL, RCCL_SHRINK_ABORT));
+        GOOD(rcclBarrier(rest, NULL));
+        GOOD(rcclCommDestroy(rest));
+    }
+    GOOD(rcclCommDestroy(copy));
+    REFUSED(rcclCommInitRank(&again, size, id, size), rcclInvalidArgument, "ranks");
+    memset(&id, 0x5a, sizeof id);
+    CHECK(rcclCommInitRank(&again, size, id, rank) != rcclSuccess && again == NULL);
+}
+
+/* Several ranks in this process, from one thread. */
+static void in_one_process(void) {
+    rcclComm_t all[3];
+    GOOD(rcclCommInitAll(all, 3, NULL));
+    float x[3] = {1, 2, 4};
+    GOOD(rcclGroupStart());
+    for (int i = 0; i < 3; i++) GOOD(rcclAllReduce(&x[i], &x[i], 1, rcclFloat, rcclSum, all[i], NULL));
+    GOOD(rcclGroupEnd());
+    all_are(x, 3, 7);
+    for (int i = 0; i < 3; i++) GOOD(rcclCommDestroy(all[i]));
+    rcclUniqueId id;
+    GOOD(rcclGetUniqueId(&id));
+    GOOD(rcclGroupStart());
+    for (int i = 0; i < 2; i++) GOOD(rcclCommInitRank(&all[i], 2, id, i));
+    GOOD(rcclGroupEnd());
+    for (int i = 0; i < 2; i++) GOOD(rcclCommDestroy(all[i]));
+}
+
+static void nonsense(void) {
+    float x[4] = {0};
+    int number;
+    rcclComm_t none;
+    rcclConfig_t config = RCCL_CONFIG_INITIALIZER;
+    REFUSED(rcclBarrier(NULL, NULL), rcclInvalidArgument, "NULL");
+    REFUSED(rcclBarrier((rcclComm_t)x, NULL), rcclInvalidArgument, "no communicator has this handle");
+    REFUSED(rcclBarrier(comm, (rcclStream_t)comm), rcclInvalidArgument, "rcclStreamCreate");
+    REFUSED(rcclCommCount(comm, NULL), rcclInvalidArgument, "count");
+    REFUSED(rcclAllReduce(NULL, x, 4, rcclFloat, rcclSum, comm, NULL), rcclInvalidArgument, "null");
+    REFUSED(rcclAllReduce(x, x + 1, 2, rcclFloat, rcclSum, comm, NULL), rcclInvalidArgument, "overlap");
+    REFUSED(rcclAllReduce(x, x, 4, (rcclDataType_t)77, rcclSum, comm, NULL), rcclInvalidArgument, "data type 77");
+    REFUSED(rcclAllReduce(x, x, 4, rcclFloat, (rcclRedOp_t)-1, comm, NULL), rcclInvalidArgument, "operator -1");
+    REFUSED(rcclAllReduce(x, x, 4, rcclFloat, rcclBitXor, comm, NULL), rcclInvalidArgument, "integers");
+    REFUSED(rcclAllReduce(x, x, (size_t)-1, rcclFloat, rcclSum, comm, NULL), rcclInvalidArgument, "elements");
+    REFUSED(rcclBcast(x, 4, rcclFloat, -1, comm, NULL), rcclInvalidArgument, "below 0");
+    REFUSED(rcclBcast(x, 4, rcclFloat, size, comm, NULL), rcclInvalidArgument, "root");
+    REFUSED(rcclMemAlloc(NULL, 1), rcclInvalidArgument, "ptr");
+    REFUSED(rcclMemFree(x), rcclInvalidArgument, "rcclMemAlloc");
+    REFUSED(rcclStreamCreate(NULL), rcclInvalidArgument, "stream");
+    config.magic = 1;
+    REFUSED(rcclCommInitEnv(&none, &config), rcclInvalidArgument, "RCCL_CONFIG_INITIALIZER");
+    CHECK(none == NULL);
+    GOOD(rcclGetVersion(&number));
+    CHECK(number == RCCL_VERSION_CODE);
+    CHECK(strcmp(rcclGetErrorString(rcclSuccess), "no error") == 0);
+    CHECK(strstr(rcclGetErrorString((rcclResult_t)99), "no result"));
+}
+
+int main(void) {
+    rcclConfig_t config = RCCL_CONFIG_INITIALIZER;
+    config.timeoutMs = 60000;
+    GOOD(rcclCommInitEnv(&comm, &config));
+    GOOD(rcclCommUserRank(comm, &rank));
+    GOOD(rcclCommCount(comm, &size));
+    CHECK(size >= 2);
+    reductions();
+    movements();
+    with_counts();
+    messages_and_groups();
+    streams();
+    memory();
+    communicators();
+    in_one_process();
+    nonsense();
+    GOOD(rcclBarrier(comm, NULL));
+    GOOD(rcclCommFinalize(comm));
+    GOOD(rcclCommDestroy(comm));
+    printf("every function: right\n");
+    return 0;
+}

@@ -1,0 +1,162 @@
+//! What C programs see: the library as `cargo xtask install` puts it under a prefix, found by its pkg-config file, and programs
+//! that know no Rust. Every exported function is called by `c/every.c`.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The library under a prefix of its own, which lives as long as the tests.
+fn installed() -> &'static Path {
+    static PREFIX: OnceLock<TempDir> = OnceLock::new();
+    let prefix = PREFIX.get_or_init(|| {
+        let prefix = tempfile::tempdir().expect("a folder");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["run", "--quiet", "--package", "xtask", "--", "install", "--debug", "--prefix"]);
+        said(cargo.arg(prefix.path()));
+        prefix
+    });
+    prefix.path()
+}
+
+/// What a command that succeeds writes.
+fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{error}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A line of a pkg-config file, its variables filled in.
+fn of(package: &str, name: &str) -> Vec<String> {
+    let prefix = installed();
+    let text = std::fs::read_to_string(prefix.join("lib/pkgconfig").join(package)).expect("the file");
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}: "))).expect(name);
+    let root = prefix.display().to_string();
+    let of_nccl = if package == "roceccl.pc" { "" } else { "/roceccl/nccl" };
+    let line = line.replace("${libdir}", &format!("${{prefix}}/lib{of_nccl}"));
+    let line = line.replace("${includedir}", &format!("${{prefix}}/include{of_nccl}"));
+    line.replace("${prefix}", &root).split(' ').map(str::to_owned).collect()
+}
+
+fn of_package(name: &str) -> Vec<String> {
+    of("roceccl.pc", name)
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c").join(name)
+}
+
+/// Compiles a program as a user would; `how` goes before its libraries.
+fn compiled(compiler: &str, how: &[&str], name: &str, folder: &Path, libraries: &[String]) -> PathBuf {
+    let program = folder.join(name).with_extension("");
+    let mut command = Command::new(compiler);
+    command
+        .args(how)
+        .args(["-Wall", "-Wextra", "-pedantic", "-Werror", "-o"])
+        .arg(&program)
+        .arg(source(name));
+    said(command.args(of_package("Cflags")).args(libraries));
+    program
+}
+
+/// Runs a program on so many ranks; what each wrote.
+fn run(program: &Path, ranks: usize) -> Vec<String> {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+    let mut started: Vec<Child> = (0..ranks)
+        .map(|rank| {
+            let mut command = Command::new(program);
+            command.env("RCCL_RANK", rank.to_string()).env("RCCL_SIZE", ranks.to_string());
+            command.env("RCCL_COMM_ID", free.to_string()).env("RCCL_KEY", "000102030405060708090a0b0c0d0e0f");
+            command.env("RCCL_INIT_TIMEOUT", "60").env("LD_LIBRARY_PATH", installed().join("lib"));
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+        })
+        .collect();
+    let end = Instant::now() + Duration::from_secs(120);
+    while started.iter_mut().any(|child| child.try_wait().expect("its state").is_none()) {
+        if Instant::now() > end {
+            started.iter_mut().for_each(|child| drop(child.kill()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let outputs = started.into_iter().map(|child| child.wait_with_output().expect("its output"));
+    outputs
+        .enumerate()
+        .map(|(rank, output)| {
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "rank {rank}: {}\n{error}", output.status);
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn every_function_works_from_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compiled("cc", &["-std=c99"], "every.c", folder.path(), &of_package("Libs"));
+    for ranks in [2, 3, 4] {
+        assert_eq!(run(&program, ranks), vec!["every function: right\n"; ranks]);
+    }
+}
+
+/// The static library, by a compiler of C++.
+#[test]
+fn every_function_works_from_cpp() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = installed().join("lib/libroceccl.a").display().to_string();
+    let libraries = [vec!["-x".into(), "none".into(), archive], of_package("Libs.private")].concat();
+    let program = compiled("c++", &["-std=c++11", "-x", "c++"], "every.c", folder.path(), &libraries);
+    assert_eq!(run(&program, 2), vec!["every function: right\n"; 2]);
+}
+
+#[test]
+fn the_library_exports_what_the_header_declares_and_every_c_calls() {
+    let header = std::fs::read_to_string(installed().join("include/roceccl.h")).unwrap();
+    let every = std::fs::read_to_string(source("every.c")).unwrap();
+    let calls = |text: &str| -> BTreeSet<String> {
+        let words = text
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .zip(text.match_indices(|c: char| !c.is_ascii_alphanumeric()));
+        let called = words.filter(|(word, (_, after))| word.starts_with("rccl") && *after == "(");
+        called.map(|(word, _)| word.to_owned()).collect()
+    };
+    let declared = calls(&header);
+    assert!(declared.len() > 40, "{declared:?}");
+    assert_eq!(declared.difference(&calls(&every)).collect::<Vec<_>>(), Vec::<&String>::new(), "not called");
+    let exported =
+        said(Command::new("nm").args(["-D", "--defined-only"]).arg(installed().join("lib/libroceccl.so")));
+    let exported = exported.lines().filter_map(|line| line.split(' ').nth(2));
+    let exported: BTreeSet<&str> = exported.filter(|name| *name != "ROCECCL_0").collect();
+    let versioned: BTreeSet<String> = declared.iter().map(|name| format!("{name}@@ROCECCL_0")).collect();
+    assert_eq!(exported, versioned.iter().map(String::as_str).collect());
+    let dynamic = said(Command::new("readelf").arg("-d").arg(installed().join("lib/libroceccl.so")));
+    assert!(dynamic.contains("soname: [libroceccl.so.0]"), "{dynamic}");
+}
+
+#[test]
+fn programs_for_nccl_compile_and_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let libraries =
+        [of("roceccl-nccl.pc", "Cflags"), of("roceccl-nccl.pc", "Libs"), of_package("Libs")].concat();
+    let program = compiled("cc", &["-std=c99"], "nccl.c", folder.path(), &libraries);
+    assert_eq!(run(&program, 1), ["NCCL's interface: right\n"]);
+}
+
+/// Both names of every function of the header, without versions, as those of NVIDIA's library.
+#[test]
+fn nccl_has_every_function_by_both_names() {
+    let library = installed().join("lib/roceccl/nccl/libnccl.so.2");
+    let exported = said(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
+    let exported: BTreeSet<&str> = exported.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    let functions: Vec<&str> = exported.iter().copied().filter(|name| name.starts_with("nccl")).collect();
+    assert_eq!(functions.len(), 50, "NCCL 2.29 has 50");
+    let header = std::fs::read_to_string(installed().join("include/roceccl/nccl/nccl.h")).unwrap();
+    for name in &functions {
+        assert!(exported.contains(format!("p{name}").as_str()), "{name} has one name only");
+        assert!(header.contains(&format!(", {name},")), "{name} is not declared");
+    }
+    assert_eq!(exported.len(), 100, "and nothing else: {exported:?}");
+}
