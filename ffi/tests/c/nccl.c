@@ -1,0 +1,176 @@
+/* A program for NCCL, linked with libnccl.so.2: every function by both names, layouts, and what a GPU would be needed for. */
+#include <nccl.h>
+#include <roceccl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "%s:%d: %s (%s)\n", __FILE__, __LINE__, #condition, ncclGetLastError(NULL));               \
+            exit(1);                                                                                                   \
+        }                                                                                                              \
+    } while (0)
+#define GOOD(call) CHECK((call) == ncclSuccess)
+#define SAYS(words) CHECK(strstr(ncclGetLastError(NULL), words))
+
+/* Offsets on machines of 64 bits, as NCCL 2.29 has them. */
+static void layouts(void) {
+    CHECK(sizeof(ncclUniqueId) == 128);
+    CHECK(offsetof(ncclConfig_t, magic) == 8 && offsetof(ncclConfig_t, version) == 12);
+    CHECK(offsetof(ncclConfig_t, blocking) == 16 && offsetof(ncclConfig_t, maxCTAs) == 28);
+    CHECK(offsetof(ncclConfig_t, netName) == 32 && offsetof(ncclConfig_t, splitShare) == 40);
+    CHECK(offsetof(ncclConfig_t, trafficClass) == 44 && offsetof(ncclConfig_t, commName) == 48);
+    CHECK(offsetof(ncclConfig_t, collnetEnable) == 56 && offsetof(ncclConfig_t, nvlsCTAs) == 68);
+    CHECK(offsetof(ncclConfig_t, numRmaCtx) == 84 && sizeof(ncclConfig_t) == 88);
+    CHECK(offsetof(ncclSimInfo_t, estimatedTime) == 16 && sizeof(ncclWaitSignalDesc_t) == 16);
+    CHECK(sizeof(ncclResult_t) == 4 && sizeof(ncclDataType_t) == 4 && sizeof(ncclRedOp_t) == 4);
+    CHECK(NCCL_VERSION_CODE == NCCL_VERSION(NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH));
+}
+
+int main(void) {
+    layouts();
+    /* Two ranks of this process, from one thread, as programs with several devices have them. */
+    enum { RANKS = 2, COUNT = 64 };
+    ncclComm_t comms[RANKS], parts[RANKS];
+    ncclUniqueId id;
+    int version, count, rank;
+    GOOD(ncclGetVersion(&version));
+    CHECK(version == 22907);
+    GOOD(ncclGetUniqueId(&id));
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) {
+        /* A config of NCCL 2.14, which ends with blocking. */
+        struct {
+            size_t size;
+            unsigned magic, version;
+            int blocking;
+        } old = {20, NCCL_API_MAGIC, NCCL_VERSION(2, 14, 3), 1};
+        GOOD(ncclCommInitRankConfig(&comms[i], RANKS, id, i, (ncclConfig_t *)(void *)&old));
+    }
+    GOOD(ncclGroupEnd());
+    for (int i = 0; i < RANKS; i++) {
+        GOOD(ncclCommCount(comms[i], &count));
+        GOOD(ncclCommUserRank(comms[i], &rank));
+        CHECK(count == RANKS && rank == i);
+    }
+    float x[RANKS][COUNT * RANKS], y[RANKS][COUNT * RANKS];
+#define EACH(call)                                                                                                     \
+    do {                                                                                                               \
+        GOOD(ncclGroupStart());                                                                                        \
+        for (int i = 0; i < RANKS; i++) GOOD(call);                                                                    \
+        GOOD(ncclGroupEnd());                                                                                          \
+    } while (0)
+#define FILL(value)                                                                                                    \
+    for (int i = 0; i < RANKS; i++)                                                                                    \
+        for (int k = 0; k < COUNT * RANKS; k++) x[i][k] = (value)
+    FILL((float)i + 1);
+    EACH(ncclAllReduce(x[i], y[i], COUNT, ncclFloat, ncclSum, comms[i], NULL));
+    CHECK(y[0][0] == 3 && y[1][COUNT - 1] == 3);
+    EACH(pncclAllReduce(x[i], y[i], COUNT, ncclFloat, ncclAvg, comms[i], NULL));
+    CHECK(y[0][0] == 1.5f);
+    EACH(ncclReduce(x[i], y[i], COUNT, ncclFloat, ncclMax, 1, comms[i], NULL));
+    CHECK(y[1][5] == 2);
+    EACH(ncclReduceScatter(x[i], y[i], COUNT, ncclFloat, ncclMin, comms[i], NULL));
+    CHECK(y[0][1] == 1 && y[1][1] == 1);
+    EACH(ncclBroadcast(x[i], y[i], COUNT, ncclFloat, 1, comms[i], NULL));
+    CHECK(y[0][7] == 2);
+    EACH(ncclAllGather(x[i], y[i], COUNT, ncclFloat, comms[i], NULL));
+    CHECK(y[0][COUNT] == 2 && y[1][0] == 1);
+    EACH(ncclGather(x[i], y[i], COUNT, ncclFloat, 0, comms[i], NULL));
+    CHECK(y[0][COUNT] == 2);
+    FILL((float)(10 * i + k / COUNT));
+    EACH(ncclScatter(x[i], y[i], COUNT, ncclFloat, 1, comms[i], NULL));
+    CHECK(y[0][0] == 10 && y[1][0] == 11);
+    EACH(ncclAlltoAll(x[i], y[i], COUNT, ncclFloat, comms[i], NULL));
+    CHECK(y[0][COUNT] == 10 && y[1][0] == 1);
+    EACH(ncclBcast(x[i], COUNT, ncclFloat, 0, comms[i], NULL));
+    CHECK(x[1][0] == 0);
+    GOOD(ncclGroupStart());
+    GOOD(ncclSend(x[0], COUNT, ncclFloat, 1, comms[0], NULL));
+    GOOD(ncclRecv(y[1], COUNT, ncclFloat, 0, comms[1], NULL));
+    GOOD(ncclGroupEnd());
+
+    /* Streams are libroceccl's. */
+    rcclStream_t stream;
+    CHECK(rcclStreamCreate(&stream) == rcclSuccess);
+    FILL(1);
+    EACH(ncclAllReduce(x[i], y[i], COUNT, ncclFloat, ncclSum, comms[i], (cudaStream_t)stream));
+    CHECK(rcclStreamSynchronize(stream) == rcclSuccess);
+    CHECK(y[0][0] == 2);
+    CHECK(ncclAllReduce(x, y, 1, ncclFloat, ncclSum, comms[0], (cudaStream_t)x) == ncclInvalidArgument);
+    SAYS("rcclStreamCreate");
+    CHECK(rcclStreamDestroy(stream) == rcclSuccess);
+
+    ncclRedOp_t ops[RANKS];
+    float two = 2;
+    for (int i = 0; i < RANKS; i++)
+        GOOD(ncclRedOpCreatePreMulSum(&ops[i], &two, ncclFloat, ncclScalarHostImmediate, comms[i]));
+    CHECK(ops[0] >= ncclNumOps);
+    EACH(ncclAllReduce(x[i], y[i], COUNT, ncclFloat, ops[i], comms[i], NULL));
+    CHECK(y[1][3] == 4);
+    for (int i = 0; i < RANKS; i++) GOOD(ncclRedOpDestroy(ops[i], comms[i]));
+    CHECK(ncclAllReduce(x, y, 1, ncclInt, (ncclRedOp_t)6, comms[0], NULL) == ncclInvalidArgument);
+    SAYS("none of NCCL's");
+
+    void *memory, *handle, *seen;
+    ncclWindow_t window;
+    GOOD(ncclMemAlloc(&memory, 4096));
+    GOOD(ncclCommRegister(comms[0], memory, 4096, &handle));
+    GOOD(ncclCommDeregister(comms[0], handle));
+    GOOD(ncclCommWindowRegister(comms[0], memory, 4096, &window, NCCL_WIN_DEFAULT));
+    GOOD(ncclWinGetUserPtr(comms[0], window, &seen));
+    CHECK(seen == memory);
+    GOOD(ncclCommWindowDeregister(comms[0], window));
+    GOOD(ncclMemFree(memory));
+
+    uint64_t bytes = 1;
+    ncclResult_t state;
+    GOOD(ncclCommMemStats(comms[0], ncclStatGpuMemTotal, &bytes));
+    CHECK(bytes == 0);
+    GOOD(ncclCommGetAsyncError(comms[0], &state));
+    CHECK(state == ncclSuccess);
+    CHECK(ncclCommCuDevice(comms[0], &count) == ncclInvalidUsage);
+    SAYS("host memory");
+    CHECK(ncclCommSuspend(comms[0], NCCL_SUSPEND_MEM) == ncclInvalidUsage);
+    CHECK(ncclCommResume(comms[0]) == ncclInvalidUsage);
+    CHECK(ncclCommGetUniqueId(comms[0], &id) == ncclInvalidUsage);
+    CHECK(ncclCommGrow(comms[0], 3, &id, -1, &parts[0], NULL) == ncclInvalidUsage);
+    SAYS("do not grow");
+    CHECK(ncclPutSignal(x, 1, ncclFloat, 1, NULL, 0, 0, 0, 0, comms[0], NULL) == ncclInvalidUsage);
+    CHECK(ncclSignal(1, 0, 0, 0, comms[0], NULL) == ncclInvalidUsage);
+    CHECK(ncclWaitSignal(0, NULL, comms[0], NULL) == ncclInvalidUsage);
+    SAYS("ncclSend");
+    CHECK(ncclGroupSimulateEnd(NULL) == ncclInvalidUsage);
+    ncclResetDebugInit();
+    CHECK(strcmp(ncclGetErrorString(ncclSuccess), pncclGetErrorString(ncclSuccess)) == 0);
+    CHECK(ncclCommCount(NULL, &count) == ncclInvalidArgument);
+    SAYS("NULL");
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.magic = 0;
+    CHECK(ncclCommSplit(comms[0], 0, 0, &parts[0], &config) == ncclInvalidArgument);
+    SAYS("NCCL_CONFIG_INITIALIZER");
+
+    /* What one excludes is alone: it shrinks without a word to the other. */
+    int last = 1;
+    GOOD(ncclCommShrink(comms[0], &last, 1, &parts[0], NULL, NCCL_SHRINK_DEFAULT));
+    GOOD(ncclCommDestroy(parts[0]));
+    GOOD(ncclCommInitAll(parts, RANKS, NULL));
+    GOOD(ncclCommRevoke(parts[0], NCCL_REVOKE_DEFAULT));
+    GOOD(ncclCommAbort(parts[0]));
+    GOOD(ncclCommAbort(parts[1]));
+    GOOD(ncclGetUniqueId(&id));
+    GOOD(ncclCommInitRankScalable(&parts[0], 1, 0, 1, &id, NULL));
+    GOOD(ncclCommSplit(parts[0], 0, 0, &parts[1], NULL));
+    GOOD(ncclCommFinalize(parts[1]));
+    GOOD(ncclCommDestroy(parts[1]));
+    GOOD(ncclCommDestroy(parts[0]));
+    GOOD(ncclGetUniqueId(&id));
+    GOOD(ncclCommInitRank(&parts[0], 1, id, 0));
+    GOOD(ncclCommDestroy(parts[0]));
+    for (int i = 0; i < RANKS; i++) GOOD(ncclCommDestroy(comms[i]));
+    printf("NCCL's interface: right\n");
+    return 0;
+}
