@@ -1,34 +1,12 @@
 //! What C programs see: the library as `cargo xtask install` puts it under a prefix, found by its pkg-config file, and programs
 //! that know no Rust. Every exported function is called by `c/every.c`.
 
+mod install;
+
+use install::{installed, run, said};
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-/// The library under a prefix of its own, which lives as long as the tests.
-fn installed() -> &'static Path {
-    static PREFIX: OnceLock<TempDir> = OnceLock::new();
-    let prefix = PREFIX.get_or_init(|| {
-        let prefix = tempfile::tempdir().expect("a folder");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["run", "--quiet", "--package", "xtask", "--", "install", "--debug", "--prefix"]);
-        said(cargo.arg(prefix.path()));
-        prefix
-    });
-    prefix.path()
-}
-
-/// What a command that succeeds writes.
-fn said(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{error}", output.status);
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use std::process::Command;
 
 /// A line of a pkg-config file, its variables filled in.
 fn of(package: &str, name: &str) -> Vec<String> {
@@ -63,42 +41,12 @@ fn compiled(compiler: &str, how: &[&str], name: &str, folder: &Path, libraries: 
     program
 }
 
-/// Runs a program on so many ranks; what each wrote.
-fn run(program: &Path, ranks: usize) -> Vec<String> {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
-    let mut started: Vec<Child> = (0..ranks)
-        .map(|rank| {
-            let mut command = Command::new(program);
-            command.env("RCCL_RANK", rank.to_string()).env("RCCL_SIZE", ranks.to_string());
-            command.env("RCCL_COMM_ID", free.to_string()).env("RCCL_KEY", "000102030405060708090a0b0c0d0e0f");
-            command.env("RCCL_INIT_TIMEOUT", "60").env("LD_LIBRARY_PATH", installed().join("lib"));
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
-        })
-        .collect();
-    let end = Instant::now() + Duration::from_secs(120);
-    while started.iter_mut().any(|child| child.try_wait().expect("its state").is_none()) {
-        if Instant::now() > end {
-            started.iter_mut().for_each(|child| drop(child.kill()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let outputs = started.into_iter().map(|child| child.wait_with_output().expect("its output"));
-    outputs
-        .enumerate()
-        .map(|(rank, output)| {
-            let error = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "rank {rank}: {}\n{error}", output.status);
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        })
-        .collect()
-}
-
 #[test]
 fn every_function_works_from_c() {
     let folder = tempfile::tempdir().unwrap();
     let program = compiled("cc", &["-std=c99"], "every.c", folder.path(), &of_package("Libs"));
     for ranks in [2, 3, 4] {
-        assert_eq!(run(&program, ranks), vec!["every function: right\n"; ranks]);
+        assert_eq!(run(&program, &[], ranks), vec!["every function: right\n"; ranks]);
     }
 }
 
@@ -109,7 +57,7 @@ fn every_function_works_from_cpp() {
     let archive = installed().join("lib/libroceccl.a").display().to_string();
     let libraries = [vec!["-x".into(), "none".into(), archive], of_package("Libs.private")].concat();
     let program = compiled("c++", &["-std=c++11", "-x", "c++"], "every.c", folder.path(), &libraries);
-    assert_eq!(run(&program, 2), vec!["every function: right\n"; 2]);
+    assert_eq!(run(&program, &[], 2), vec!["every function: right\n"; 2]);
 }
 
 #[test]
@@ -142,7 +90,7 @@ fn programs_for_nccl_compile_and_run() {
     let libraries =
         [of("roceccl-nccl.pc", "Cflags"), of("roceccl-nccl.pc", "Libs"), of_package("Libs")].concat();
     let program = compiled("cc", &["-std=c99"], "nccl.c", folder.path(), &libraries);
-    assert_eq!(run(&program, 1), ["NCCL's interface: right\n"]);
+    assert_eq!(run(&program, &[], 1), ["NCCL's interface: right\n"]);
 }
 
 /// Both names of every function of the header, without versions, as those of NVIDIA's library.

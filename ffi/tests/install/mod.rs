@@ -1,0 +1,58 @@
+//! The library as `cargo xtask install` puts it under a prefix, and programs that use it from there.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The library under a prefix of this test file's own, which stays: the next run writes to the same place.
+pub fn installed() -> &'static Path {
+    static PREFIX: OnceLock<PathBuf> = OnceLock::new();
+    PREFIX.get_or_init(|| {
+        let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("for-", env!("CARGO_CRATE_NAME")));
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["run", "--quiet", "--package", "xtask", "--", "install", "--debug", "--prefix"]);
+        said(cargo.arg(&prefix));
+        prefix
+    })
+}
+
+/// What a command that succeeds writes.
+pub fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{error}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a program on so many ranks; what each wrote.
+pub fn run(program: &Path, arguments: &[&str], ranks: usize) -> Vec<String> {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+    let mut started: Vec<Child> = (0..ranks)
+        .map(|rank| {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            command.env("RCCL_RANK", rank.to_string()).env("RCCL_SIZE", ranks.to_string());
+            command.env("RCCL_COMM_ID", free.to_string()).env("RCCL_KEY", "000102030405060708090a0b0c0d0e0f");
+            command.env("RCCL_INIT_TIMEOUT", "60").env("LD_LIBRARY_PATH", installed().join("lib"));
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+        })
+        .collect();
+    let end = Instant::now() + Duration::from_secs(120);
+    while started.iter_mut().any(|child| child.try_wait().expect("its state").is_none()) {
+        if Instant::now() > end {
+            started.iter_mut().for_each(|child| drop(child.kill()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let outputs = started.into_iter().map(|child| child.wait_with_output().expect("its output"));
+    outputs
+        .enumerate()
+        .map(|(rank, output)| {
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "rank {rank}: {}\n{error}", output.status);
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        })
+        .collect()
+}
