@@ -125,8 +125,8 @@ fn ranks_in_c_learn_together_what_one_learns_alone() {
         // Rounding differs, and nothing else.
         assert!((one - many).abs() <= 2e-6 + 1e-4 * one, "{one} alone, {many} on four ranks");
     }
-    let weights: Vec<&str> = four.iter().flat_map(|said| self::weights(said)).collect();
-    assert_eq!(weights, [weights[0]; 4], "all ranks end with the same");
+    let all: Vec<&str> = four.iter().flat_map(|said| weights(said)).collect();
+    assert_eq!(all, [all[0]; 4], "all ranks end with the same");
 }
 
 #[test]
