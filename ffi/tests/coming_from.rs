@@ -61,50 +61,74 @@ fn variables_are_those_of_the_settings() {
     assert_eq!(names(paragraph, "NCCL_"), names(&settings, "NCCL_"), "read under NCCL's name");
 }
 
-/// Every name in the tables' columns for Rust is a function, a type or a variant of the crates.
+/// Every name in the tables' columns for Rust: `Type::method` or `Type::Variant`, `method` of a communicator, `function()`, or a
+/// type.
 #[test]
 fn names_of_rust_are_those_of_the_crates() {
-    let mut source = String::new();
-    let mut folders: Vec<PathBuf> = ["rccl/src", "kernels/src"].map(|folder| workspace().join(folder)).into();
+    let files = sources(&["rccl/src", "kernels/src"]);
+    let is_word = |name: &str| {
+        let mut words = files.iter().flat_map(|file| file.split(|c: char| !c.is_ascii_alphanumeric()));
+        words.any(|word| word == name)
+    };
+    let is_function = |file: &&String, name: &str| {
+        [format!("pub fn {name}("), format!("pub fn {name}<")].iter().any(|form| file.contains(form))
+    };
+    let is_method = |of: &str, name: &str| {
+        let begins = [format!(" {of} {{"), format!(" {of}<")];
+        let holds = |line: &str| line.starts_with("impl") && begins.iter().any(|begin| line.contains(begin));
+        files.iter().filter(|file| file.lines().any(holds)).any(|file| is_function(&file, name))
+    };
+    let page = page();
+    let names = in_column(&page, "Rust");
+    assert!(names.len() > 80, "{names:?}");
+    for name in names.iter().filter(|name| !name.starts_with("RCCL_") && !is_primitive(name)) {
+        let there = match (name.split_once("::"), name.strip_suffix("()")) {
+            (Some((of, method)), _) if is_lower(method) => is_method(of, method),
+            (Some((of, variant)), _) => is_word(of) && is_word(variant),
+            (None, Some(function)) => files.iter().any(|file| is_function(&file, function)),
+            (None, None) if is_lower(name) => is_method("Communicator", name),
+            (None, None) => is_word(name),
+        };
+        assert!(there, "`{name}` is none of rccl's");
+    }
+}
+
+/// The files of Rust below these folders.
+fn sources(folders: &[&str]) -> Vec<String> {
+    let mut folders: Vec<PathBuf> = folders.iter().map(|folder| workspace().join(folder)).collect();
+    let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                source += &read(path);
+                files.push(read(path));
             }
         }
     }
-    let words: BTreeSet<&str> = source.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
-    let mut checked = 0;
-    let page = page();
-    let mut in_table = false;
-    for line in page.lines() {
-        let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
-        in_table = line.starts_with('|') && (in_table || cells.last() == Some(&" Rust "));
-        if !in_table {
-            continue;
-        }
-        for code in
-            cells[cells.len() - 1].split('`').skip(1).step_by(2).filter(|code| !code.starts_with("RCCL_"))
-        {
-            for name in code.trim_end_matches("()").split("::") {
-                let is_function = name.starts_with(|c: char| c.is_ascii_lowercase()) && !is_primitive(name);
-                let function = [format!("pub fn {name}("), format!("pub fn {name}<")];
-                let there = if is_function {
-                    function.iter().any(|form| source.contains(form))
-                } else {
-                    words.contains(name)
-                };
-                assert!(there, "`{code}` is none of rccl's: {line}");
-                checked += 1;
-            }
-        }
-    }
-    assert!(checked > 80, "{checked} names");
+    files
 }
 
+/// What is marked as code in the last column of the tables where that has this title.
+fn in_column<'a>(page: &'a str, title: &str) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    let mut in_table = false;
+    for line in page.lines() {
+        let last = line.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        in_table = line.starts_with('|') && (in_table || last.trim() == title);
+        if in_table {
+            found.extend(last.split('`').skip(1).step_by(2));
+        }
+    }
+    found
+}
+
+fn is_lower(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
+/// As `f32` or `u8`.
 fn is_primitive(name: &str) -> bool {
     name.len() <= 3 && name[1..].parse::<u32>().is_ok()
 }
