@@ -252,7 +252,8 @@ static void communicators(void) {
     while (state == rcclInProgress);
     CHECK(state == rcclSuccess);
     GOOD(rcclBarrier(again, NULL));
-    /* One rank gives up; all hear of it. */
+    /* One rank gives up, when all have left that barrier; all hear of it. */
+    GOOD(rcclBarrier(comm, NULL));
     if (rank == 0) {
         GOOD(rcclCommAbort(again));
     } else {

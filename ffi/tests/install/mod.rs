@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -46,13 +46,14 @@ pub fn run(program: &Path, arguments: &[&str], ranks: usize) -> Vec<String> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let outputs = started.into_iter().map(|child| child.wait_with_output().expect("its output"));
-    outputs
-        .enumerate()
-        .map(|(rank, output)| {
-            let error = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "rank {rank}: {}\n{error}", output.status);
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        })
-        .collect()
+    let outputs: Vec<Output> =
+        started.into_iter().map(|child| child.wait_with_output().expect("its output")).collect();
+    // All that failed, since the first cause is told by one of them only.
+    let failed = outputs.iter().enumerate().filter(|(_, output)| !output.status.success());
+    let failed = failed.map(|(rank, output)| {
+        format!("rank {rank}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr))
+    });
+    let failed: Vec<String> = failed.collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    outputs.iter().map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).collect()
 }
