@@ -1,0 +1,35 @@
+/* A program with a fault, so that one sees that what looks for faults would find them: "address" has the library read past
+ * the end of a buffer, "thread" has two threads work on one. */
+#include "check.h"
+#include <pthread.h>
+
+enum { COUNT = 20000 };
+
+static float shared[COUNT];
+
+static void *use(void *comm) {
+    for (int i = 0; i < 100; i++) GOOD(rcclBcast(shared, COUNT, rcclFloat, i % 2, (rcclComm_t)comm, NULL));
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    rcclComm_t comm, twin;
+    CHECK(argc == 2);
+    GOOD(rcclCommInitEnv(&comm, NULL));
+    if (strcmp(argv[1], "address") == 0) {
+        float *small = (float *)malloc(COUNT / 2 * sizeof *small);
+        CHECK(small != NULL);
+        memset(small, 0, COUNT / 2 * sizeof *small);
+        GOOD(rcclAllReduce(small, shared, COUNT, rcclFloat, rcclSum, comm, NULL));
+        free(small);
+    } else {
+        pthread_t threads[2];
+        GOOD(rcclCommSplit(comm, 0, 0, &twin, NULL));
+        CHECK(pthread_create(&threads[0], NULL, use, comm) == 0);
+        CHECK(pthread_create(&threads[1], NULL, use, twin) == 0);
+        for (int i = 0; i < 2; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+        GOOD(rcclCommDestroy(twin));
+    }
+    GOOD(rcclCommDestroy(comm));
+    return 0;
+}
