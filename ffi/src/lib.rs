@@ -24,12 +24,13 @@ mod op;
 mod stream;
 
 use comm::Handle;
-use error::{Answer, Refusal, answer};
+use error::{Refusal, answer};
 use std::ffi::{c_char, c_int};
 
 pub use call::*;
 pub use comm::*;
 pub use config::Config;
+pub use error::Answer;
 pub use group::{rcclGroupEnd, rcclGroupStart};
 pub use memory::*;
 pub use op::{rcclRedOpCreatePreMulSum, rcclRedOpDestroy};

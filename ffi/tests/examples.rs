@@ -1,9 +1,9 @@
 //! The examples in C and C++, built and started as their users do: by pkg-config, make and CMake, under mpirun and without a
-//! launcher. A tool that is not installed is skipped with a line that says so; with `CI=true` its absence is a failure.
+//! launcher.
 
 mod install;
 
-use install::{installed, run, said};
+use install::{have, installed, run, said};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -16,14 +16,8 @@ struct Examples {
 impl Examples {
     /// None where one of the tools is missing.
     fn with(tools: &[&str]) -> Option<Examples> {
-        for tool in tools {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            if !std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()) {
-                let required = std::env::var("CI").is_ok_and(|value| value == "true");
-                assert!(!required, "{tool} is not installed, and CI requires it");
-                eprintln!("skipped: {tool} is not installed");
-                return None;
-            }
+        if !have(tools) {
+            return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
         let examples =

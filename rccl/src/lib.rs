@@ -63,3 +63,7 @@ pub use registered::Registered;
 pub use scope::Scope;
 pub use stream::Stream;
 pub use work::{OwnedBuf, Work};
+
+/// The number of the C interface (`libroceccl.so.N`), which `rccl --version` tells. Raised when programs that are compiled
+/// already would break; then `ffi/roceccl.map` is too.
+pub const ABI: u16 = 0;

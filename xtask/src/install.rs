@@ -35,8 +35,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         None => prefix.clone(),
     };
     let archive = build(root, options.debug)?;
-    // The first number that is not 0 changes when the interface breaks, as cargo counts.
-    let soversion = VERSION.split('.').next().unwrap_or("0");
+    let soversion = &interface(root)?;
     let library = to.join("lib");
     // Never where programs look by themselves: a GPU's NCCL has the same names.
     let nccl = library.join("roceccl/nccl");
@@ -91,6 +90,14 @@ pub fn run(options: &Options) -> Result<(), String> {
         println!("{}", place.display());
     }
     Ok(())
+}
+
+/// The number of the C interface, which is the version of its symbols and of the soname.
+fn interface(root: &Path) -> Result<String, String> {
+    let map = root.join("ffi/roceccl.map");
+    let text = std::fs::read_to_string(&map).map_err(|error| failed("reading", &map, error))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("ROCECCL_")?.strip_suffix(" {"));
+    number.map(str::to_owned).ok_or_else(|| format!("{} names no version ROCECCL_", map.display()))
 }
 
 /// Builds the static library; where it lies.

@@ -298,6 +298,15 @@ static void in_one_process(void) {
     for (int i = 0; i < 2; i++) GOOD(rcclCommDestroy(all[i]));
 }
 
+/* What a program that is compiled already has, on machines of 64 bits. */
+static void layouts(void) {
+    CHECK(sizeof(rcclUniqueId) == 128 && sizeof(rcclResult_t) == 4 && sizeof(rcclDataType_t) == 4);
+    CHECK(offsetof(rcclConfig_t, magic) == 8 && offsetof(rcclConfig_t, version) == 12);
+    CHECK(offsetof(rcclConfig_t, blocking) == 16 && offsetof(rcclConfig_t, timeoutMs) == 20);
+    CHECK(offsetof(rcclConfig_t, initTimeoutMs) == 24 && offsetof(rcclConfig_t, reproducible) == 28);
+    CHECK(offsetof(rcclConfig_t, commName) == 32 && sizeof(rcclConfig_t) == 40);
+}
+
 static void nonsense(void) {
     float x[4] = {0};
     int number;
@@ -334,6 +343,7 @@ int main(void) {
     GOOD(rcclCommUserRank(comm, &rank));
     GOOD(rcclCommCount(comm, &size));
     CHECK(size >= 2);
+    layouts();
     reductions();
     movements();
     with_counts();

@@ -18,6 +18,22 @@ pub fn installed() -> &'static Path {
     })
 }
 
+/// Whether the tools are installed. One that is not is skipped with a line that says so; with `CI=true` its absence is a
+/// failure.
+#[allow(dead_code, reason = "not every test file needs more than a C compiler, which linked it")]
+pub fn have(tools: &[&str]) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    tools.iter().all(|tool| {
+        let found = std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
+        let required = std::env::var("CI").is_ok_and(|value| value == "true");
+        assert!(found || !required, "{tool} is not installed, and CI requires it");
+        if !found {
+            eprintln!("skipped: {tool} is not installed");
+        }
+        found
+    })
+}
+
 /// What a command that succeeds writes.
 pub fn said(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -27,6 +43,7 @@ pub fn said(command: &mut Command) -> String {
 }
 
 /// Runs a program on so many ranks; what each wrote.
+#[allow(dead_code, reason = "not every test file runs ranks")]
 pub fn run(program: &Path, arguments: &[&str], ranks: usize) -> Vec<String> {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
     let mut started: Vec<Child> = (0..ranks)
