@@ -1,5 +1,7 @@
 //! Steps of rccl's build that cargo has no command for: `cargo xtask --help`.
 
+#![forbid(unsafe_code)]
+
 mod install;
 
 use clap::Parser;
