@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Config {
     /// Of the struct that the program knows, in bytes.
     pub size: usize,
-    /// [`MAGIC`].
+    /// RCCL_CONFIG_MAGIC.
     pub magic: c_uint,
     /// Of the header that the program was compiled with.
     pub version: c_uint,
