@@ -1,83 +1,10 @@
 //! The `rccl` command.
 #![forbid(unsafe_code)]
 
-mod doctor;
-mod env;
-mod explain;
-mod perf;
-mod run;
-mod share;
-mod simulate;
-mod topo;
-/// Made-up hosts.
-#[cfg(test)]
-#[path = "../../topology/tests/tree/mod.rs"]
-mod tree;
-mod tune;
-
-use clap::{Parser, Subcommand};
-use std::io::Write;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Collective communication between processes and hosts: start ranks, look at settings, explain errors.
-#[derive(Parser)]
-#[command(name = "rccl", version = VERSION, max_term_width = 110, subcommand_required = true)]
-struct Command {
-    #[command(subcommand)]
-    tool: Tool,
-}
-
-#[derive(Subcommand)]
-enum Tool {
-    Run(run::Options),
-    Perf(Box<perf::Options>),
-    Doctor(doctor::Options),
-    Topo(topo::Options),
-    Simulate(simulate::Options),
-    Tune(tune::Options),
-    Env(env::Options),
-    Explain(explain::Options),
-    #[command(name = run::RANK_COMMAND, hide = true)]
-    Rank(run::RankOptions),
-}
-
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 7)");
-
 fn main() -> ExitCode {
-    match Command::parse().tool {
-        Tool::Run(options) => run::main(options),
-        Tool::Perf(options) => perf::main(&options),
-        Tool::Doctor(options) => doctor::main(&options),
-        Tool::Topo(options) => topo::main(&options),
-        Tool::Simulate(options) => simulate::main(&options),
-        Tool::Tune(options) => tune::main(&options),
-        Tool::Env(options) => env::main(&options),
-        Tool::Explain(options) => explain::main(&options),
-        Tool::Rank(options) => run::become_rank(options),
-    }
-}
-
-/// Prints a tool's answer. A reader that has seen enough (`head`) is no failure; a full disk is.
-fn print(text: &str) -> ExitCode {
-    let mut stdout = std::io::stdout();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            complain(format!("writing the answer: {error}"))
-        }
-        _ => ExitCode::SUCCESS,
-    }
-}
-
-/// Prints why a tool cannot go on. The status is that of a command line that is wrong.
-fn complain(error: impl std::fmt::Display) -> ExitCode {
-    eprintln!("rccl: {error}");
-    ExitCode::from(2)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_version_names_the_wire_version() {
-        assert!(super::VERSION.ends_with(&format!(", wire {})", rccl::WIRE_VERSION)), "{}", super::VERSION);
-    }
+    let again = std::env::current_exe().map(|program| vec![OsString::from(program)]);
+    rccl_cli::main(again, std::env::args_os().skip(1).collect())
 }

@@ -1,10 +1,12 @@
 //! `rccl run`: starts ranks on this host, and ends them all when one dies.
 
+mod again;
 mod environment;
 mod job;
 mod output;
 mod rank;
 
+pub use again::remember;
 use environment::Meeting;
 use job::{Job, Output};
 pub use rank::{RANK_COMMAND, RankOptions, become_rank};
@@ -104,17 +106,14 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 /// Runs this very command once more for each of `ranks` ranks on this host, with `--member` behind the tool's name, and
 /// blocks until they have ended. `tool` is who complains if they cannot be started.
 pub fn once_more(ranks: u32, bind: bool, tool: &str) -> ExitCode {
-    let prepared = std::env::current_exe().and_then(|program| Ok((program, Meeting::on_this_host()?)));
-    let (program, meeting) = match prepared {
+    let prepared = again::with_arguments().and_then(|command| Ok((command, Meeting::on_this_host()?)));
+    let (command, meeting) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             eprintln!("{tool}: cannot start the ranks: {error}");
             return ExitCode::from(NOT_STARTED);
         }
     };
-    let mut command = vec![program.into_os_string()];
-    command.extend(std::env::args_os().skip(1));
-    command.insert(2, "--member".into()); // right after the tool's name, where no argument can swallow it
     let grace = Duration::from_secs(5);
     let (timeout, output) = (None, Output::Plain);
     Job { command, ranks, nodes: 1, node_rank: 0, meeting, timeout, grace, output, bind }.run()

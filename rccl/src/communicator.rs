@@ -267,6 +267,12 @@ impl Communicator {
         broken.map_or(Ok(()), Err)
     }
 
+    /// Leaves the communicator as dropping its last handle does, though there may be others: for programs that end and
+    /// do not know who else holds one. Waits for no call.
+    pub fn leave(&self) {
+        self.shared.control.let_go();
+    }
+
     /// The name in errors and logs.
     pub fn label(&self) -> &str {
         &self.shared.label
@@ -346,6 +352,20 @@ impl Communicator {
     /// # Safety
     /// As for [`Engine::begin`], until `end` is told; that may be at once.
     pub(crate) unsafe fn submit(&self, task: Result<Task>, end: Arc<dyn Finish>) {
+        // SAFETY: the caller's promise.
+        if unsafe { self.queue(task, end) }
+            && let Err(error) = background::look_after(&self.shared)
+        {
+            // Whoever waits moves it all the same.
+            tracing::warn!(%error, "asynchronous calls make progress only while they are waited for");
+        }
+    }
+
+    /// Submits what was asked for to whoever waits for it. `false`: it has ended already, because it was refused.
+    ///
+    /// # Safety
+    /// As for [`Communicator::submit`].
+    pub(crate) unsafe fn queue(&self, task: Result<Task>, end: Arc<dyn Finish>) -> bool {
         match self.shared.born.check().and(task) {
             Ok(task) => {
                 match &self.stream {
@@ -354,12 +374,12 @@ impl Communicator {
                     // SAFETY: as above.
                     Some(stream) => unsafe { stream::submit(&[stream], vec![(&self.shared, task, end)]) },
                 }
-                if let Err(error) = background::look_after(&self.shared) {
-                    // Whoever waits moves it all the same.
-                    tracing::warn!(%error, "asynchronous calls make progress only while they are waited for");
-                }
+                true
             }
-            Err(error) => end.finish(Err(error)),
+            Err(error) => {
+                end.finish(Err(error));
+                false
+            }
         }
     }
 

@@ -132,7 +132,8 @@ impl Flow {
                 }
             }
         }
-        match driven.engine.poll() {
+        let patience = driven.end.as_ref().and_then(|end| end.patience());
+        match driven.engine.poll(patience) {
             Polled::Waits => {
                 self.yields.store(driven.engine.yields(), Ordering::Relaxed);
                 false

@@ -11,10 +11,21 @@ use crate::request::{self, check_operator, digest};
 use crate::work::{Held, Work};
 use rccl_kernels::Scale;
 use rccl_schedule::Few;
+use std::time::{Duration, Instant};
 
 /// A call on raw memory that has been checked and is not made yet; see [`Communicator::raw`].
 pub struct Raw {
     task: Task,
+    patience: Option<Duration>,
+}
+
+impl Raw {
+    /// The call, which fails on all ranks if it takes longer than this here, instead of
+    /// [`Config::timeout`](crate::Config::timeout). Calls in groups take no notice of it.
+    #[must_use]
+    pub fn within(self, patience: Duration) -> Raw {
+        Raw { patience: Some(patience), ..self }
+    }
 }
 
 /// How long the blocks of a raw call are.
@@ -98,7 +109,7 @@ impl Communicator {
                 "pass counts to the forms with counts, and to no other",
             ),
         };
-        task.map(|task| Raw { task })
+        task.map(|task| Raw { task, patience: None })
     }
 
     /// Makes a call and blocks until it has ended.
@@ -110,9 +121,42 @@ impl Communicator {
     /// `input` is valid for reads and `output` for writes of the call's elements until this returns, and nobody else uses
     /// them meanwhile. The call was checked by this communicator.
     pub unsafe fn run_raw(&self, raw: Raw) -> Result<()> {
+        if raw.patience.is_some() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.run_raw_watched(raw, Duration::MAX, || None) };
+        }
         let task = self.alone(raw);
         // SAFETY: the caller's promise; the ranges are those of a call in place, or apart.
         unsafe { self.execute(task) }
+    }
+
+    /// As [`Communicator::run_raw`], and asks `gives_up` again and again meanwhile, when so much time has passed: for
+    /// interpreters, which have signals to attend to. If there is a reason to give up, the communicator is aborted with it.
+    ///
+    /// # Errors
+    /// As [`Communicator::run_raw`].
+    ///
+    /// # Safety
+    /// As for [`Communicator::run_raw`].
+    pub unsafe fn run_raw_watched(
+        &self,
+        raw: Raw,
+        every: Duration,
+        mut gives_up: impl FnMut() -> Option<String>,
+    ) -> Result<()> {
+        let end = Held::lasting(raw.patience, ());
+        let task = self.alone(raw);
+        // SAFETY: the caller's promise; it has ended before this returns.
+        unsafe { self.queue(task, end.clone()) };
+        while !end.is_done() {
+            self.help_until(Instant::now().checked_add(every), || end.is_done());
+            if !end.is_done()
+                && let Some(why) = gives_up()
+            {
+                self.abort(&why);
+            }
+        }
+        end.result()
     }
 
     /// Makes a call and returns at once. What it answers may be dropped.
@@ -123,7 +167,7 @@ impl Communicator {
     /// # Safety
     /// As for [`Communicator::run_raw`], until the work has ended, dropped or not.
     pub unsafe fn start_raw(&self, raw: Raw) -> Work<()> {
-        let end = Held::new(());
+        let end = Held::lasting(raw.patience, ());
         let task = self.alone(raw);
         // SAFETY: the caller's promise.
         unsafe { self.submit(task, end.clone()) };
@@ -131,7 +175,7 @@ impl Communicator {
     }
 
     /// A task that nothing else goes with.
-    fn alone(&self, Raw { task }: Raw) -> Result<Task> {
+    fn alone(&self, Raw { task, .. }: Raw) -> Result<Task> {
         if let Task::Messages(messages) = &task {
             for message in messages.as_slice() {
                 let name = if message.outgoing { "send" } else { "recv" };

@@ -105,6 +105,10 @@ struct OfStage {
 }
 
 impl Finish for OfStage {
+    fn patience(&self) -> Option<Duration> {
+        self.end.patience()
+    }
+
     fn finish(&self, result: Result<()>) {
         // The stream first: who was told that a call has ended finds it ended there, too.
         self.stage.end(&result);

@@ -1,5 +1,6 @@
 //! The ranks of this host, from their start to the last one's end.
 
+use super::again;
 use super::environment::Meeting;
 use super::output::{Target, copy_lines};
 use super::rank::RANK_COMMAND;
@@ -145,7 +146,7 @@ impl Job {
 
     fn start(&self, rank: u32, local_rank: u32) -> io::Result<Child> {
         let size = self.nodes * self.ranks;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::from(again::bare()?);
         command.arg(RANK_COMMAND).arg("--parent").arg(std::process::id().to_string());
         if self.bind
             && let Some(share) = share(&usable_processors(), local_rank as usize, self.ranks as usize)

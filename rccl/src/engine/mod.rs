@@ -233,8 +233,9 @@ impl Engine {
         drive(&mut run, stage, watch, waiting)
     }
 
-    /// Goes on with the task that was begun, one round. Never blocks.
-    pub fn poll(&mut self) -> Polled {
+    /// Goes on with the task that was begun, one round. `patience`: how long the task may take, if not as long as every
+    /// call. Never blocks.
+    pub fn poll(&mut self, patience: Option<Duration>) -> Polled {
         if let Some(mut active) = self.active.take_if(|active| matches!(active.stage, Stage::Linking)) {
             self.take_links(&mut active);
             self.active = Some(active);
@@ -250,7 +251,8 @@ impl Engine {
             Ok((false, false)) => {
                 let Active { stage, watch, .. } = active;
                 let awaited = || stage.awaited(&run);
-                match watch.look_idle(&self.control, self.sequence, self.timeout, awaited) {
+                let timeout = patience.unwrap_or(self.timeout);
+                match watch.look_idle(&self.control, self.sequence, timeout, awaited) {
                     Some(outcome) => outcome,
                     None => return Polled::Waits,
                 }

@@ -1,0 +1,22 @@
+"""Awaiting a Work in asyncio. The library's thread writes to a descriptor that the loop looks at: it never runs Python."""
+
+import asyncio
+import os
+
+
+async def end_of(work):
+    """The answer of a call, or its error."""
+    if not work.done():
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            loop.add_reader(bell, lambda: ended.done() or ended.set_result(None))
+            try:
+                work._ring(bell)
+                await ended
+            finally:
+                loop.remove_reader(bell)
+        finally:
+            os.close(bell)
+    return work.wait()

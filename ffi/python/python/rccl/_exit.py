@@ -1,0 +1,18 @@
+"""The end of the interpreter: communicators that are open say goodbye, and what ended it if that was an exception."""
+
+import atexit
+import sys
+import weakref
+
+LIVE = weakref.WeakSet()
+
+
+def _leave():
+    # The interpreter keeps what it printed last. One that is talked to goes on after an exception.
+    raised = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+    why = None if raised is None else f"{type(raised).__name__}: {raised}"
+    for communicator in list(LIVE):
+        communicator._leave(why)
+
+
+atexit.register(_leave)

@@ -1,0 +1,1 @@
+../../../../include/roceccl.h

@@ -1,0 +1,528 @@
+"""What the ranks of the tests' jobs do: `programs.py FILE FUNCTION ARGUMENTS` writes what FUNCTION returns to FILE, as JSON."""
+
+import array
+import asyncio
+import json
+import os
+import pickle
+import sys
+import threading
+import time
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import rccl
+
+DTYPES = [
+    np.int8, np.uint8, np.int32, np.uint32, np.int64, np.uint64, np.float16, np.float32, np.float64,
+    ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
+]  # fmt: skip
+OPS = {
+    "sum": lambda all: all.sum(0),
+    "prod": lambda all: all.prod(0),
+    "min": lambda all: all.min(0),
+    "max": lambda all: all.max(0),
+    "avg": lambda all: all.sum(0) / len(all),
+    "band": np.bitwise_and.reduce,
+    "bor": np.bitwise_or.reduce,
+    "bxor": np.bitwise_xor.reduce,
+}
+
+
+def reached(name):
+    """Tells the test that this rank is there."""
+    Path(f"{sys.argv[1]}.{name}").touch()
+
+
+def numbers(rank, count, dtype):
+    """Small numbers that differ by rank and place, whose sums and products all types can hold exactly."""
+    return ((np.arange(count) * 7 + rank * 3) % 2 + 1).astype(dtype)
+
+
+def equal(given, expected, what):
+    given, expected = np.asarray(given), np.asarray(expected)
+    assert given.shape == expected.shape, f"{what}: {given.shape} instead of {expected.shape}"
+    same = given.astype(np.float64) == expected.astype(np.float64)
+    assert same.all(), f"{what}: {given[~same][:5]} instead of {expected[~same][:5]}"
+
+
+def every_value():
+    """Every collective, type, operator and root, in place and not, against plain arithmetic."""
+    with rccl.Communicator.from_env() as comm:
+        rank, size = comm.rank, comm.size
+        calls = 0
+        for dtype in DTYPES:
+            for block in (0, 1, 5, 4099):
+                calls += values(comm, rank, size, dtype, block)
+        return calls
+
+
+def values(comm, rank, size, dtype, block):
+    whole = [numbers(other, block * size, dtype) for other in range(size)]
+    all_, mine = np.stack(whole), whole[rank]
+    wide = all_.astype(np.int64)
+    calls = 0
+    kept = mine.copy()
+    for op, reduced in OPS.items():
+        if op.startswith("b") and not np.issubdtype(dtype, np.integer):
+            continue
+        expected = reduced(wide)
+        expected = np.trunc(expected) if np.issubdtype(dtype, np.integer) else expected
+        expected = expected.astype(dtype)
+        what = f"{op} {np.dtype(dtype).name} x{block} on {rank} of {size}"
+        x = mine.copy()
+        assert comm.all_reduce(x, op) is x
+        equal(x, expected, what)
+        out = np.zeros_like(mine)
+        assert comm.all_reduce(mine, op, out=out) is out
+        equal(out, expected, what)
+        part = expected[rank * block : (rank + 1) * block]
+        equal(comm.reduce_scatter(mine, op), part, what)
+        x = mine.copy()
+        place = x[rank * block : (rank + 1) * block]
+        assert comm.reduce_scatter(x, op, out=place) is place
+        equal(place, part, what)
+        x = mine.copy()
+        answer = comm.reduce(x, op, size - 1)
+        assert (answer is x) == (rank == size - 1) and (answer is None) == (rank != size - 1)
+        equal(x, expected if rank == size - 1 else mine, what)
+        calls += 5
+    what = f"{np.dtype(dtype).name} x{block} on {rank} of {size}"
+    for root in range(size):
+        x = mine.copy()
+        assert comm.broadcast(x, root) is x
+        equal(x, whole[root], what)
+        out = np.zeros_like(mine)
+        equal(comm.broadcast(mine, root, out=out), whole[root], what)
+        gathered = comm.gather(mine, root)
+        assert (gathered is None) == (rank != root)
+        if rank == root:
+            equal(gathered, all_, what)
+            x = whole[root].copy()
+            equal(comm.scatter(x, root), x[root * block : (root + 1) * block], what)
+        else:
+            out = np.zeros(block, dtype)
+            assert comm.scatter(None, root, out=out) is out
+            equal(out, whole[root][rank * block : (rank + 1) * block], what)
+        calls += 4
+    equal(comm.all_gather(mine), all_, what)
+    out = np.zeros((size, block * size), dtype)
+    out[rank] = mine
+    assert comm.all_gather(out[rank], out=out) is out, "in place"
+    equal(out, all_, what)
+    expected = np.concatenate([theirs[rank * block : (rank + 1) * block] for theirs in whole])
+    equal(comm.all_to_all(mine), expected, what)
+    if size > 1:
+        nearest = np.zeros_like(mine)
+        with rccl.group():
+            comm.send(mine, (rank + 1) % size)
+            comm.recv(nearest, (rank - 1) % size)
+        equal(nearest, whole[(rank - 1) % size], what)
+    equal(mine, kept, "what is read only")
+    comm.barrier()
+    return calls + 5
+
+
+def unequal_blocks():
+    with rccl.Communicator.from_env() as comm:
+        rank, size = comm.rank, comm.size
+        counts = [other + 1 for other in range(size)]
+        all_ = np.arange(sum(counts), dtype=np.float32)
+        begin = sum(counts[:rank])
+        own = all_[begin : begin + counts[rank]].copy()
+        equal(comm.all_gather(own, counts=counts), all_, "all_gather")
+        equal(comm.reduce_scatter(all_, counts=counts), own * size, "reduce_scatter")
+        gathered = comm.gather(own, 1, counts=counts if rank == 1 else True)
+        assert (gathered is None) == (rank != 1)
+        if rank == 1:
+            equal(gathered, all_, "gather")
+            equal(comm.scatter(all_, 1, counts=counts), own, "scatter")
+        else:
+            equal(comm.scatter(None, 1, counts=True, out=np.zeros_like(own)), own, "scatter")
+        sent = np.concatenate([np.full(to + 1, rank, np.int32) for to in range(size)])
+        received = comm.all_to_all(sent, send_counts=counts, recv_counts=[rank + 1] * size)
+        equal(received, np.repeat(np.arange(size), rank + 1), "all_to_all")
+        return True
+
+
+def factors():
+    with rccl.Communicator.from_env() as comm:
+        for dtype in DTYPES:
+            x = np.full(9, 2, dtype)
+            comm.all_reduce(x, rccl.PreMulSum(comm.rank + 1))
+            equal(x, np.full(9, sum(2 * (rank + 1) for rank in range(comm.size))), np.dtype(dtype).name)
+        return True
+
+
+def without_blocking():
+    """Works: waited for, awaited, many at once, dropped, and in another thread."""
+    with rccl.Communicator.from_env() as comm:
+        size = comm.size
+        x = np.ones(1000, np.float32)
+        work = comm.all_reduce(x, async_op=True)
+        assert isinstance(work, rccl.Work)
+        assert work.wait() is x and work.done() and work.wait() is x
+        equal(x, np.full(1000, size), "wait")
+        works = [comm.all_reduce(np.full(n + 1, n, np.int64), async_op=True) for n in range(50)]
+        for n, work in enumerate(works):
+            equal(work.wait(timeout=30), np.full(n + 1, n * size), "many")
+        comm.all_reduce(x, async_op=True)  # its object goes at once, the array stays
+        comm.barrier()
+        equal(x, np.full(1000, size * size), "dropped")
+
+        async def program():
+            one = comm.all_gather(np.full(3, comm.rank), async_op=True)
+            two = comm.broadcast(np.full(2, comm.rank), 1, async_op=True)
+            ticks = 0
+
+            async def tick():
+                nonlocal ticks
+                while True:
+                    ticks += 1
+                    await asyncio.sleep(0.001)
+
+            beside = asyncio.create_task(tick())
+            gathered, told = await asyncio.gather(one, two)
+            if comm.rank == 1:
+                await asyncio.sleep(0.2)
+            await comm.barrier(async_op=True)
+            beside.cancel()
+            return gathered, told, ticks
+
+        gathered, told, ticks = asyncio.run(program())
+        equal(gathered, np.repeat(np.arange(size), 3).reshape(size, 3), "await")
+        equal(told, [1, 1], "await")
+        assert ticks >= 3, "the loop stood still"
+
+        answers = []
+        work = comm.barrier(async_op=True)
+        threads = [threading.Thread(target=lambda: answers.append(work.wait())) for _ in range(3)]
+        [thread.start() for thread in threads]
+        [thread.join(30) for thread in threads]
+        assert answers == [None] * 3
+        return True
+
+
+def impatience():
+    """A wait that ends before its call, which goes on."""
+    with rccl.Communicator.from_env() as comm:
+        x = np.ones(10)
+        if comm.rank == 1:
+            time.sleep(1)
+            comm.all_reduce(x)
+        else:
+            work = comm.all_reduce(x, async_op=True)
+            began = time.monotonic()
+            try:
+                work.wait(timeout=0.2)
+            except rccl.TimeoutError as error:
+                assert isinstance(error, TimeoutError) and error.op == "all_reduce f64 x10 sum", error.op
+                assert 0.15 < time.monotonic() - began < 0.9
+            else:
+                raise AssertionError("it did not raise")
+            assert not work.done()
+            assert work.wait() is x
+        equal(x, np.full(10, comm.size), "the call")
+        return True
+
+
+def fields(error):
+    """An exception as JSON, by way of pickle."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error) and type(copy) is type(error)
+    bases = [base.__name__ for base in type(error).__mro__]
+    return {"bases": bases, "text": str(error), "words": str(error.__cause__)} | vars(copy)
+
+
+def raises(function):
+    try:
+        function()
+    except Exception as error:
+        return error
+    raise AssertionError("it did not raise")
+
+
+def mismatch():
+    comm = rccl.Communicator.from_env(label="dp")
+    x = np.ones(1000, np.float32 if comm.rank == 0 else np.int32)
+    comm.barrier()
+    error = raises(lambda: comm.all_reduce(x, "sum" if comm.rank == 0 else "max"))
+    again = raises(lambda: comm.barrier())
+    assert again.cause == error.cause and again.op == "barrier"
+    assert str(raises(comm.check)) == str(error)
+    comm.close()
+    return fields(error)
+
+
+def late():
+    """Rank 1 comes too late for a call with a deadline."""
+    comm = rccl.Communicator.from_env(timeout=30)
+    comm.barrier()
+    if comm.rank == 1:
+        time.sleep(2)
+        return fields(raises(lambda: comm.barrier()))
+    began = time.monotonic()
+    error = raises(lambda: comm.all_reduce(np.ones(3), timeout=0.3))
+    assert time.monotonic() - began < 1.5
+    return fields(error)
+
+
+def late_in_background():
+    comm = rccl.Communicator.from_env()
+    comm.barrier()
+    if comm.rank == 1:
+        time.sleep(2)
+        return fields(raises(lambda: comm.barrier()))
+    return fields(raises(lambda: comm.all_reduce(np.ones(3), async_op=True, timeout=0.3).wait()))
+
+
+def killed():
+    """Rank 1 waits to be killed, the others for rank 1."""
+    comm = rccl.Communicator.from_env()
+    comm.barrier()
+    reached("there")
+    if comm.rank == 1:
+        time.sleep(60)
+    error = raises(lambda: comm.all_reduce(np.ones(100)))
+    return fields(error) | {"at": time.time()}
+
+
+def interrupted(kind):
+    """All wait for rank 1, which sleeps; rank 0 is interrupted."""
+    comm = rccl.Communicator.from_env()
+    comm.barrier()
+    if comm.rank == 1:
+        time.sleep(3)
+        return fields(raises(lambda: comm.barrier()))
+    waits = {
+        "blocking": lambda: comm.all_reduce(np.ones(100)),
+        "work": lambda: comm.all_reduce(np.ones(100), async_op=True).wait(),
+        "split": lambda: comm.split(0),
+        "group": lambda: in_group(comm),
+    }
+    reached("there")
+    try:
+        waits[kind]()
+    except KeyboardInterrupt:
+        return {"interrupted": time.time()}
+    except rccl.Error as error:
+        return fields(error)
+
+
+def in_group(comm):
+    with rccl.group():
+        comm.send(np.ones(10), 1)
+        comm.recv(np.ones(10), 1)
+
+
+def interrupted_joining():
+    reached("there")
+    try:
+        rccl.Communicator.from_env()
+    except KeyboardInterrupt:
+        return {"interrupted": time.time()}
+
+
+def uncaught(guarded):
+    """Rank 0 fails while the others wait for it."""
+    comm = rccl.Communicator.from_env()
+    comm.barrier()
+    if comm.rank == 0:
+        if guarded:
+            with comm:
+                raise FileNotFoundError("no such data")
+        raise FileNotFoundError("no such data")
+    return fields(raises(lambda: comm.barrier()))
+
+
+def farewell():
+    """Rank 0 ends while the others still call, without it."""
+    comm = rccl.Communicator.from_env()
+    rest = comm.split(None if comm.rank == 0 else 0)
+    if comm.rank > 0:
+        time.sleep(0.5)
+        for _ in range(10):
+            rest.barrier()
+    return True
+
+
+def parts():
+    with rccl.Communicator.from_env() as comm:
+        rank, size = comm.rank, comm.size
+        part = comm.split(rank % 2, -rank)
+        members = sorted((r for r in range(size) if r % 2 == rank % 2), reverse=True)
+        assert (part.rank, part.size) == (members.index(rank), len(members))
+        equal(part.all_gather(np.array([rank])), [[r] for r in members], "split")
+        assert (comm.split(None if rank == 0 else 5) is None) == (rank == 0)
+        twin = comm.duplicate()
+        assert (twin.rank, twin.size) == (rank, size)
+        twin.barrier()
+        if rank > 0:
+            rest = comm.shrink([0])
+            assert (rest.rank, rest.size) == (rank - 1, size - 1)
+            rest.barrier()
+        assert comm.local_rank == rank
+        sent = {"an": ["object", None], "of": rank} if rank == 1 else None
+        assert comm.broadcast_object(sent, 1) == {"an": ["object", None], "of": 1}
+        assert comm.broadcast_object(b"", 0) == b""
+        return True
+
+
+def kinds():
+    """Every kind of array, as what is read, written, and made."""
+    with rccl.Communicator.from_env() as comm:
+        size = comm.size
+        plain = array.array("d", [1, 2, 3])
+        assert comm.all_reduce(plain) is plain and list(plain) == [size, 2 * size, 3 * size]
+        data = bytearray(b"\x01\x02")
+        comm.all_reduce(data)
+        assert data == bytes([size, 2 * size])
+        data.append(1)  # nothing holds it any more
+        work = comm.all_reduce(data, async_op=True)
+        try:
+            data.append(1)
+            assert work.done(), "it is held while the call is under way"
+        except BufferError:
+            pass
+        work.wait()
+        view = memoryview(bytearray(8)).cast("I")
+        view[0], view[1] = 3, 4
+        comm.all_reduce(view)
+        assert view.tolist() == [3 * size, 4 * size]
+        equal(comm.all_gather(b"\x07"), [[7]] * size, "bytes are read")
+        equal(comm.all_reduce(Packed(np.ones(3)), out=np.zeros(3)), [size] * 3, "DLPack")
+        packed = Packed(np.ones(3))
+        comm.all_reduce(packed)
+        equal(packed.array, [size] * 3, "DLPack in place")
+        for dtype in DTYPES:
+            memory = comm.empty((2, 3), dtype)
+            assert memory.shape == (2, 3) and memory.dtype == dtype and not memory.astype(float).any()
+            memory[:] = 1
+            comm.all_reduce(memory)
+            equal(memory, np.full((2, 3), size), "registered memory")
+        assert comm.empty(0).size == 0 and comm.empty(4).dtype == np.float32 and comm.empty((), "int8").shape == ()
+        kept = comm.empty(5, np.float64)
+        del memory
+    kept[:] = 1  # memory outlives its communicator
+    return kept.sum()
+
+
+class Packed:
+    """An array that is known by DLPack alone."""
+
+    def __init__(self, array, device=(1, 0), versioned=True):
+        self.array, self.device, self.versioned = array, device, versioned
+
+    def __dlpack_device__(self):
+        return self.device
+
+    def __dlpack__(self, **arguments):
+        if not self.versioned and arguments:
+            raise TypeError("no arguments")
+        return self.array.__dlpack__(**arguments)
+
+
+def tensors():
+    import torch
+
+    with rccl.Communicator.from_env() as comm:
+        size = comm.size
+        for dtype in (torch.int8, torch.uint8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32,
+                      torch.float64, torch.float8_e4m3fn, torch.float8_e5m2):  # fmt: skip
+            x = torch.ones(5).to(dtype)
+            assert comm.all_reduce(x) is x
+            assert x.to(torch.float64).eq(size).all(), dtype
+            gathered = comm.all_gather(x)
+            assert gathered.shape == (size, 5) and gathered.dtype == dtype
+        wrong = {
+            "sparse": torch.eye(3).to_sparse(),
+            "complex64": torch.ones(3, dtype=torch.complex64),
+            "bool": torch.ones(3, dtype=torch.bool),
+            "meta": torch.ones(3, device="meta"),
+            "contiguous": torch.ones(3, 4).t(),
+            "negated": torch.ones(3, dtype=torch.complex64).conj().imag.view(3),
+        }
+        errors = {word: raises(lambda x=x: comm.all_reduce(x)) for word, x in wrong.items()}
+        return {word: [str(error), isinstance(error, (TypeError, ValueError))] for word, error in errors.items()}
+
+
+def low_level():
+    from rccl import nccl
+
+    place = Path(os.environ["RCCL_COMM_ID"].removeprefix("file://") + ".id")
+    rank, size = int(os.environ["RCCL_RANK"]), int(os.environ["RCCL_SIZE"])
+    if rank == 0:
+        place.with_suffix(".new").write_text(json.dumps(nccl.get_unique_id()))
+        place.with_suffix(".new").rename(place)
+    until = time.monotonic() + 30
+    while not place.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    comm = nccl.NcclCommunicator(size, tuple(json.loads(place.read_text())), rank)
+    assert (comm.rank_id(), comm.size()) == (rank, size) and nccl.get_version() > 22900
+    x, out = np.full(4, rank + 1, np.float32), np.zeros(4, np.float32)
+    total = sum(range(1, size + 1))
+    address = lambda array: array.ctypes.data
+    comm.allReduce(address(x), address(out), 4, nccl.NCCL_FLOAT, nccl.NCCL_SUM)
+    equal(out, [total] * 4, "allReduce")
+    out[:] = 0
+    comm.reduce(address(x), address(out), 4, nccl.NCCL_FLOAT, nccl.NCCL_MAX, 1, 0)
+    equal(out, [size if rank == 1 else 0] * 4, "reduce")
+    comm.broadcast(address(x), address(out), 4, nccl.NCCL_FLOAT, 1)
+    equal(out, [2] * 4, "broadcast")
+    comm.bcast(address(out), 4, nccl.NCCL_FLOAT, 0)
+    all_ = np.zeros((size, 4), np.float32)
+    comm.allGather(address(x), address(all_), 4, nccl.NCCL_FLOAT)
+    equal(all_, [[r + 1] * 4 for r in range(size)], "allGather")
+    comm.reduceScatter(address(all_), address(out), 4, nccl.NCCL_FLOAT, nccl.NCCL_SUM)
+    equal(out, [(rank + 1) * size] * 4, "reduceScatter")
+    nccl.groupStart()
+    comm.send(address(x), 4, nccl.NCCL_FLOAT, (rank + 1) % size)
+    comm.recv(address(out), 4, nccl.NCCL_FLOAT, (rank - 1) % size)
+    nccl.groupEnd()
+    equal(out, [(rank - 1) % size + 1] * 4, "send and recv")
+    comm.check_async_error()
+    errors = [
+        raises(lambda: comm.allReduce(address(x), address(out), 4, 99, nccl.NCCL_SUM)),
+        raises(lambda: comm.allReduce(address(x), address(out), 4, nccl.NCCL_FLOAT, 99)),
+        raises(lambda: comm.allReduce(0, address(out), 4, nccl.NCCL_FLOAT, nccl.NCCL_SUM)),
+        raises(lambda: comm.bcast(address(x), 4, nccl.NCCL_FLOAT, 99)),
+        raises(lambda: comm.bcast(address(x), 2**62, nccl.NCCL_FLOAT, 0)),
+        raises(lambda: comm.bcast(address(x), 4, nccl.NCCL_FLOAT, 0, 12345)),
+    ]
+    assert [error.status for error in errors] == [4] * 6, errors
+    comm.destroy()
+    return [str(error) for error in errors]
+
+
+def forked():
+    comm = rccl.Communicator.from_env()
+    child = os.fork()
+    if child == 0:
+        error = raises(lambda: comm.barrier())
+        os._exit(0 if error.code == "RCCL-1005" else 1)
+    _, status = os.waitpid(child, 0)
+    comm.barrier()
+    comm.close()
+    return status
+
+
+def speed(count, calls):
+    """Microseconds of a call, as the median of many rounds."""
+    comm = rccl.Communicator.from_env()
+    x = np.zeros(count, np.float32)
+    for _ in range(1000):
+        comm.all_reduce(x)
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        for _ in range(calls):
+            comm.all_reduce(x)
+        times.append((time.perf_counter() - began) / calls * 1e6)
+    return sorted(times)[len(times) // 2]
+
+
+if __name__ == "__main__":
+    answer = globals()[sys.argv[2]](*json.loads(sys.argv[3]))
+    Path(sys.argv[1] + ".new").write_text(json.dumps(answer))
+    Path(sys.argv[1] + ".new").rename(sys.argv[1])

@@ -1,0 +1,228 @@
+"""What is refused, and how it is said. One rank is enough for that."""
+
+import ctypes
+import inspect
+import pickle
+import threading
+import types
+
+import ml_dtypes
+import numpy as np
+import pytest
+import rccl
+from programs import Packed
+
+
+@pytest.fixture
+def comm():
+    with rccl.Communicator.connect(rccl.UniqueId.create(), 0, 1, label="alone") as comm:
+        yield comm
+
+
+def read_only():
+    array = np.ones(3)
+    array.flags.writeable = False
+    return array
+
+
+def no_letter():
+    array = np.ones(4, ml_dtypes.bfloat16)
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    "wrong, kind, words",
+    [
+        (read_only(), ValueError, "x is read-only"),
+        (no_letter(), ValueError, "x is read-only"),
+        (b"abc", ValueError, "x is read-only"),
+        (Packed(np.ones(3), versioned=False), ValueError, "x is read-only"),
+        (np.ones((4, 4))[:, 1], ValueError, "not one after the other"),
+        (np.ones((4, 4)).T, ValueError, "not one after the other"),
+        (np.ones(8, ml_dtypes.bfloat16)[::2], ValueError, "not one after the other"),
+        (Packed(np.ones((4, 4)).T), ValueError, "not one after the other"),
+        (memoryview(bytearray(8))[::2], ValueError, "not one after the other"),
+        (np.ones(3, complex), TypeError, "complex128"),
+        (np.ones(3, bool), TypeError, "bool"),
+        (np.ones(3, np.int16), TypeError, "int16"),
+        (np.ones(3, ">f4"), TypeError, "float32"),
+        (np.array(["a"]), TypeError, "str32"),
+        (np.array([None]), TypeError, "object"),
+        (np.zeros(3, "M8[s]"), TypeError, "datetime64"),
+        (np.zeros(3, [("a", "f4")]), TypeError, "void32"),
+        (np.ones(3, ml_dtypes.float8_e4m3b11fnuz), TypeError, "float8_e4m3b11fnuz"),
+        (Packed(np.ones(3, complex)), TypeError, "DLPack's kind 5 with 128 bits"),
+        (Packed(np.ones(3), device=(2, 1)), TypeError, "device 1 of DLPack's kind 2"),
+        (types.SimpleNamespace(__cuda_array_interface__={}), TypeError, "GPU"),
+        (types.SimpleNamespace(data_ptr=int, device=types.SimpleNamespace(type="cuda")), TypeError, "device"),
+        ([1.0, 2.0], TypeError, "a list, has no memory"),
+        (3.0, TypeError, "a float, has no memory"),
+        (None, TypeError, "a NoneType, has no memory"),
+    ],
+)
+def test_an_array_that_cannot_be_used(comm, wrong, kind, words):
+    with pytest.raises(kind, match="^all_reduce: .*" + words.replace("(", r"\(")) as raised:
+        comm.all_reduce(wrong)
+    assert ";" in str(raised.value), "it says what to do"
+    comm.all_reduce(np.ones(3))  # the communicator is as good as before
+
+
+def test_arrays_that_do_not_fit_each_other(comm):
+    wrong = [
+        (lambda: comm.all_reduce(np.ones(3), out=np.ones(4)), "out has 4 elements where 3 belong"),
+        (lambda: comm.all_reduce(np.ones(3), out=np.ones(3, "f4")), "x has float64 and out has float32"),
+        (lambda: comm.all_reduce(np.ones(3), out=read_only()), "out is read-only"),
+        (lambda: comm.all_gather(np.ones(3), counts=[3, 4]), "counts has 2 entries for 1 ranks"),
+        (lambda: comm.all_gather(np.ones(3), counts=[4]), "x has 3 elements where 4 belong"),
+        (lambda: comm.all_gather(np.ones(3), counts=[2**64 - 1]), "x has 3 elements"),
+        (lambda: comm.reduce_scatter(np.ones(3), counts=[4]), "x has 3 elements where 4 belong"),
+        (lambda: comm.all_to_all(np.ones(3), send_counts=[3]), "one of send_counts and recv_counts"),
+        (lambda: comm.gather(np.ones(3), counts=True), "counts without numbers"),
+        (lambda: comm.scatter(None), "no x"),
+        (lambda: comm.broadcast(np.ones(3), 1), "root 1 in a communicator of 1 ranks"),
+        (lambda: comm.reduce(np.ones(3), root=7), "root 7 in a communicator of 1 ranks"),
+        (lambda: comm.send(np.ones(3), 0), "rank 0 is this rank itself"),
+        (lambda: comm.recv(np.ones(3), 9), "9"),
+        (lambda: comm.all_reduce(np.ones(3), "band"), "the operator band on elements of type f64"),
+        (lambda: comm.shrink([0]), "rank 0"),
+        (lambda: comm.barrier(timeout=-1), "timeout is -1"),
+        (lambda: comm.barrier(timeout=float("nan")), "timeout is NaN"),
+    ]
+    for function, words in wrong:
+        with pytest.raises(rccl.ArgumentError) as raised:
+            function()
+        error = raised.value
+        assert words in str(error) and isinstance(error, ValueError) and error.code == "RCCL-1001", error
+        assert error.hint and error.cause and error.op, vars(error)
+    half = np.ones(8, "f4")
+    with pytest.raises(rccl.ArgumentError, match="overlap"):
+        comm.all_reduce(half[:4], out=half[2:6])
+
+
+@pytest.mark.parametrize("op", ["", "summ", "premulsum", "SUM ", 3, None, rccl.PreMulSum])
+def test_an_operator_that_is_none(comm, op):
+    with pytest.raises((ValueError, TypeError), match="operator"):
+        comm.all_reduce(np.ones(3), op)
+
+
+def test_a_factor_that_no_element_can_be(comm):
+    with pytest.raises(ValueError, match="0.5"):
+        comm.all_reduce(np.ones(3, np.int32), rccl.PreMulSum(0.5))
+    assert comm.all_reduce(np.full(2, 4, np.int32), rccl.PreMulSum(3)).tolist() == [12, 12]
+
+
+def test_numbers_that_are_none_of_ours(comm):
+    for function in (
+        lambda: comm.broadcast(np.ones(3), -1),
+        lambda: comm.broadcast(np.ones(3), 2**40),
+        lambda: comm.split(-1),
+        lambda: comm.empty(-1),
+        lambda: comm.all_gather(np.ones(3), counts=[-1]),
+    ):
+        with pytest.raises((OverflowError, TypeError, ValueError)):
+            function()
+    with pytest.raises(TypeError, match="int16 is no type of elements"):
+        comm.empty(3, "int16")
+    with pytest.raises(rccl.Error):
+        comm.empty(2**62)
+
+
+def test_settings():
+    with pytest.raises(rccl.ArgumentError, match="did you mean RCCL_NSOCKS"):
+        rccl.Communicator.from_env(nsock=3)
+    with pytest.raises(rccl.ArgumentError, match="RCCL_NSOCKS=many"):
+        rccl.UniqueId.create(nsocks="many")
+    with rccl.Communicator.from_env(init_timeout=0.5, late_warn=2, shm_disable=True, timeout=3) as comm:
+        assert (comm.rank, comm.size, comm.local_rank) == (0, 1, 0)
+
+
+def test_joining_says_who_is_missing():
+    id = rccl.UniqueId.create()
+    with pytest.raises(rccl.Error, match="missing 1") as raised:
+        rccl.Communicator.connect(id, 0, 2, init_timeout=0.5)
+    error = raised.value
+    assert error.code == "RCCL-1003" and error.rank == 0 and error.hint and error.cause
+    with pytest.raises(rccl.ArgumentError, match="rank 2 of 2 ranks"):
+        rccl.Communicator.connect(id, 2, 2)
+
+
+def test_ids_pickle_and_what_belongs_to_a_process_does_not(comm):
+    id = rccl.UniqueId.create()
+    same = pickle.loads(pickle.dumps(id))
+    assert same == id and hash(same) == hash(id) and bytes(same) == bytes(id) and len(bytes(id)) == 128
+    assert same != rccl.UniqueId.create() and bytes(id).hex() not in repr(id)
+    assert rccl.UniqueId.from_bytes(bytes(id)) == id
+    for wrong in (b"", bytes(128), bytes(id) + b"\0"):
+        with pytest.raises(rccl.ArgumentError, match="id"):
+            rccl.UniqueId.from_bytes(wrong)
+    for object in (comm, comm.barrier(async_op=True)):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            pickle.dumps(object)
+
+
+def test_groups(comm):
+    x, y = np.ones(3), np.zeros(3)
+    with rccl.group():
+        comm.send(x, 0)
+        comm.recv(y, 0)
+        comm.all_reduce(x)
+    assert y.tolist() == [1, 1, 1]
+    with pytest.raises(rccl.ArgumentError, match="in a group"), rccl.group():
+        comm.barrier(async_op=True)
+    with pytest.raises(rccl.ArgumentError, match="root 5"), rccl.group():
+        comm.broadcast(x, 5)
+    with pytest.raises(rccl.ArgumentError), rccl.group():
+        comm.send(x, 0)  # nobody receives it
+    with pytest.raises(RuntimeError, match="no group"):
+        rccl.nccl.groupEnd()
+    comm.barrier()
+
+
+def test_a_communicator_that_was_closed():
+    comm = rccl.Communicator.connect(rccl.UniqueId.create(), 0, 1, label="rows")
+    assert repr(comm) == '<rccl.Communicator "rows": rank 0 of 1>' and comm.label == "rows"
+    comm.close()
+    comm.close()
+    with pytest.raises(rccl.Error, match="rows: used after finish") as raised:
+        comm.barrier()
+    assert raised.value.code == "RCCL-1006"
+    comm = rccl.Communicator.from_env()
+    comm.abort("enough")
+    with pytest.raises(rccl.Error, match="enough"):
+        comm.check()
+    comm.close()  # it was said
+    comm = rccl.Communicator.from_env()
+    comm.abort()
+    with pytest.raises(rccl.Error, match="abort was called"):
+        comm.close()
+
+
+def test_any_object_with_memory(comm):
+    numbers = (ctypes.c_float * 3)(1, 2, 3)
+    assert comm.all_reduce(numbers) is numbers and list(numbers) == [1, 2, 3]
+    scalar = np.array(2.0)
+    assert comm.all_reduce(scalar) is scalar
+    assert comm.all_gather(scalar).shape == (1,)
+    assert comm.reduce_scatter(np.ones((4, 3))).shape == (4, 3)
+    assert comm.all_reduce(np.ones((0, 3))).shape == (0, 3)
+    assert comm.all_to_all(np.ones((2, 3))).shape == (2, 3)
+
+
+def test_threads_share_a_communicator(comm):
+    arrays = [np.full(1000, n) for n in range(8)]
+    threads = [threading.Thread(target=lambda x=x: [comm.all_reduce(x) for _ in range(100)]) for x in arrays]
+    [thread.start() for thread in threads]
+    [thread.join(30) for thread in threads]
+    assert [x[0] for x in arrays] == list(range(8))
+
+
+def test_everything_public_says_what_it_does():
+    for thing in (rccl.Communicator, rccl.Work, rccl.UniqueId, rccl.PreMulSum, rccl.nccl, rccl.nccl.NcclCommunicator):
+        assert thing.__doc__
+    for name, method in inspect.getmembers(rccl.Communicator):
+        if not name.startswith("_"):
+            assert method.__doc__, name
+    assert str(inspect.signature(rccl.Communicator.all_reduce)) == (
+        "(self, /, x, op='sum', *, out=None, async_op=False, timeout=None)"
+    )

@@ -1,0 +1,90 @@
+"""What is raised when something breaks, on all ranks."""
+
+import os
+import signal
+import time
+
+import pytest
+from jobs import Job, run
+
+
+def test_a_mismatch_names_both_calls_on_every_rank():
+    for rank, error in enumerate(run(2, "mismatch")):
+        assert "MismatchError" in error["bases"] and "Error" in error["bases"]
+        assert (error["code"], error["rank"], error["peer"], error["sequence"]) == ("RCCL-2001", rank, 1 - rank, 2)
+        assert error["op"] == ("all_reduce i32 x1000 max" if rank else "all_reduce f32 x1000 sum")
+        assert error["text"].startswith("dp: mismatch at op #2: ") and error["cause"] in error["text"]
+        for call in ("rank 0 all_reduce f32 x1000 sum", "rank 1 all_reduce i32 x1000 max"):
+            assert call in error["cause"]
+
+
+@pytest.mark.parametrize("program", ["late", "late_in_background"])
+def test_a_call_with_a_deadline_fails_on_all_ranks_and_names_who_is_missing(program):
+    errors = run(2, program)
+    for error in errors:
+        assert error["bases"].count("TimeoutError") == 2, "ours and Python's"
+        assert error["code"] == "RCCL-2003" and error["sequence"] == 2
+        assert "timed out after 0.3 s on rank 0" in error["text"] and "rank 1 is in no call" in error["cause"]
+    assert errors[0]["peer"] == 1 and errors[0]["op"] == "all_reduce f64 x3 sum"
+
+
+def test_a_killed_rank_is_named_by_the_others():
+    with Job(3, "killed") as job:
+        for rank in range(3):
+            job.wait_for(rank, "there")
+        time.sleep(0.3)
+        at = time.time()
+        os.kill(job.pid(1), signal.SIGKILL)
+        ended = job.ends()
+        pid = job.pid(1)
+    assert ended[1].status == -signal.SIGKILL
+    for end in (ended[0], ended[2]):
+        error = end.answer
+        assert "PeerLostError" in error["bases"] and "ConnectionError" in error["bases"]
+        assert (error["code"], error["peer"], error["op"]) == ("RCCL-2002", 1, "all_reduce f64 x100 sum")
+        assert f"pid {pid}" in error["text"] and "rank 1" in error["cause"]
+        assert error["at"] - at < 3
+
+
+@pytest.mark.parametrize("kind", ["blocking", "work", "split", "group"])
+def test_ctrl_c_raises_at_once_and_is_what_the_others_are_told(kind):
+    with Job(3, "interrupted", kind) as job:
+        job.wait_for(0, "there")
+        time.sleep(0.3)
+        at = time.time()
+        os.kill(job.pid(0), signal.SIGINT)
+        ended = job.ends()
+    assert ended[0].status == 0, ended[0].said
+    assert ended[0].answer["interrupted"] - at < 0.2
+    others = ended[1:] if kind == "blocking" else ended[1:2]
+    for end in others:
+        error = end.answer
+        assert error["code"] == "RCCL-2004" and error["peer"] == 0
+        assert "rank 0" in error["cause"] and "KeyboardInterrupt" in error["cause"]
+
+
+def test_ctrl_c_while_joining():
+    with Job(2, "interrupted_joining") as job:
+        job.processes[1][0].kill()  # rank 1 never comes
+        job.wait_for(0, "there")
+        time.sleep(0.3)
+        at = time.time()
+        os.kill(job.pid(0), signal.SIGINT)
+        ended = job.ends()
+    assert ended[0].status == 0, ended[0].said
+    assert ended[0].answer["interrupted"] - at < 0.2
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_an_exception_that_ends_a_rank_is_the_first_cause(guarded):
+    with Job(2, "uncaught", guarded) as job:
+        ended = job.ends()
+    assert ended[0].status == 1 and "FileNotFoundError: no such data" in ended[0].said
+    assert ended[1].status == 0, ended[1].said
+    error = ended[1].answer
+    assert error["code"] == "RCCL-2004" and error["peer"] == 0
+    assert "FileNotFoundError: no such data" in error["cause"]
+
+
+def test_the_end_of_a_rank_disturbs_nobody_who_does_without_it():
+    assert all(run(3, "farewell"))
