@@ -6,6 +6,7 @@ mod dlpack;
 mod interface;
 mod tensor;
 
+use crate::dtype;
 use crate::error::argument;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -100,7 +101,8 @@ impl Array {
 impl Name {
     /// The object is of the wrong kind.
     fn refuse(self, object: &Bound<'_, PyAny>, what: &str, hint: &str) -> PyErr {
-        let kind = object.get_type().fully_qualified_name().map_or_else(|_| "?".into(), |kind| kind.to_string());
+        let kind =
+            object.get_type().fully_qualified_name().map_or_else(|_| "?".into(), |kind| kind.to_string());
         PyTypeError::new_err(format!("{}: {}, a {kind}, {what}; {hint}", self.call, self.argument))
     }
 
@@ -110,9 +112,10 @@ impl Name {
     }
 
     fn unknown_type(self, object: &Bound<'_, PyAny>, dtype: &str) -> PyErr {
-        let all: Vec<&str> = DataType::ALL.into_iter().map(crate::dtype::name).collect();
+        let swapped = if dtype::by_name(dtype).is_some() { " in the other order of bytes" } else { "" };
+        let all: Vec<&str> = DataType::ALL.into_iter().map(dtype::name).collect();
         let hint = format!("elements are {}: view or convert it", all.join(", "));
-        self.refuse(object, &format!("has elements of type {dtype}"), &hint)
+        self.refuse(object, &format!("has elements of type {dtype}{swapped}"), &hint)
     }
 
     fn strided(self, object: &Bound<'_, PyAny>) -> PyErr {

@@ -82,18 +82,33 @@ impl Memory {
     }
 
     pub fn read(array: Array) -> Memory {
-        Memory { input: array.pointer(), dtype: array.dtype(), arrays: [Some(array), None], ..Memory::none(DataType::U8) }
+        Memory {
+            input: array.pointer(),
+            dtype: array.dtype(),
+            arrays: [Some(array), None],
+            ..Memory::none(DataType::U8)
+        }
     }
 
     pub fn written(array: Array) -> Memory {
-        Memory { output: array.pointer(), dtype: array.dtype(), arrays: [Some(array), None], ..Memory::none(DataType::U8) }
+        Memory {
+            output: array.pointer(),
+            dtype: array.dtype(),
+            arrays: [Some(array), None],
+            ..Memory::none(DataType::U8)
+        }
     }
 
     /// Of two arrays, whose elements are of one type.
     pub fn apart(py: Python<'_>, call: &'static str, input: Array, output: Array) -> PyResult<Memory> {
         if input.dtype() != output.dtype() {
             let (x, out) = (dtype::name(input.dtype()), dtype::name(output.dtype()));
-            return Err(argument(py, call, format!("x has {x} and out has {out}"), "both have elements of one type"));
+            return Err(argument(
+                py,
+                call,
+                format!("x has {x} and out has {out}"),
+                "both have elements of one type",
+            ));
         }
         Ok(Memory {
             dtype: input.dtype(),
@@ -162,7 +177,11 @@ pub fn shape(object: &Bound<'_, PyAny>, array: &Array) -> PyResult<Vec<usize>> {
 }
 
 /// A new array of this shape, of the same kind as `object`.
-pub fn like<'py>(object: &Bound<'py, PyAny>, array: &Array, shape: Vec<usize>) -> PyResult<Bound<'py, PyAny>> {
+pub fn like<'py>(
+    object: &Bound<'py, PyAny>,
+    array: &Array,
+    shape: Vec<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
     let helpers = object.py().import(intern!(object.py(), "rccl._arrays"))?;
     let shape = pyo3::types::PyTuple::new(object.py(), shape)?;
     helpers.call_method1(intern!(object.py(), "like"), (object, shape, dtype::name(array.dtype())))

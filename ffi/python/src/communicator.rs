@@ -2,18 +2,18 @@
 
 mod methods;
 
-use crate::call::Time;
 use crate::array::Name;
+use crate::call::Time;
 use crate::memory::Memory;
 use crate::unique_id::UniqueId;
 use crate::{dtype, error, waiting};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PySystemExit, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyTuple};
 use rccl::{Builder, Call, Config, Error};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A group of ranks that call collectives together. Every rank makes the same calls in the same order.
@@ -265,6 +265,7 @@ impl Communicator {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        crate::work::sweep();
         let on = self.inner().clone();
         let left = waiting::aside(py, move || on.finish(), |why| self.inner().abort(why))?;
         match left {
@@ -275,7 +276,7 @@ impl Communicator {
         }
     }
 
-    /// Leaves because the interpreter ends; `why`: the exception that ends it.
+    /// Leaves without waiting for calls; `why`: the exception because of which, which the other ranks are told.
     #[pyo3(signature = (why=None))]
     fn _leave(&self, py: Python<'_>, why: Option<&str>) {
         py.detach(|| {
@@ -300,11 +301,14 @@ impl Communicator {
     ) -> PyResult<bool> {
         if kind.is_none() {
             self.close(py)?;
-        } else {
-            // The failure of a call is known to all; another exception is the first cause.
-            self.inner().abort(&waiting::words(py, &PyErr::from_value(raised.clone())));
-            self._leave(py, None);
+            return Ok(false);
         }
+        let raised = PyErr::from_value(raised.clone());
+        let exits =
+            raised.is_instance_of::<PySystemExit>(py) && !raised.value(py).getattr("code")?.is_truthy()?;
+        let why = (!exits).then(|| waiting::words(py, &raised));
+        self.closed.store(true, Ordering::Release);
+        self._leave(py, why.as_deref());
         Ok(false)
     }
 

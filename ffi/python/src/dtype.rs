@@ -51,6 +51,21 @@ pub fn by_letter(format: &[u8], size: usize) -> Option<DataType> {
     })
 }
 
+/// The type of what `__array_interface__` describes: `<f4`.
+pub fn by_typestr(word: &str) -> Option<DataType> {
+    let own = if cfg!(target_endian = "little") { "<" } else { ">" };
+    let word = word.strip_prefix(own).or_else(|| word.strip_prefix('|'))?;
+    DataType::ALL.into_iter().find(|&dtype| {
+        let kind = match name(dtype) {
+            name if name.starts_with("int") => 'i',
+            name if name.starts_with("uint") => 'u',
+            "float16" | "float32" | "float64" => 'f',
+            _ => return false,
+        };
+        word.strip_prefix(kind) == Some(&dtype.size().to_string())
+    })
+}
+
 /// What an array calls the type of its elements.
 pub fn of(object: &Bound<'_, PyAny>) -> Option<String> {
     let py = object.py();
@@ -70,6 +85,9 @@ pub fn parse(object: &Bound<'_, PyAny>) -> PyResult<DataType> {
     };
     by_name(&word).ok_or_else(|| {
         let all: Vec<&str> = DataType::ALL.into_iter().map(name).collect();
-        pyo3::exceptions::PyTypeError::new_err(format!("{word} is no type of elements: they are {}", all.join(", ")))
+        pyo3::exceptions::PyTypeError::new_err(format!(
+            "{word} is no type of elements: they are {}",
+            all.join(", ")
+        ))
     })
 }

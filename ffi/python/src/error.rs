@@ -67,7 +67,9 @@ fn about(failure: &Failure, own: u32) -> (Option<u32>, Option<u32>) {
         Failure::PeerLost { member, sequence, .. } => {
             (Some(*sequence).filter(|&number| number > 0), Some(member.rank).filter(|&rank| rank != u32::MAX))
         }
-        Failure::Timeout { sequence, waiting_for, .. } => (Some(*sequence), waiting_for.first().map(|of| of.rank)),
+        Failure::Timeout { sequence, waiting_for, .. } => {
+            (Some(*sequence), waiting_for.first().map(|of| of.rank))
+        }
         Failure::Aborted { member, .. } => (None, Some(member.rank)),
         Failure::LinkLost { rank, peer, sequence, .. } => {
             let other = if *rank == own { peer } else { rank };

@@ -47,19 +47,25 @@ pub fn group_start() {
 #[pyfunction]
 pub fn group_end(py: Python<'_>) -> PyResult<()> {
     let ended = OPEN.with_borrow_mut(|open| {
-        let group = open.as_mut().ok_or_else(|| PyRuntimeError::new_err("group_end: this thread has no group open"))?;
+        let group = open
+            .as_mut()
+            .ok_or_else(|| PyRuntimeError::new_err("group_end: this thread has no group open"))?;
         group.depth -= 1;
         PyResult::Ok(if group.depth == 0 { open.take() } else { None })
     })?;
     let Some(Open { calls, communicators, arrays, .. }) = ended else { return Ok(()) };
-    let failed = |error| crate::error::exception(py, &error, Some("group"), communicators.first().map(Communicator::rank));
+    let failed = |error| {
+        crate::error::exception(py, &error, Some("group"), communicators.first().map(Communicator::rank))
+    };
     // SAFETY: the arrays are kept until all have ended.
     let mut works = unsafe { calls.start() }.map_err(failed)?;
     let mut next = 0;
     let mut first = Ok(());
     let mut raised = None;
     while next < works.len() {
-        let look = |patience: Duration| works[next].wait_timeout(patience).map(|ended| ended.then_some(())).transpose();
+        let look = |patience: Duration| {
+            works[next].wait_timeout(patience).map(|ended| ended.then_some(())).transpose()
+        };
         let give_up = |why: &str| communicators.iter().for_each(|communicator| communicator.abort(why));
         match waiting::until(py, look, give_up) {
             Ok(result) => {

@@ -31,6 +31,8 @@ use std::process::ExitCode;
 #[pymodule(gil_used = false)]
 mod _rccl {
     #[pymodule_export]
+    use super::command;
+    #[pymodule_export]
     use super::communicator::Communicator;
     #[pymodule_export]
     use super::group::{group_drop, group_end, group_start};
@@ -41,9 +43,7 @@ mod _rccl {
     #[pymodule_export]
     use super::unique_id::UniqueId;
     #[pymodule_export]
-    use super::work::Work;
-    #[pymodule_export]
-    use super::command;
+    use super::work::{Work, leave_calls};
 
     /// The package's version.
     #[pymodule_export]

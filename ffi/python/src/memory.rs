@@ -34,9 +34,20 @@ impl Memory {
         let pointer = memory.buffer.lock().unwrap_or_else(PoisonError::into_inner).as_mut_ptr();
         // SAFETY: the memory lives and stays as long as this object, which the view keeps.
         let filled = unsafe {
-            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), pointer.cast(), memory.bytes as ffi::Py_ssize_t, 0, flags)
+            ffi::PyBuffer_FillInfo(
+                view,
+                slf.as_ptr(),
+                pointer.cast(),
+                memory.bytes as ffi::Py_ssize_t,
+                0,
+                flags,
+            )
         };
-        if filled == 0 { Ok(()) } else { Err(PyErr::take(slf.py()).unwrap_or_else(|| PyBufferError::new_err("no view"))) }
+        if filled == 0 {
+            Ok(())
+        } else {
+            Err(PyErr::take(slf.py()).unwrap_or_else(|| PyBufferError::new_err("no view")))
+        }
     }
 
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {}

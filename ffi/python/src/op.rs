@@ -46,7 +46,9 @@ impl Operator {
     pub fn scalar(self, dtype: DataType) -> PyResult<Option<Vec<u8>>> {
         let Some(factor) = self.factor else { return Ok(None) };
         if dtype.is_integer() && factor.fract() != 0.0 {
-            return Err(PyValueError::new_err(format!("{factor} is no factor for elements of type {dtype}: it is no integer")));
+            return Err(PyValueError::new_err(format!(
+                "{factor} is no factor for elements of type {dtype}: it is no integer"
+            )));
         }
         Ok(Some(match dtype {
             DataType::I8 => (factor as i8).to_ne_bytes().to_vec(),
@@ -61,7 +63,11 @@ impl Operator {
             DataType::BF16 => half::bf16::from_f64(factor).to_ne_bytes().to_vec(),
             DataType::F8E4M3 => vec![rccl::F8E4M3::from_f32(factor as f32).0],
             DataType::F8E5M2 => vec![rccl::F8E5M2::from_f32(factor as f32).0],
-            _ => return Err(PyTypeError::new_err(format!("no factor can be made for elements of type {dtype}"))),
+            _ => {
+                return Err(PyTypeError::new_err(format!(
+                    "no factor can be made for elements of type {dtype}"
+                )));
+            }
         }))
     }
 }
@@ -82,7 +88,9 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Operator {
         }
         match object.cast::<PreMulSum>() {
             Ok(made) => Ok(Operator { op: ReduceOp::PreMulSum, factor: Some(made.get().factor) }),
-            Err(_) => Err(PyTypeError::new_err("an operator is a word such as \"sum\", or rccl.PreMulSum(factor)")),
+            Err(_) => {
+                Err(PyTypeError::new_err("an operator is a word such as \"sum\", or rccl.PreMulSum(factor)"))
+            }
         }
     }
 }

@@ -28,7 +28,12 @@ impl UniqueId {
     #[staticmethod]
     fn from_bytes(py: Python<'_>, bytes: &[u8]) -> PyResult<UniqueId> {
         let all = <[u8; 128]>::try_from(bytes).map_err(|_| {
-            argument(py, "UniqueId.from_bytes", format!("{} bytes", bytes.len()), "an id has 128: hand over all of them")
+            argument(
+                py,
+                "UniqueId.from_bytes",
+                format!("{} bytes", bytes.len()),
+                "an id has 128: hand over all of them",
+            )
         })?;
         rccl::UniqueId::from_bytes(all).map(UniqueId).map_err(|error| exception(py, &error, None, None))
     }

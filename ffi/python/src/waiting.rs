@@ -10,7 +10,8 @@ pub const SLICE: Duration = Duration::from_millis(50);
 
 /// What an exception says of itself to other processes: `KeyboardInterrupt`, `ValueError: no such file`.
 pub fn words(py: Python<'_>, error: &PyErr) -> String {
-    error.to_string().trim_end_matches(": ").to_owned() + if error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) { " (Ctrl-C)" } else { "" }
+    error.to_string().trim_end_matches(": ").to_owned()
+        + if error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) { " (Ctrl-C)" } else { "" }
 }
 
 /// Makes a call and blocks until it has ended. What a signal's handler raises aborts the communicator and is the answer.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// A call that is under way. It goes on by itself; its arrays belong to it until it has ended, whether or not this object
 /// lives. wait() for it, or await it in asyncio; the answer is what the blocking call returns.
-#[pyclass(module = "rccl", frozen, weakref)]
+#[pyclass(module = "rccl", frozen, weakref, generic)]
 pub struct Work {
     origin: Origin,
     call: Call,
@@ -36,17 +36,37 @@ enum State {
     Ended(rccl::Result<()>),
 }
 
-/// Calls whose objects are gone, and what they still use.
-static LEFT: Mutex<Vec<(rccl::Work<()>, [Option<Array>; 2])>> = Mutex::new(Vec::new());
+/// A call whose object is gone, and what it still uses.
+struct Left {
+    work: rccl::Work<()>,
+    communicator: rccl::Communicator,
+    _arrays: [Option<Array>; 2],
+}
+
+static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
 
 /// Lets go of what calls have used whose objects are gone.
 pub fn sweep() {
-    let ended: Vec<_> = lock(&LEFT).extract_if(.., |(work, _)| work.is_done()).collect();
+    let ended: Vec<_> = lock(&LEFT).extract_if(.., |left| left.work.is_done()).collect();
     drop(ended); // frees objects of Python's, which may come back here
 }
 
+/// Leaves the communicators of calls whose objects are gone, because the interpreter ends.
+#[pyfunction]
+pub fn leave_calls(py: Python<'_>) {
+    sweep();
+    let left: Vec<_> = lock(&LEFT).iter().map(|left| left.communicator.clone()).collect();
+    py.detach(|| left.iter().for_each(rccl::Communicator::leave));
+}
+
 impl Work {
-    pub fn new(on: &Communicator, work: rccl::Work<()>, call: Call, arrays: [Option<Array>; 2], answer: Py<PyAny>) -> Work {
+    pub fn new(
+        on: &Communicator,
+        work: rccl::Work<()>,
+        call: Call,
+        arrays: [Option<Array>; 2],
+        answer: Py<PyAny>,
+    ) -> Work {
         sweep();
         Work {
             origin: on.origin().clone(),
@@ -139,10 +159,12 @@ impl Work {
             let mut state = lock(&self.state);
             let ended = match &mut *state {
                 State::Ended(result) => Some(result.clone()),
-                State::Under(work) => match Pin::new(work).poll(&mut Context::from_waker(&Waker::from(bell.clone()))) {
-                    Poll::Ready(result) => Some(result),
-                    Poll::Pending => None,
-                },
+                State::Under(work) => {
+                    match Pin::new(work).poll(&mut Context::from_waker(&Waker::from(bell.clone()))) {
+                        Poll::Ready(result) => Some(result),
+                        Poll::Pending => None,
+                    }
+                }
             };
             if let Some(result) = ended {
                 *state = State::Ended(result);
@@ -168,7 +190,8 @@ impl Drop for Work {
         if let (State::Under(work), Some(arrays)) = (state, arrays)
             && !work.is_done()
         {
-            lock(&LEFT).push((work, arrays));
+            let communicator = self.origin.communicator.clone();
+            lock(&LEFT).push(Left { work, communicator, _arrays: arrays });
         }
     }
 }

@@ -336,14 +336,22 @@ def uncaught(guarded):
     return fields(raises(lambda: comm.barrier()))
 
 
-def farewell():
+def farewell(how):
     """Rank 0 ends while the others still call, without it."""
     comm = rccl.Communicator.from_env()
     rest = comm.split(None if comm.rank == 0 else 0)
-    if comm.rank > 0:
-        time.sleep(0.5)
-        for _ in range(10):
-            rest.barrier()
+    if comm.rank == 0:
+        if how == "guarded":
+            with comm:
+                sys.exit()
+        if how == "under way":
+            # The call is all that is left of the communicator.
+            comm.recv(np.ones(1), 1, async_op=True)
+            del comm
+        sys.exit()
+    time.sleep(0.5)
+    for _ in range(10):
+        rest.barrier()
     return True
 
 
@@ -441,7 +449,7 @@ def tensors():
             "bool": torch.ones(3, dtype=torch.bool),
             "meta": torch.ones(3, device="meta"),
             "contiguous": torch.ones(3, 4).t(),
-            "negated": torch.ones(3, dtype=torch.complex64).conj().imag.view(3),
+            "negated": torch._neg_view(torch.ones(3)),
         }
         errors = {word: raises(lambda x=x: comm.all_reduce(x)) for word, x in wrong.items()}
         return {word: [str(error), isinstance(error, (TypeError, ValueError))] for word, error in errors.items()}

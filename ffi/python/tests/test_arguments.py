@@ -46,11 +46,14 @@ def no_letter():
         (np.ones(3, complex), TypeError, "complex128"),
         (np.ones(3, bool), TypeError, "bool"),
         (np.ones(3, np.int16), TypeError, "int16"),
-        (np.ones(3, ">f4"), TypeError, "float32"),
+        (np.ones(3, ">f4"), TypeError, "float32 in the other order of bytes"),
         (np.array(["a"]), TypeError, "str32"),
         (np.array([None]), TypeError, "object"),
         (np.zeros(3, "M8[s]"), TypeError, "datetime64"),
         (np.zeros(3, [("a", "f4")]), TypeError, "void32"),
+        (types.SimpleNamespace(__array_interface__={"typestr": ">f4"}), TypeError, "type >f4"),
+        (types.SimpleNamespace(__array_interface__={"typestr": "<f4"}), TypeError, "does not say where"),
+        (types.SimpleNamespace(__array_interface__={}), TypeError, "does not say where"),
         (np.ones(3, ml_dtypes.float8_e4m3b11fnuz), TypeError, "float8_e4m3b11fnuz"),
         (Packed(np.ones(3, complex)), TypeError, "DLPack's kind 5 with 128 bits"),
         (Packed(np.ones(3), device=(2, 1)), TypeError, "device 1 of DLPack's kind 2"),
@@ -176,6 +179,8 @@ def test_groups(comm):
         comm.send(x, 0)  # nobody receives it
     with pytest.raises(RuntimeError, match="no group"):
         rccl.nccl.groupEnd()
+    with pytest.raises(rccl.ArgumentError, match="in a group"), rccl.group():
+        comm.broadcast_object(x)
     comm.barrier()
 
 
@@ -191,16 +196,16 @@ def test_a_communicator_that_was_closed():
     comm.abort("enough")
     with pytest.raises(rccl.Error, match="enough"):
         comm.check()
-    comm.close()  # it was said
-    comm = rccl.Communicator.from_env()
-    comm.abort()
-    with pytest.raises(rccl.Error, match="abort was called"):
-        comm.close()
+    comm.close()
 
 
 def test_any_object_with_memory(comm):
     numbers = (ctypes.c_float * 3)(1, 2, 3)
     assert comm.all_reduce(numbers) is numbers and list(numbers) == [1, 2, 3]
+    x = np.ones(3, np.float32)
+    bare = types.SimpleNamespace(__array_interface__=x.__array_interface__)
+    comm.all_reduce(bare, rccl.PreMulSum(3))
+    assert x.tolist() == [3, 3, 3]
     scalar = np.array(2.0)
     assert comm.all_reduce(scalar) is scalar
     assert comm.all_gather(scalar).shape == (1,)

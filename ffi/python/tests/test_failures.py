@@ -86,5 +86,6 @@ def test_an_exception_that_ends_a_rank_is_the_first_cause(guarded):
     assert "FileNotFoundError: no such data" in error["cause"]
 
 
-def test_the_end_of_a_rank_disturbs_nobody_who_does_without_it():
-    assert all(run(3, "farewell"))
+@pytest.mark.parametrize("how", ["plain", "guarded", "under way"])
+def test_the_end_of_a_rank_disturbs_nobody_who_does_without_it(how):
+    assert run(3, "farewell", how) == [None, True, True]

@@ -5,7 +5,7 @@
 ...     x = comm.all_reduce(numpy.ones(4))
 """
 
-from . import _exit, nccl
+from . import nccl
 from ._group import group
 from ._library import include_directory, library
 from ._rccl import Communicator, PreMulSum, UniqueId, Work, __version__

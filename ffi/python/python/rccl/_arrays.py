@@ -1,6 +1,8 @@
 """New arrays, of the kinds that there are here."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 # Letters of the buffer protocol, for memory without NumPy.
 _LETTERS = {
@@ -16,7 +18,7 @@ _LETTERS = {
 }
 
 
-def _numpy():
+def _numpy() -> Any:
     try:
         import numpy
     except ImportError:
@@ -24,7 +26,7 @@ def _numpy():
     return numpy
 
 
-def _dtype(numpy, name):
+def _dtype(numpy: Any, name: str) -> Any:
     """NumPy's type, or ml_dtypes'."""
     if name in _LETTERS:
         return numpy.dtype(name)
@@ -35,7 +37,7 @@ def _dtype(numpy, name):
     return numpy.dtype(getattr(ml_dtypes, name))
 
 
-def like(array, shape, dtype):
+def like(array: Any, shape: Sequence[int], dtype: str) -> Any:
     """A new array of the kind of another one."""
     if hasattr(array, "new_empty"):
         return array.new_empty(shape)
@@ -47,7 +49,7 @@ def like(array, shape, dtype):
     return numpy.empty(shape, _dtype(numpy, dtype))
 
 
-def over(memory, shape, dtype):
+def over(memory: Any, shape: Sequence[int], dtype: str) -> Any:
     """An array of elements that lie in memory."""
     numpy = _numpy()
     if numpy is not None:

@@ -2,16 +2,19 @@
 
 import asyncio
 import os
+from typing import Any
+
+from ._rccl import Work
 
 
-async def end_of(work):
+async def end_of(work: Work[Any]) -> Any:
     """The answer of a call, or its error."""
     if not work.done():
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
         bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
-            loop.add_reader(bell, lambda: ended.done() or ended.set_result(None))
+            loop.add_reader(bell, lambda: None if ended.done() else ended.set_result(None))
             try:
                 work._ring(bell)
                 await ended

@@ -4,15 +4,18 @@ import atexit
 import sys
 import weakref
 
-LIVE = weakref.WeakSet()
+from ._rccl import Communicator, leave_calls
+
+LIVE: weakref.WeakSet[Communicator] = weakref.WeakSet()
 
 
-def _leave():
+def _leave() -> None:
     # The interpreter keeps what it printed last. One that is talked to goes on after an exception.
     raised = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     why = None if raised is None else f"{type(raised).__name__}: {raised}"
     for communicator in list(LIVE):
         communicator._leave(why)
+    leave_calls()
 
 
 atexit.register(_leave)

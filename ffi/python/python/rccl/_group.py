@@ -1,12 +1,13 @@
 """Calls that are submitted together."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ._rccl import group_drop, group_end, group_start
 
 
 @contextmanager
-def group():
+def group() -> Iterator[None]:
     """Makes the calls of its block, on any communicators, as one when the block ends, and waits for all of them.
 
     Messages in it meet whatever their order: a ring of sends and receives never waits for itself. Nothing is made if the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from typing import Any
 
 
 class Error(RuntimeError):
@@ -46,7 +47,7 @@ class Error(RuntimeError):
         self.cause = cause
         self.hint = hint
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _again, (type(self), self.args, self.__dict__)
 
 
@@ -66,7 +67,7 @@ class PeerLostError(Error, ConnectionError):
     """A process ended, or the way to it broke."""
 
 
-def _again(kind, arguments, fields):
+def _again(kind: type[Error], arguments: tuple[str], fields: dict[str, Any]) -> Error:
     error = kind(*arguments)
     error.__dict__.update(fields)
     return error

@@ -7,6 +7,9 @@ a group, groupEnd does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NoReturn
+
 from ._rccl import Communicator, UniqueId, group_end, group_start
 from .errors import ArgumentError, Error, MismatchError, PeerLostError, TimeoutError
 
@@ -48,7 +51,7 @@ class NcclError(RuntimeError):
         self.text = text
         super().__init__(f"{_RESULTS.get(status, status)}: {text}" if text else str(_RESULTS.get(status, status)))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[NcclError], tuple[int, str]]:
         return type(self), (self.status, self.text)
 
 
@@ -66,7 +69,7 @@ def _status(error: Error) -> int:
     return {"RCCL-1003": 6, "RCCL-1004": 2, "RCCL-1005": 5, "RCCL-1006": 5, "RCCL-2004": 6}.get(error.code or "", 3)
 
 
-def _made(function, *arguments):
+def _made(function: Callable[..., Any], *arguments: object) -> Any:
     try:
         return function(*arguments)
     except Error as error:
@@ -99,42 +102,62 @@ class NcclCommunicator:
     def __init__(self, ndev: int, commId: tuple[int, ...] | bytes, rank: int) -> None:
         if not isinstance(commId, (bytes, bytearray)):
             commId = bytes(byte % 256 for byte in commId)
-        self._communicator = _made(lambda: Communicator.connect(UniqueId.from_bytes(bytes(commId)), rank, ndev))
+        self._communicator: Communicator = _made(
+            lambda: Communicator.connect(UniqueId.from_bytes(bytes(commId)), rank, ndev)
+        )
 
-    def _call(self, name, datatype, op, root, count, sendbuf, recvbuf, stream):
+    def _call(
+        self,
+        name: str,
+        datatype: int,
+        op: int | None,
+        root: int | None,
+        count: int,
+        sendbuf: int,
+        recvbuf: int,
+        stream: int | None,
+    ) -> None:
         if stream:
             raise NcclError(4, f"{name}: a stream, and there are none of a GPU here; pass None or 0")
         _made(self._communicator._raw, name, datatype, op, root, count, sendbuf, recvbuf)
 
-    def allReduce(self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, stream=None) -> None:
+    def allReduce(
+        self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, stream: int | None = None
+    ) -> None:
         """In place where both addresses are one."""
         self._call("all_reduce", datatype, op, None, count, sendbuf, recvbuf, stream)
 
-    def reduce(self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, root: int, stream=None) -> None:
+    def reduce(
+        self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, root: int, stream: int | None = None
+    ) -> None:
         """Only the root's recvbuf is written."""
         self._call("reduce", datatype, op, root, count, sendbuf, recvbuf, stream)
 
-    def broadcast(self, sendbuff: int, recvbuff: int, count: int, datatype: int, root: int, stream=None) -> None:
+    def broadcast(
+        self, sendbuff: int, recvbuff: int, count: int, datatype: int, root: int, stream: int | None = None
+    ) -> None:
         """Only the root's sendbuff is read."""
         self._call("broadcast", datatype, None, root, count, sendbuff, recvbuff, stream)
 
-    def bcast(self, buff: int, count: int, datatype: int, root: int, stream=None) -> None:
+    def bcast(self, buff: int, count: int, datatype: int, root: int, stream: int | None = None) -> None:
         """As broadcast, in place."""
         self.broadcast(buff, buff, count, datatype, root, stream)
 
-    def reduceScatter(self, sendbuf: int, recvbuf: int, recvcount: int, datatype: int, op: int, stream=None) -> None:
+    def reduceScatter(
+        self, sendbuf: int, recvbuf: int, recvcount: int, datatype: int, op: int, stream: int | None = None
+    ) -> None:
         """sendbuf has recvcount elements for each rank."""
         self._call("reduce_scatter", datatype, op, None, recvcount, sendbuf, recvbuf, stream)
 
-    def allGather(self, sendbuf: int, recvbuf: int, count: int, datatype: int, stream=None) -> None:
+    def allGather(self, sendbuf: int, recvbuf: int, count: int, datatype: int, stream: int | None = None) -> None:
         """recvbuf has count elements for each rank."""
         self._call("all_gather", datatype, None, None, count, sendbuf, recvbuf, stream)
 
-    def send(self, sendbuf: int, count: int, datatype: int, peer: int, stream=None) -> None:
+    def send(self, sendbuf: int, count: int, datatype: int, peer: int, stream: int | None = None) -> None:
         """To this rank itself in a group only."""
         self._call("send", datatype, None, peer, count, sendbuf, 0, stream)
 
-    def recv(self, recvbuf: int, count: int, datatype: int, peer: int, stream=None) -> None:
+    def recv(self, recvbuf: int, count: int, datatype: int, peer: int, stream: int | None = None) -> None:
         """From this rank itself in a group only."""
         self._call("recv", datatype, None, peer, count, 0, recvbuf, stream)
 
@@ -156,5 +179,5 @@ class NcclCommunicator:
         """Leaves the communicator after this rank's last call."""
         _made(self._communicator.close)
 
-    def __reduce__(self):
+    def __reduce__(self) -> NoReturn:
         raise TypeError("an NcclCommunicator cannot be pickled: pass the id, and make it in the other process")

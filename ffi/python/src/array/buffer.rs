@@ -12,8 +12,9 @@ pub struct View(Box<ffi::Py_buffer>);
 
 impl Drop for View {
     fn drop(&mut self) {
-        // SAFETY: it was filled by PyObject_GetBuffer and is released once, by a thread that is attached.
-        unsafe { ffi::PyBuffer_Release(&raw mut *self.0) };
+        // A thread that ends with a group open is not attached. Without an interpreter there is nothing to release.
+        // SAFETY: it was filled by PyObject_GetBuffer, and is released once.
+        let _ = Python::try_attach(|_| unsafe { ffi::PyBuffer_Release(&raw mut *self.0) });
     }
 }
 
@@ -28,9 +29,11 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Option<Array>> {
         let has_no_letter = object.hasattr("__array_interface__")?;
         return match error {
             _ if has_no_letter => Ok(None),
-            error if error.is_instance_of::<PyBufferError>(object.py()) => {
-                Err(name.refuse(object, &format!("does not show its memory ({})", error.value(object.py())), "pass a copy"))
-            }
+            error if error.is_instance_of::<PyBufferError>(object.py()) => Err(name.refuse(
+                object,
+                &format!("does not show its memory ({})", error.value(object.py())),
+                "pass a copy",
+            )),
             error => Err(error),
         };
     }
@@ -43,7 +46,9 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Option<Array>> {
     };
     let size = view.0.itemsize;
     let Some(dtype) = dtype::by_letter(format.to_bytes(), size as usize) else {
-        return Err(name.unknown_type(object, &dtype::of(object).unwrap_or_else(|| format.to_string_lossy().into())));
+        return Err(
+            name.unknown_type(object, &dtype::of(object).unwrap_or_else(|| format.to_string_lossy().into()))
+        );
     };
     // SAFETY: a view that was filled.
     if unsafe { ffi::PyBuffer_IsContiguous(&raw const *view.0, b'C' as _) } == 0 {

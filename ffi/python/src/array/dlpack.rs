@@ -65,7 +65,9 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
         (unsafe { place.cast::<Tensor>().read() }, false)
     };
     let Some(dtype) = by_code(tensor) else {
-        return Err(name.unknown_type(object, &format!("DLPack's kind {} with {} bits", tensor.code, tensor.bits)));
+        return Err(
+            name.unknown_type(object, &format!("DLPack's kind {} with {} bits", tensor.code, tensor.bits))
+        );
     };
     // SAFETY: as many as there are dimensions, by the specification.
     let shape = unsafe { list(tensor.shape, tensor.ndim) };

@@ -8,14 +8,21 @@ use pyo3::types::PyDict;
 
 pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
     let py = object.py();
-    let word = dtype::of(object).unwrap_or_default();
-    let Some(dtype) = dtype::by_name(&word) else { return Err(name.unknown_type(object, &word)) };
     let interface = object.getattr(intern!(py, "__array_interface__"))?.cast_into::<PyDict>()?;
     let field = |key: &str| interface.get_item(key).map(|value| value.filter(|value| !value.is_none()));
+    let missing = || name.refuse(object, "does not say where its elements lie", "pass a NumPy array");
+    // Only arrays of NumPy's kind have names for types.
+    let (dtype, word) = match dtype::of(object) {
+        Some(word) => (dtype::by_name(&word), word),
+        None => {
+            let word: String = field("typestr")?.ok_or_else(missing)?.extract()?;
+            (dtype::by_typestr(&word), word)
+        }
+    };
+    let Some(dtype) = dtype else { return Err(name.unknown_type(object, &word)) };
     if field("strides")?.is_some() {
         return Err(name.strided(object));
     }
-    let missing = || name.refuse(object, "does not say where its elements lie", "pass a NumPy array");
     let (address, read_only): (usize, bool) = field("data")?.ok_or_else(missing)?.extract()?;
     let shape: Vec<usize> = field("shape")?.ok_or_else(missing)?.extract()?;
     let count = shape.iter().product();

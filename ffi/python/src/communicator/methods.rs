@@ -41,7 +41,12 @@ impl Communicator {
     }
 
     /// The length of one of the ranks' equal blocks of an array, and the shape of a block: a part of the first axis.
-    fn block(&self, object: Object<'_, '_>, array: &Array, call: &'static str) -> PyResult<(usize, Vec<usize>)> {
+    fn block(
+        &self,
+        object: Object<'_, '_>,
+        array: &Array,
+        call: &'static str,
+    ) -> PyResult<(usize, Vec<usize>)> {
         let (ranks, count) = (self.ranks(), array.count());
         if !count.is_multiple_of(ranks) {
             let what = format!("x has {count} elements, which {ranks} ranks cannot share equally");
@@ -75,7 +80,14 @@ impl Communicator {
         let py = x_.py();
         let Some(out_) = out_ else {
             let array = Array::output(x_, x(call))?;
-            return make(py, self, asked(array.count()), Memory::in_place(array), manner, x_.clone().unbind());
+            return make(
+                py,
+                self,
+                asked(array.count()),
+                Memory::in_place(array),
+                manner,
+                x_.clone().unbind(),
+            );
         };
         let (input, output) = (Array::input(x_, x(call))?, Array::output(out_, out(call))?);
         fits(py, out(call), &output, input.count())?;
@@ -109,8 +121,14 @@ impl Communicator {
         match sum {
             Some(sum) if counts.len() == self.ranks() => Ok(sum),
             _ => {
-                let what = format!("{} has {} entries for {} ranks", name.argument, counts.len(), self.ranks());
-                Err(argument(py, name.call, what, "it says for each rank, in order, how many elements its block has"))
+                let what =
+                    format!("{} has {} entries for {} ranks", name.argument, counts.len(), self.ranks());
+                Err(argument(
+                    py,
+                    name.call,
+                    what,
+                    "it says for each rank, in order, how many elements its block has",
+                ))
             }
         }
     }
@@ -222,7 +240,8 @@ impl Communicator {
             let all = self.total(py, name, &counts)?;
             fits(py, self::x(name.call), &input, all)?;
             let own = counts[self.own()];
-            let asked = Asked::new(Collective::ReduceScatterV, 0).reducing(op).sized(RawSizes::Counts(&counts));
+            let asked =
+                Asked::new(Collective::ReduceScatterV, 0).reducing(op).sized(RawSizes::Counts(&counts));
             return self.into(asked, (x, input), out, (own, vec![own]), manner);
         }
         let block = self.block(x, &input, "reduce_scatter")?;
@@ -390,8 +409,16 @@ impl Communicator {
     fn broadcast_object<'py>(&self, o: &Bound<'py, PyAny>, root: u32) -> PyResult<Bound<'py, PyAny>> {
         let py = o.py();
         let at_root = self.is_root(py, "broadcast_object", root)?;
+        if crate::group::is_open() {
+            let hint = "its length must be known before it is sent: call it outside";
+            return Err(argument(py, "broadcast_object", "an object in a group".into(), hint));
+        }
         let pickle = py.import("pickle")?;
-        let pickled = if at_root { pickle.call_method1("dumps", (o, -1))?.cast_into::<PyBytes>()? } else { PyBytes::new(py, &[]) };
+        let pickled = if at_root {
+            pickle.call_method1("dumps", (o, -1))?.cast_into::<PyBytes>()?
+        } else {
+            PyBytes::new(py, &[])
+        };
         let mut length = [pickled.as_bytes().len() as u64];
         self.send_bytes(py, root, DataType::U64, length.as_mut_ptr().cast(), 1)?;
         let mut bytes = if at_root { pickled.as_bytes().to_vec() } else { vec![0; length[0] as usize] };
@@ -418,7 +445,9 @@ impl Communicator {
         let dtype = DataType::try_from(dtype).map_err(|error| wrong(error.to_string(), "see rccl.nccl"))?;
         let asked = Asked { root, ..Asked::new(collective, count) };
         let asked = match op {
-            Some(op) => asked.reducing(Operator::numbered(op).ok_or_else(|| wrong(format!("operator {op}"), "see rccl.nccl"))?),
+            Some(op) => asked.reducing(
+                Operator::numbered(op).ok_or_else(|| wrong(format!("operator {op}"), "see rccl.nccl"))?,
+            ),
             None => asked,
         };
         make(py, self, asked, Memory::at(dtype, input, output), Manner::default(), py.None())
@@ -427,9 +456,24 @@ impl Communicator {
 
 impl Communicator {
     /// Broadcasts what no object of Python's holds.
-    fn send_bytes(&self, py: Python<'_>, root: u32, dtype: DataType, memory: *mut u8, count: usize) -> PyResult<()> {
+    fn send_bytes(
+        &self,
+        py: Python<'_>,
+        root: u32,
+        dtype: DataType,
+        memory: *mut u8,
+        count: usize,
+    ) -> PyResult<()> {
         let asked = Asked::new(Collective::Broadcast, count).rooted(root);
-        make(py, self, asked, Memory::at(dtype, memory as usize, memory as usize), Manner::default(), py.None()).map(drop)
+        make(
+            py,
+            self,
+            asked,
+            Memory::at(dtype, memory as usize, memory as usize),
+            Manner::default(),
+            py.None(),
+        )
+        .map(drop)
     }
 }
 
@@ -445,7 +489,12 @@ impl Counts {
     fn of_root(self, py: Python<'_>, name: Name) -> PyResult<Vec<usize>> {
         match self {
             Counts::ByRank(counts) => Ok(counts),
-            Counts::Some(_) => Err(argument(py, name.call, "counts without numbers".into(), "the root passes a list, by rank")),
+            Counts::Some(_) => Err(argument(
+                py,
+                name.call,
+                "counts without numbers".into(),
+                "the root passes a list, by rank",
+            )),
         }
     }
 }

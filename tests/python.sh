@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The Python package: installs it as a user does, and runs its tests.
+#
+#   tests/python.sh VENV [pytest's arguments]
+#
+# VENV is made if it is not there; PYTHON says by which interpreter. What is built is kept in target/python, unless
+# CARGO_TARGET_DIR names another place, so a second time is quick. Tests of tensors are skipped where VENV has no torch.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${1:?"usage: tests/python.sh VENV [pytest's arguments]"}
+shift
+[ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/python}
+timeout 300 "$venv/bin/python" -m pip install --quiet numpy ml_dtypes pytest
+timeout 1800 "$venv/bin/python" -m pip install --quiet --no-deps --force-reinstall ./ffi/python
+timeout 600 "$venv/bin/python" -m pytest --quiet ffi/python/tests "$@"
