@@ -53,7 +53,7 @@ fn whoever_watches_is_asked_while_the_call_waits_and_may_give_up() {
 #[test]
 fn a_call_may_have_a_deadline_of_its_own() {
     for background in [false, true] {
-        on_ranks(2, &config("", ""), |comm| {
+        on_ranks(2, &config("", ""), move |comm| {
             let mut x = [1.0; 10];
             // SAFETY: the array is this call's until it returns.
             unsafe { comm.run_raw(sum(&comm, &mut x).within(Duration::from_secs(20))) }.unwrap();
