@@ -50,7 +50,8 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL
 ///
 /// Call it once, from the main thread.
 pub fn main(again: io::Result<Vec<OsString>>, arguments: Vec<OsString>) -> ExitCode {
-    let command = Command::parse_from(std::iter::once(OsString::from("rccl")).chain(arguments.iter().cloned()));
+    let command =
+        Command::parse_from(std::iter::once(OsString::from("rccl")).chain(arguments.iter().cloned()));
     run::remember(again, arguments);
     match command.tool {
         Tool::Run(options) => run::main(options),
