@@ -227,6 +227,27 @@ def impatience():
         return True
 
 
+def beside():
+    """Threads of Python run while one waits in a call."""
+    with rccl.Communicator.from_env() as comm:
+        ended = threading.Event()
+        ticks = []
+
+        def tick():
+            while not ended.wait(0.01):
+                ticks.append(1)
+
+        comm.barrier()
+        thread = threading.Thread(target=tick)
+        thread.start()
+        if comm.rank == 1:
+            time.sleep(1)
+        comm.barrier()
+        ended.set()
+        thread.join(30)
+        return len(ticks)
+
+
 def fields(error):
     """An exception as JSON, by way of pickle."""
     copy = pickle.loads(pickle.dumps(error))
@@ -513,21 +534,6 @@ def forked():
     comm.barrier()
     comm.close()
     return status
-
-
-def speed(count, calls):
-    """Microseconds of a call, as the median of many rounds."""
-    comm = rccl.Communicator.from_env()
-    x = np.zeros(count, np.float32)
-    for _ in range(1000):
-        comm.all_reduce(x)
-    times = []
-    for _ in range(20):
-        began = time.perf_counter()
-        for _ in range(calls):
-            comm.all_reduce(x)
-        times.append((time.perf_counter() - began) / calls * 1e6)
-    return sorted(times)[len(times) // 2]
 
 
 if __name__ == "__main__":

@@ -27,6 +27,10 @@ def test_calls_that_do_not_block():
     assert all(run(3, "without_blocking"))
 
 
+def test_other_threads_run_while_one_waits():
+    assert min(run(2, "beside")) > 10
+
+
 def test_a_wait_may_end_before_its_call():
     assert all(run(2, "impatience"))
 
