@@ -155,6 +155,17 @@ rcclResult_t rcclStreamCreate(rcclStream_t *stream);
 rcclResult_t rcclStreamDestroy(rcclStream_t stream);
 /* Blocks until all calls on it have ended; the first failure since it was asked last. */
 rcclResult_t rcclStreamSynchronize(rcclStream_t stream);
+/* The same for at most timeoutMs milliseconds: rcclInProgress if that is not enough. */
+rcclResult_t rcclStreamSynchronizeTimeout(rcclStream_t stream, int timeoutMs);
+/* How long each call may take that is made on it from now on, counted from when it begins; RCCL_CONFIG_UNDEF_INT: as long as
+ * its communicator's calls. */
+rcclResult_t rcclStreamSetTimeout(rcclStream_t stream, int timeoutMs);
+/* Calls callback once, when everything that was made on stream so far has ended, with the first failure that
+ * rcclStreamSynchronize has not told, which tells it nevertheless, and with its words, which are good until callback returns. It
+ * is called by the thread that sees the end: this one before the function returns, one that waits, or one of the library's. It
+ * may make calls on streams; it must not wait for any, destroy a communicator, or throw. */
+typedef void (*rcclStreamCallback_t)(rcclStream_t stream, rcclResult_t result, const char *words, void *argument);
+rcclResult_t rcclStreamAddCallback(rcclStream_t stream, rcclStreamCallback_t callback, void *argument);
 /* rcclInProgress, or as rcclStreamSynchronize. */
 rcclResult_t rcclStreamQuery(rcclStream_t stream);
 /* What is made on stream from now on begins after what was made on other so far. */

@@ -99,8 +99,13 @@ pub(crate) fn answer_or(function: impl FnOnce() -> Result<Answer, Refusal>) -> A
 }
 
 fn keep(words: String) {
-    let words = CString::new(words.replace('\0', " ")).unwrap_or_default();
+    let words = text(words);
     LAST.with(|last| *last.borrow_mut() = words);
+}
+
+/// Words for C.
+pub(crate) fn text(words: String) -> CString {
+    CString::new(words.replace('\0', " ")).unwrap_or_default()
 }
 
 /// What the last function that failed on this thread said; empty if none did. Valid until the next one fails.

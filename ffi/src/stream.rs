@@ -1,12 +1,14 @@
 //! Streams: `rcclStream_t`.
 
-use crate::error::{Answer, Refusal, answer, answer_or};
+use crate::config::UNDEFINED;
+use crate::error::{Answer, Refusal, answer, answer_or, number, text};
 use crate::group;
 use crate::handle::Table;
 use crate::out;
 use rccl::Stream;
-use std::ffi::c_void;
+use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// `rcclStream_t`.
 pub(crate) type Handle = *mut c_void;
@@ -57,6 +59,72 @@ pub unsafe extern "C" fn rcclStreamSynchronize(stream: Handle) -> Answer {
     answer(|| {
         group::refuse("rcclStreamSynchronize")?;
         Ok(get(stream)?.synchronize()?)
+    })
+}
+
+/// As rcclStreamSynchronize, for at most so many milliseconds: rcclInProgress if that is not enough.
+///
+/// # Safety
+/// Any values are safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclStreamSynchronizeTimeout(stream: Handle, timeout_ms: c_int) -> Answer {
+    answer_or(|| {
+        group::refuse("rcclStreamSynchronizeTimeout")?;
+        let ended = get(stream)?.synchronize_timeout(time(timeout_ms)?)?;
+        Ok(if ended { Answer::Success } else { Answer::InProgress })
+    })
+}
+
+/// How long each call may take that is made on it from now on.
+///
+/// # Safety
+/// Any values are safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclStreamSetTimeout(stream: Handle, timeout_ms: c_int) -> Answer {
+    answer(|| {
+        let timeout = if timeout_ms == UNDEFINED { None } else { Some(time(timeout_ms)?) };
+        get(stream)?.set_timeout(timeout);
+        Ok(())
+    })
+}
+
+fn time(milliseconds: c_int) -> Result<Duration, Refusal> {
+    let time = u64::try_from(milliseconds).map(Duration::from_millis);
+    time.map_err(|_| Refusal::argument(format!("{milliseconds} milliseconds: a time is 0 or more")))
+}
+
+/// `rcclStreamCallback_t`.
+pub type Callback =
+    unsafe extern "C" fn(stream: Handle, result: Answer, words: *const c_char, argument: *mut c_void);
+
+/// What a callback gets; the program promises that any thread may have it.
+struct Argument(*mut c_void);
+
+// SAFETY: the promise of whoever called rcclStreamAddCallback.
+unsafe impl Send for Argument {}
+
+/// # Safety
+/// `callback` may be called with `argument` on any thread, once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclStreamAddCallback(
+    stream: Handle,
+    callback: Option<Callback>,
+    argument: *mut c_void,
+) -> Answer {
+    answer(|| {
+        let callback = callback.ok_or_else(|| Refusal::argument("the callback is NULL"))?;
+        let (on, argument) = (get(stream)?, Argument(argument));
+        let handle = stream.addr();
+        on.on_end(move |ended| {
+            let Argument(argument) = { argument };
+            let (result, words) = match &ended {
+                Ok(()) => (Answer::Success, text("no error".into())),
+                Err(error) => (number(error), text(Refusal::from(error.clone()).words)),
+            };
+            // SAFETY: the caller's promise; the words live until it has returned.
+            unsafe { callback(std::ptr::without_provenance_mut(handle), result, words.as_ptr(), argument) };
+        });
+        Ok(())
     })
 }
 

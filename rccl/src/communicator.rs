@@ -9,7 +9,7 @@ use crate::control::{Control, JoinOptions};
 use crate::element::Element;
 use crate::engine::{Engine, Task};
 use crate::error::{Error, Result};
-use crate::flow::{self, Driven, Flow};
+use crate::flow::{self, Driven, Flow, Job};
 use crate::fork;
 use crate::meet;
 use crate::registered::Registered;
@@ -22,7 +22,7 @@ use rccl_transport::memory::RegionTable;
 use std::collections::HashMap;
 use std::ops::DerefMut;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A group of ranks that call collectives together.
 ///
@@ -353,7 +353,22 @@ impl Communicator {
     /// As for [`Engine::begin`], until `end` is told; that may be at once.
     pub(crate) unsafe fn submit(&self, task: Result<Task>, end: Arc<dyn Finish>) {
         // SAFETY: the caller's promise.
-        if unsafe { self.queue(task, end) }
+        unsafe { self.submit_within(task, None, end) };
+    }
+
+    /// As [`Communicator::submit`]; the task may take this long once it has begun, if not as long as its stream or
+    /// communicator says.
+    ///
+    /// # Safety
+    /// As for [`Communicator::submit`].
+    pub(crate) unsafe fn submit_within(
+        &self,
+        task: Result<Task>,
+        timeout: Option<Duration>,
+        end: Arc<dyn Finish>,
+    ) {
+        // SAFETY: the caller's promise.
+        if unsafe { self.queue(task, timeout, end) }
             && let Err(error) = background::look_after(&self.shared)
         {
             // Whoever waits moves it all the same.
@@ -365,14 +380,19 @@ impl Communicator {
     ///
     /// # Safety
     /// As for [`Communicator::submit`].
-    pub(crate) unsafe fn queue(&self, task: Result<Task>, end: Arc<dyn Finish>) -> bool {
+    pub(crate) unsafe fn queue(
+        &self,
+        task: Result<Task>,
+        timeout: Option<Duration>,
+        end: Arc<dyn Finish>,
+    ) -> bool {
         match self.shared.born.check().and(task) {
             Ok(task) => {
                 match &self.stream {
                     // SAFETY: the caller's promise.
-                    None => unsafe { self.shared.flow.submit(task, end) },
+                    None => unsafe { self.shared.flow.submit(Job { task, after: Vec::new(), timeout, end }) },
                     // SAFETY: as above.
-                    Some(stream) => unsafe { stream::submit(&[stream], vec![(&self.shared, task, end)]) },
+                    Some(stream) => unsafe { stream::submit(&[stream], timeout, vec![(&self.shared, task, end)]) },
                 }
                 true
             }

@@ -13,12 +13,13 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// A task, what has to end before it begins, and who is told of its end.
+/// A task, what has to end before it begins, how long it may take then, and who is told of its end.
 pub(crate) struct Job {
     pub task: Task,
     pub after: Vec<Arc<Stage>>,
+    pub timeout: Option<Duration>,
     pub end: Arc<dyn Finish>,
 }
 
@@ -84,22 +85,13 @@ impl Flow {
         unsafe { driven.engine.execute(task) }
     }
 
-    /// Puts a task at the end of the queue.
+    /// Puts a task at the end of the queue; it, and those behind it, begin when what it waits for is over.
     ///
     /// # Safety
-    /// As for [`Engine::begin`], until `end` is told.
-    pub unsafe fn submit(&self, task: Task, end: Arc<dyn Finish>) {
-        // SAFETY: the caller's promise.
-        unsafe { self.submit_after(Vec::new(), task, end) };
-    }
-
-    /// As [`Flow::submit`]; the task, and those behind it, begin when these stages are over.
-    ///
-    /// # Safety
-    /// As for [`Engine::begin`], until `end` is told.
-    pub unsafe fn submit_after(&self, after: Vec<Arc<Stage>>, task: Task, end: Arc<dyn Finish>) {
+    /// As for [`Engine::begin`], until its end is told.
+    pub unsafe fn submit(&self, job: Job) {
         self.pending.fetch_add(1, Ordering::Release);
-        self.queue().push_back(Job { task, after, end });
+        self.queue().push_back(job);
     }
 
     /// Whether tasks have not ended yet.
@@ -122,9 +114,9 @@ impl Flow {
         let Ok(mut driven) = self.engine.try_lock() else { return false };
         let driven = &mut *driven;
         if !driven.engine.is_active() {
-            let Some(Job { task, end, .. }) = self.next() else { return false };
+            let Some(Job { task, timeout, end, .. }) = self.next() else { return false };
             // SAFETY: the promise of whoever submitted it.
-            match unsafe { driven.engine.begin(task) } {
+            match unsafe { driven.engine.begin(task, timeout) } {
                 Ok(()) => driven.end = Some(end),
                 Err(error) => {
                     self.finish(&*end, Err(error));
@@ -132,8 +124,7 @@ impl Flow {
                 }
             }
         }
-        let patience = driven.end.as_ref().and_then(|end| end.patience());
-        match driven.engine.poll(patience) {
+        match driven.engine.poll() {
             Polled::Waits => {
                 self.yields.store(driven.engine.yields(), Ordering::Relaxed);
                 false

@@ -144,7 +144,7 @@ impl Group<'_> {
             tasks.map(|((on, end), task)| (on.shared(), task, end.clone() as Arc<dyn Finish>)).collect();
         let streams: Vec<&Stream> = self.streams.iter().collect();
         // SAFETY: the caller's promise.
-        unsafe { stream::submit(&streams, tasks) };
+        unsafe { stream::submit(&streams, None, tasks) };
         works
     }
 }

@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 /// A call on raw memory that has been checked and is not made yet; see [`Communicator::raw`].
 pub struct Raw {
     task: Task,
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
 }
 
 impl Raw {
     /// The call, which fails on all ranks if it takes longer than this here, instead of
     /// [`Config::timeout`](crate::Config::timeout). Calls in groups take no notice of it.
     #[must_use]
-    pub fn within(self, patience: Duration) -> Raw {
-        Raw { patience: Some(patience), ..self }
+    pub fn within(self, timeout: Duration) -> Raw {
+        Raw { timeout: Some(timeout), ..self }
     }
 }
 
@@ -109,7 +109,7 @@ impl Communicator {
                 "pass counts to the forms with counts, and to no other",
             ),
         };
-        task.map(|task| Raw { task, patience: None })
+        task.map(|task| Raw { task, timeout: None })
     }
 
     /// Makes a call and blocks until it has ended.
@@ -121,7 +121,7 @@ impl Communicator {
     /// `input` is valid for reads and `output` for writes of the call's elements until this returns, and nobody else uses
     /// them meanwhile. The call was checked by this communicator.
     pub unsafe fn run_raw(&self, raw: Raw) -> Result<()> {
-        if raw.patience.is_some() {
+        if raw.timeout.is_some() {
             // SAFETY: the caller's promise.
             return unsafe { self.run_raw_watched(raw, Duration::MAX, || None) };
         }
@@ -144,10 +144,11 @@ impl Communicator {
         every: Duration,
         mut gives_up: impl FnMut() -> Option<String>,
     ) -> Result<()> {
-        let end = Held::lasting(raw.patience, ());
+        let end = Held::new(());
+        let timeout = raw.timeout;
         let task = self.alone(raw);
         // SAFETY: the caller's promise; it has ended before this returns.
-        unsafe { self.queue(task, end.clone()) };
+        unsafe { self.queue(task, timeout, end.clone()) };
         while !end.is_done() {
             self.help_until(Instant::now().checked_add(every), || end.is_done());
             if !end.is_done()
@@ -167,10 +168,11 @@ impl Communicator {
     /// # Safety
     /// As for [`Communicator::run_raw`], until the work has ended, dropped or not.
     pub unsafe fn start_raw(&self, raw: Raw) -> Work<()> {
-        let end = Held::lasting(raw.patience, ());
+        let end = Held::new(());
+        let timeout = raw.timeout;
         let task = self.alone(raw);
         // SAFETY: the caller's promise.
-        unsafe { self.submit(task, end.clone()) };
+        unsafe { self.submit_within(task, timeout, end.clone()) };
         Work::new(self.clone(), end)
     }
 

@@ -8,7 +8,7 @@
 use crate::communicator::Shared;
 use crate::engine::Task;
 use crate::error::{Error, Result};
-use crate::flow;
+use crate::flow::{self, Job};
 use crate::fork;
 use crate::work::Finish;
 use rccl_transport::shm::Doorbell;
@@ -57,6 +57,8 @@ struct Tail {
     under_way: Vec<(Arc<Stage>, Arc<Shared>)>,
     /// The first error since it was last told.
     error: Option<Error>,
+    /// How long each call may take that is made from now on, if not as long as its communicator's.
+    timeout: Option<Duration>,
 }
 
 /// Calls that are made together on a stream.
@@ -64,8 +66,18 @@ struct Tail {
 pub(crate) struct Stage {
     /// Those that have not ended.
     left: AtomicUsize,
-    /// Whom to ring when none is left, and the first error.
-    state: Mutex<(Vec<Arc<Doorbell>>, Option<Error>)>,
+    state: Mutex<End>,
+}
+
+/// What happens when a stage is over.
+#[derive(Default)]
+struct End {
+    /// Whom to ring.
+    bells: Vec<Arc<Doorbell>>,
+    /// What to do.
+    then: Vec<Box<dyn FnOnce() + Send>>,
+    /// The first error.
+    error: Option<Error>,
 }
 
 impl Stage {
@@ -76,7 +88,7 @@ impl Stage {
 
     /// Has the bell rung when it is over. Look again whether it is: it may have ended meanwhile.
     pub fn ring(&self, bell: &Arc<Doorbell>) {
-        let bells = &mut lock(&self.state).0;
+        let bells = &mut lock(&self.state).bells;
         if !bells.iter().any(|known| Arc::ptr_eq(known, bell)) {
             bells.push(bell.clone());
         }
@@ -85,12 +97,16 @@ impl Stage {
     fn end(&self, result: &Result<()>) {
         let mut state = lock(&self.state);
         if let Err(error) = result {
-            state.1.get_or_insert_with(|| error.clone());
+            state.error.get_or_insert_with(|| error.clone());
         }
         if self.left.fetch_sub(1, Ordering::Release) > 1 {
             return;
         }
-        for bell in state.0.drain(..) {
+        let End { bells, then, .. } = &mut *state;
+        let (bells, then) = (std::mem::take(bells), std::mem::take(then));
+        drop(state);
+        then.into_iter().for_each(|then| then());
+        for bell in bells {
             if let Err(error) = bell.ring() {
                 tracing::debug!(%error, "a doorbell cannot be rung");
             }
@@ -105,10 +121,6 @@ struct OfStage {
 }
 
 impl Finish for OfStage {
-    fn patience(&self) -> Option<Duration> {
-        self.end.patience()
-    }
-
     fn finish(&self, result: Result<()>) {
         // The stream first: who was told that a call has ended finds it ended there, too.
         self.stage.end(&result);
@@ -142,6 +154,37 @@ impl Stream {
     /// Whether everything that was made on the stream has ended, well or not. Never blocks.
     pub fn is_idle(&self) -> bool {
         lock(&self.line.tail).look().is_empty()
+    }
+
+    /// How long each call may take that is made on this stream from now on, counted from when it begins; `None`: as long as
+    /// its communicator's ([`Config::timeout`](crate::Config::timeout)). Of calls that block in no stream nothing changes.
+    pub fn set_timeout(&self, timeout: Option<Duration>) {
+        lock(&self.line.tail).timeout = timeout;
+    }
+
+    /// Has `then` run once everything that was made on the stream so far has ended, with the first error that
+    /// [`Stream::synchronize`] has not told; that tells it nevertheless. It runs on the thread that sees the end, this one if
+    /// that has come already, or whoever waits for a call, or the progress thread: it may make calls on streams, and must
+    /// not wait for any, nor leave a communicator.
+    pub fn on_end(&self, then: impl FnOnce(Result<()>) + Send + 'static) {
+        let last = lock(&self.line.tail).look().last().map(|(stage, _)| stage.clone());
+        let line = self.line.clone();
+        let then = move || {
+            let error = {
+                let mut tail = lock(&line.tail);
+                tail.look();
+                tail.error.clone()
+            };
+            then(error.map_or(Ok(()), Err));
+        };
+        if let Some(stage) = last {
+            let mut state = lock(&stage.state);
+            if !stage.is_over() {
+                state.then.push(Box::new(then));
+                return;
+            }
+        }
+        then();
     }
 
     /// What is made on this stream from now on begins after everything that was made on `other` so far. Never blocks.
@@ -197,7 +240,7 @@ impl Tail {
     /// What has not ended. Keeps the first error of what has.
     fn look(&mut self) -> &[(Arc<Stage>, Arc<Shared>)] {
         for (stage, _) in self.under_way.extract_if(.., |(stage, _)| stage.is_over()) {
-            if let (None, Some(error)) = (&self.error, lock(&stage.state).1.take()) {
+            if let (None, Some(error)) = (&self.error, lock(&stage.state).error.take()) {
                 self.error = Some(error);
             }
         }
@@ -211,7 +254,11 @@ impl Tail {
 ///
 /// # Safety
 /// As for [`Flow::submit`](flow::Flow::submit).
-pub(crate) unsafe fn submit(streams: &[&Stream], tasks: Vec<(&Arc<Shared>, Task, Arc<dyn Finish>)>) {
+pub(crate) unsafe fn submit(
+    streams: &[&Stream],
+    timeout: Option<Duration>,
+    tasks: Vec<(&Arc<Shared>, Task, Arc<dyn Finish>)>,
+) {
     let mut lines: Vec<&Arc<Line>> = streams.iter().map(|stream| &stream.line).collect();
     // In one order, so that nobody waits for a lock in a circle.
     lines.sort_by_key(|line| Arc::as_ptr(line));
@@ -219,6 +266,7 @@ pub(crate) unsafe fn submit(streams: &[&Stream], tasks: Vec<(&Arc<Shared>, Task,
     // The locks are held until the tasks are in their queues: these must not be in another order than the stages.
     let mut tails: Vec<MutexGuard<'_, Tail>> = lines.iter().map(|line| lock(&line.tail)).collect();
     let mut after: Vec<Arc<Stage>> = Vec::new();
+    let timeout = timeout.or_else(|| tails.iter().filter_map(|tail| tail.timeout).min());
     for tail in &mut tails {
         tail.look();
         after.append(&mut tail.last);
@@ -233,7 +281,7 @@ pub(crate) unsafe fn submit(streams: &[&Stream], tasks: Vec<(&Arc<Shared>, Task,
     for (communicator, task, end) in tasks {
         let end = Arc::new(OfStage { stage: stage.clone(), end });
         // SAFETY: the caller's promise.
-        unsafe { communicator.flow.submit_after(after.clone(), task, end) };
+        unsafe { communicator.flow.submit(Job { task, after: after.clone(), timeout, end }) };
     }
 }
 

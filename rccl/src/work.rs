@@ -115,10 +115,6 @@ impl<B> std::fmt::Debug for Work<B> {
 
 /// Told when a task has ended.
 pub(crate) trait Finish: Send + Sync {
-    /// How long the task may take once it has begun, if not as long as its communicator lets every call.
-    fn patience(&self) -> Option<Duration> {
-        None
-    }
     /// The task has ended; its memory is nobody's but the caller's now.
     fn finish(&self, result: Result<()>);
 }
@@ -126,7 +122,6 @@ pub(crate) trait Finish: Send + Sync {
 /// What a task and its caller share.
 pub(crate) struct Held<B> {
     done: AtomicBool,
-    patience: Option<Duration>,
     state: Mutex<State<B>>,
 }
 
@@ -139,13 +134,8 @@ struct State<B> {
 
 impl<B> Held<B> {
     pub fn new(buffer: B) -> Arc<Held<B>> {
-        Held::lasting(None, buffer)
-    }
-
-    /// For a task that has a deadline of its own.
-    pub fn lasting(patience: Option<Duration>, buffer: B) -> Arc<Held<B>> {
         let state = State { buffer: Some(buffer), result: Ok(()), waker: None };
-        Arc::new(Held { done: AtomicBool::new(false), patience, state: Mutex::new(state) })
+        Arc::new(Held { done: AtomicBool::new(false), state: Mutex::new(state) })
     }
 
     pub fn is_done(&self) -> bool {
@@ -179,10 +169,6 @@ impl<B> Held<B> {
 }
 
 impl<B: Send> Finish for Held<B> {
-    fn patience(&self) -> Option<Duration> {
-        self.patience
-    }
-
     fn finish(&self, result: Result<()>) {
         let waker = {
             let mut state = self.state();

@@ -207,3 +207,47 @@ fn threads_have_streams_of_their_own() {
         });
     });
 }
+
+#[test]
+fn an_end_is_told_to_who_asked_and_may_make_calls() {
+    on_ranks(2, &config("", ""), |world| {
+        let (stream, next) = (Stream::new(), Stream::new());
+        let first = sum(&world.on(&stream));
+        let (tell, told) = std::sync::mpsc::channel();
+        let (on, tell_next) = (world.on(&next), tell.clone());
+        stream.on_end(move |ended| {
+            let second = sum(&on);
+            next.on_end(move |ended| tell_next.send((2, ended.is_ok())).unwrap());
+            drop(second);
+            tell.send((1, ended.is_ok())).unwrap();
+        });
+        assert_eq!(first.wait().unwrap()[0], 2);
+        let mut both = [0; 2].map(|_| told.recv_timeout(Duration::from_secs(20)).unwrap());
+        both.sort_unstable();
+        assert_eq!(both, [(1, true), (2, true)]);
+        // Nothing is under way: at once, on this thread.
+        let here = std::thread::current().id();
+        let (tell, told) = std::sync::mpsc::channel();
+        stream.on_end(move |_| tell.send(std::thread::current().id()).unwrap());
+        assert_eq!(told.try_recv(), Ok(here));
+    });
+}
+
+#[test]
+fn a_stream_has_a_deadline_of_its_own() {
+    on_ranks(2, &config("", ""), |world| {
+        let part = world.duplicate().unwrap();
+        if world.rank() == 0 {
+            let (stream, (tell, told)) = (Stream::new(), std::sync::mpsc::channel());
+            stream.set_timeout(Some(SOON));
+            let began = Instant::now();
+            drop(sum(&part.on(&stream)));
+            stream.on_end(move |ended| tell.send(ended).unwrap());
+            let error = told.recv_timeout(Duration::from_secs(20)).unwrap().unwrap_err();
+            assert!(matches!(error.failure(), Some(Failure::Timeout { .. })), "{error}");
+            assert!(began.elapsed() >= SOON);
+            assert!(stream.synchronize().is_err(), "it tells that too");
+        }
+        world.barrier().unwrap();
+    });
+}

@@ -154,6 +154,57 @@ static void messages_and_groups(void) {
     free(sum);
 }
 
+/* What a callback was told. */
+static struct {
+    volatile int times;
+    rcclResult_t result;
+    char words[512];
+} told;
+
+static void tell(rcclStream_t stream, rcclResult_t result, const char *words, void *argument) {
+    (void)stream;
+    told.result = result;
+    strncpy(told.words, words, sizeof told.words - 1);
+    *(volatile int *)argument += 1;
+}
+
+/* A call whose deadline is over before the other ranks make it breaks its communicator on all of them. */
+static void deadlines_and_callbacks(void) {
+    rcclComm_t part;
+    rcclStream_t stream;
+    rcclResult_t seen;
+    GOOD(rcclCommSplit(comm, 0, rank, &part, NULL));
+    GOOD(rcclStreamCreate(&stream));
+    GOOD(rcclBarrier(part, stream));
+    GOOD(rcclStreamAddCallback(stream, tell, (void *)&told.times));
+    while ((seen = rcclStreamSynchronizeTimeout(stream, 10)) == rcclInProgress) {
+    }
+    GOOD(seen);
+    while (told.times != 1) {
+    }
+    GOOD(told.result);
+    /* With nothing under way it is called before the function returns. */
+    GOOD(rcclStreamAddCallback(stream, tell, (void *)&told.times));
+    CHECK(told.times == 2);
+    if (size > 1 && rank == 0) {
+        GOOD(rcclStreamSetTimeout(stream, 50));
+        GOOD(rcclBarrier(part, stream));
+        CHECK(rcclStreamSynchronizeTimeout(stream, 0) == rcclInProgress);
+        GOOD(rcclStreamAddCallback(stream, tell, (void *)&told.times));
+        CHECK(rcclStreamSynchronize(stream) == rcclTimeout);
+        while (told.times != 3) {
+        }
+        CHECK(told.result == rcclTimeout && strstr(told.words, "timed out after") != NULL);
+    }
+    GOOD(rcclStreamSetTimeout(stream, RCCL_CONFIG_UNDEF_INT));
+    REFUSED(rcclStreamSetTimeout(stream, -1), rcclInvalidArgument, "milliseconds");
+    REFUSED(rcclStreamSynchronizeTimeout(stream, -1), rcclInvalidArgument, "milliseconds");
+    REFUSED(rcclStreamAddCallback(stream, NULL, NULL), rcclInvalidArgument, "NULL");
+    GOOD(rcclBarrier(comm, NULL));
+    GOOD(rcclStreamDestroy(stream));
+    GOOD(rcclCommDestroy(part));
+}
+
 static void streams(void) {
     rcclStream_t one, two;
     GOOD(rcclStreamCreate(&one));
@@ -349,6 +400,7 @@ int main(void) {
     with_counts();
     messages_and_groups();
     streams();
+    deadlines_and_callbacks();
     memory();
     communicators();
     in_one_process();

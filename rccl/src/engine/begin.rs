@@ -19,6 +19,7 @@ use rccl_transport::memory::{Region, RegionTable};
 use rccl_transport::{Kind, Place, Tag};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Calls that touch this many bytes write their results past the caches, which they would only sweep clean (the
 /// measured machine has 2 MiB of second-level cache a core).
@@ -34,11 +35,12 @@ pub(super) struct Scratch {
 const MESSAGE_PLANS: usize = 64;
 
 impl Engine {
-    /// Begins a task; [`Engine::poll`] goes on with it.
+    /// Begins a task, which may take as long as the communicator's calls, or `timeout`; [`Engine::poll`] goes on with it.
     ///
     /// # Safety
     /// As for [`Engine::execute`], until the task has ended.
-    pub unsafe fn begin(&mut self, task: Task) -> Result<()> {
+    pub unsafe fn begin(&mut self, task: Task, timeout: Option<Duration>) -> Result<()> {
+        self.allowed = timeout.unwrap_or(self.timeout);
         // SAFETY: the caller's promise.
         self.active = Some(unsafe { self.prepare(task) }?);
         Ok(())

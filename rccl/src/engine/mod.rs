@@ -63,6 +63,8 @@ pub(crate) struct Engine {
     layout: Layout,
     tuner: Tuner,
     timeout: Duration,
+    /// How long the task that was begun may take.
+    allowed: Duration,
     yields: bool,
     /// Longest message by peer that is always eager.
     eager: Vec<u64>,
@@ -160,6 +162,7 @@ impl Engine {
                 Tuner::new(config, &layout, tuning.hosts, &tuning.profile)?
             },
             timeout: config.timeout,
+            allowed: config.timeout,
             yields,
             eager: vec![0; ranks],
             unasked: vec![0; ranks],
@@ -233,9 +236,8 @@ impl Engine {
         drive(&mut run, stage, watch, waiting)
     }
 
-    /// Goes on with the task that was begun, one round. `patience`: how long the task may take, if not as long as every
-    /// call. Never blocks.
-    pub fn poll(&mut self, patience: Option<Duration>) -> Polled {
+    /// Goes on with the task that was begun, one round. Never blocks.
+    pub fn poll(&mut self) -> Polled {
         if let Some(mut active) = self.active.take_if(|active| matches!(active.stage, Stage::Linking)) {
             self.take_links(&mut active);
             self.active = Some(active);
@@ -251,8 +253,7 @@ impl Engine {
             Ok((false, false)) => {
                 let Active { stage, watch, .. } = active;
                 let awaited = || stage.awaited(&run);
-                let timeout = patience.unwrap_or(self.timeout);
-                match watch.look_idle(&self.control, self.sequence, timeout, awaited) {
+                match watch.look_idle(&self.control, self.sequence, self.allowed, awaited) {
                     Some(outcome) => outcome,
                     None => return Polled::Waits,
                 }
