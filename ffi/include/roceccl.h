@@ -144,7 +144,8 @@ rcclResult_t rcclCommUserRank(rcclComm_t comm, int *rank);
 /* A communicator for each colour (0 or more), with ranks in the order of key; with RCCL_SPLIT_NOCOLOR this rank gets NULL.
  * Every rank calls it. config may be NULL, and settings of the parent hold. */
 rcclResult_t rcclCommSplit(rcclComm_t comm, int color, int key, rcclComm_t *newcomm, const rcclConfig_t *config);
-/* A communicator of the ranks that are not excluded. Those alone call it; nothing is sent, so it works on a broken one. */
+/* A communicator of the ranks that are not excluded. Those alone call it; nothing is sent, so it works on a broken
+ * one. With none excluded: a communicator of the same ranks, of which the others learn nothing. */
 rcclResult_t rcclCommShrink(rcclComm_t comm, const int *excludeRanksList, int excludeRanksCount, rcclComm_t *newcomm,
                             const rcclConfig_t *config, int shrinkFlags);
 

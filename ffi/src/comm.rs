@@ -401,11 +401,6 @@ pub unsafe extern "C" fn rcclCommShrink(
         let excluded = unsafe { crate::list(excluded, count, "excluded") }?;
         let excluded: Result<Vec<u32>, _> = excluded.iter().map(|&rank| u32::try_from(rank)).collect();
         let excluded = excluded.map_err(|_| Refusal::argument("a rank to be excluded is below 0"))?;
-        if excluded.is_empty() {
-            return Err(Refusal::argument(
-                "no rank to be excluded: use rcclCommSplit for a communicator of the same ranks",
-            ));
-        }
         let handle = insert(comm.communicator()?.shrink(&excluded)?)?;
         // SAFETY: the caller's promise.
         unsafe { place.write(handle) };

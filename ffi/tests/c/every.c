@@ -269,6 +269,9 @@ static void communicators(void) {
     GOOD(rcclCommSplit(comm, rank ? RCCL_SPLIT_NOCOLOR : 0, 0, &half, NULL));
     CHECK(rank ? half == NULL : half != NULL);
     if (half) GOOD(rcclCommDestroy(half));
+    GOOD(rcclCommShrink(comm, NULL, 0, &rest, NULL, RCCL_SHRINK_DEFAULT));
+    GOOD(rcclBarrier(rest, NULL));
+    GOOD(rcclCommDestroy(rest));
     int last = size - 1;
     if (rank != last) {
         GOOD(rcclCommShrink(comm, &last, 1, &rest, NULL, RCCL_SHRINK_DEFAULT));

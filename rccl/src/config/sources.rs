@@ -187,8 +187,11 @@ fn find<'a>(entry: &Entry, vars: &'a BTreeMap<String, String>, files: &'a [ConfF
 }
 
 fn unknown(vars: &BTreeMap<String, String>, files: &[ConfFile]) -> Vec<Note> {
-    // What the project's own tests are told by is no business of its users.
-    let known = |name: &str| name.starts_with("RCCL_TEST_") || ENTRIES.iter().any(|entry| entry.name == name);
+    // What the project's own tests are told by is no business of its users; the torch backend reads its own.
+    let elsewhere = |name: &str| {
+        name.starts_with("RCCL_TEST_") || name.starts_with("RCCL_TORCH_") || name == "RCCL_REPLACE_GLOO"
+    };
+    let known = |name: &str| elsewhere(name) || ENTRIES.iter().any(|entry| entry.name == name);
     let in_vars = vars.keys().filter(|name| name.starts_with("RCCL_") && !known(name));
     let in_vars = in_vars.map(|name| Note::Unknown { name: name.clone(), place: "environment".into() });
     let in_files = files.iter().flat_map(|file| {

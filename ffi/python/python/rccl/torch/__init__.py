@@ -1,0 +1,89 @@
+"""The backend "rccl" of ``torch.distributed``, for tensors on the CPU::
+
+    import rccl.torch
+    torch.distributed.init_process_group("rccl")
+
+Where roceccl is installed by pip, ``import rccl.torch`` can be left out. With ``RCCL_REPLACE_GLOO=1`` in the environment programs
+that ask for "gloo" get it too, unchanged. It is compiled when the first process group is made (:mod:`rccl.torch.build`).
+"""
+
+import os
+import warnings
+
+__all__ = ["register", "replace_gloo"]
+
+_module = None
+
+
+def register() -> None:
+    """Makes "rccl" known to ``torch.distributed``. Importing this module does it too."""
+    import torch.distributed as dist
+
+    if not dist.is_available() or "RCCL" in dist.Backend._plugins:
+        return
+    dist.Backend.register_backend("rccl", _create, extended_api=True, devices=["cpu"])
+
+
+def autoload() -> None:
+    """What ``import torch`` calls (entry points ``torch.backends``). Never keeps torch from being imported."""
+    try:
+        register()
+        if os.environ.get("RCCL_REPLACE_GLOO", "") not in ("", "0"):
+            replace_gloo()
+    except Exception as error:
+        warnings.warn(f"rccl.torch: the backend is not there: {error}", stacklevel=2)
+
+
+def replace_gloo() -> None:
+    """Has ``init_process_group("gloo")`` make this backend from now on. Its groups say "gloo" when they are asked."""
+    import torch.distributed as dist
+    from torch.distributed import distributed_c10d as c10d
+
+    if not dist.is_available():
+        return
+    register()
+    if "GLOO" in dist.Backend._plugins:
+        dist.Backend.register_backend(
+            "gloo",
+            _create,
+            extended_api=True,
+            devices=["cpu"],
+            _backend_type=dist.ProcessGroup.BackendType.GLOO,
+        )
+    elif hasattr(c10d, "ProcessGroupGloo") and not isinstance(c10d.ProcessGroupGloo, _InsteadOf):
+        # Before 2.12 or so gloo is no plugin: its class is called by name.
+        c10d.ProcessGroupGloo = _InsteadOf(c10d.ProcessGroupGloo)
+
+
+class _InsteadOf:
+    """Stands where a class of c10d is called and asked for its instances."""
+
+    def __init__(self, replaced):
+        self._replaced = replaced
+
+    def __call__(self, store, rank, size, timeout):
+        return _new(store, rank, size, timeout, "gloo")
+
+    def __instancecheck__(self, instance):
+        import torch.distributed as dist
+
+        return isinstance(instance, dist.distributed_c10d._Backend)
+
+    def __getattr__(self, name):
+        return getattr(self._replaced, name)
+
+
+def _create(options, _backend_options):
+    return _new(options.store, options.group_rank, options.group_size, options.timeout, options.group_id)
+
+
+def _new(store, rank, size, timeout, label):
+    global _module
+    if _module is None:
+        from . import build
+
+        _module = build.load()
+    return _module.create(store, rank, size, timeout, str(label))
+
+
+register()

@@ -1,0 +1,152 @@
+#include "backend.h"
+
+#include <unistd.h>
+
+#include <climits>
+#include <cstring>
+
+#include "error.h"
+#include "launch.h"
+
+namespace rccl_torch {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr const char* UNIQUE_ID = "rccl/unique_id";
+
+int clamped(milliseconds time) {
+  return static_cast<int>(std::clamp<int64_t>(time.count(), 1, INT_MAX));
+}
+
+// Rank 0 makes the id, and the others learn it by the store.
+rcclUniqueId meet(c10d::Store& store, int rank, milliseconds timeout) {
+  rcclUniqueId id;
+  if (rank == 0) {
+    check(rcclGetUniqueId(&id), "init");
+    store.set(UNIQUE_ID, std::vector<uint8_t>(id.internal, id.internal + sizeof id.internal));
+    return id;
+  }
+  store.wait({UNIQUE_ID}, timeout);
+  const std::vector<uint8_t> bytes = store.get(UNIQUE_ID);
+  if (bytes.size() != sizeof id.internal) {
+    std::rethrow_exception(error(c10::str("rccl init: the store has ", bytes.size(), " bytes where rank 0's id should be")));
+  }
+  std::memcpy(id.internal, bytes.data(), bytes.size());
+  return id;
+}
+
+} // namespace
+
+Backend::Backend(
+    c10::intrusive_ptr<c10d::Store> store, int rank, int size, milliseconds timeout, std::string label)
+    : c10d::Backend(rank, size), label_(std::move(label)), timeout_(clamped(timeout)), process_(getpid()) {
+  const rcclUniqueId id = meet(*store, rank, timeout);
+  rcclConfig_t config = RCCL_CONFIG_INITIALIZER;
+  config.timeoutMs = clamped(timeout);
+  config.initTimeoutMs = clamped(timeout);
+  config.commName = label_.c_str();
+  check(rcclCommInitRankConfig(&comm_, size, id, rank, &config), "init");
+  messages_ = std::make_shared<Messages>(comm_, rank, size);
+  if (size == 2) {
+    // Before the communicators for messages, which have the same two ranks: both ranks make them in one order.
+    check(rcclCommShrink(comm_, nullptr, 0, &sparse_comm_, nullptr, RCCL_SHRINK_DEFAULT), "init");
+  }
+}
+
+Backend::~Backend() {
+  // A forked child's is its parent's.
+  if (getpid() == process_) close(false);
+}
+
+milliseconds Backend::allowed(milliseconds asked) const {
+  return asked == c10d::kUnsetTimeout ? milliseconds(timeout_.load()) : milliseconds(clamped(asked));
+}
+
+uint64_t Backend::getSequenceNumberForGroup() {
+  std::lock_guard<std::mutex> lock(order_);
+  return sequence_;
+}
+
+c10::intrusive_ptr<Work> Backend::new_work(const Call& call, Buffers buffers, Tensors results) {
+  return c10::make_intrusive<Work>(
+      rank_, call.type, call.name, std::move(buffers), std::move(results), sequence_, call.timeout);
+}
+
+Backend::Result Backend::started(c10::intrusive_ptr<Work> work) {
+  work->give_up = [comm = comm_] { rcclCommRevoke(comm); };
+  if (coalesced_) coalesced_->push_back(work);
+  return work;
+}
+
+void Backend::startCoalescing() {
+  coalesced_.emplace();
+}
+
+Backend::Result Backend::endCoalescing() {
+  std::vector<Result> works = std::move(coalesced_).value_or(std::vector<Result>());
+  coalesced_.reset();
+  return c10::make_intrusive<Works>(rank_, std::move(works));
+}
+
+at::Tensor Backend::allocateTensor(long size, at::TensorOptions options) {
+  const auto type = c10::typeMetaToScalarType(options.dtype());
+  void* memory = nullptr;
+  check(rcclMemAlloc(&memory, std::max<size_t>(1, size * c10::elementSize(type))), "allocate_tensor");
+  return at::from_blob(memory, {size}, [](void* memory) { rcclMemFree(memory); }, options.device(at::kCPU));
+}
+
+void Backend::abort() {
+  messages_->abort();
+  std::lock_guard<std::mutex> lock(sparse_order_);
+  if (sparse_comm_ != nullptr) rcclCommRevoke(sparse_comm_);
+  if (open_) rcclCommRevoke(comm_);
+}
+
+void Backend::shutdown() {
+  close(true);
+}
+
+// Leaves. What is under way ends before, if that is waited for; else it fails.
+void Backend::close(bool wait) {
+  {
+    std::lock_guard<std::mutex> lock(order_);
+    if (!std::exchange(open_, false)) return;
+  }
+  if (wait) under_way_.work_off();
+  messages_->close(wait);
+  sparse_runner_.reset();
+  const bool idle = under_way_.is_empty();
+  if (sparse_comm_ != nullptr) idle ? rcclCommDestroy(sparse_comm_) : rcclCommAbort(sparse_comm_);
+  idle ? rcclCommDestroy(comm_) : rcclCommAbort(comm_);
+  under_way_.work_off();
+}
+
+#if RCCL_TORCH_SINCE(2, 9)
+
+void Backend::setTimeout(milliseconds timeout) {
+  timeout_ = clamped(timeout);
+}
+
+c10::intrusive_ptr<c10d::Backend::Options> Backend::getBackendOptions() {
+  auto options = c10::make_intrusive<Options>("rccl", milliseconds(timeout_.load()));
+  options->group_name = getGroupUid();
+  options->group_desc = getGroupDesc();
+  return options;
+}
+
+c10::intrusive_ptr<c10d::Backend> Backend::split(
+    const c10::intrusive_ptr<c10d::Store>& store, const std::vector<int>& ranks,
+    const c10::intrusive_ptr<Options>& opts) {
+  const auto mine = std::find(ranks.begin(), ranks.end(), rank_);
+  if (mine == ranks.end()) return nullptr;
+  const auto timeout = opts ? opts->timeout : milliseconds(timeout_.load());
+  const std::string label = opts && !opts->group_name.empty() ? opts->group_name : label_ + "/split";
+  return c10::make_intrusive<Backend>(
+      store, static_cast<int>(mine - ranks.begin()), static_cast<int>(ranks.size()), timeout, label);
+}
+
+#endif
+
+} // namespace rccl_torch

@@ -1,0 +1,42 @@
+// How a call is made; see Backend::launch.
+#pragma once
+
+#include "backend.h"
+#include "error.h"
+
+namespace rccl_torch {
+
+template <class Make>
+Backend::Result Backend::launch(const Call& call, Buffers buffers, Tensors results, Make&& make) {
+  c10::intrusive_ptr<rccl_torch::Work> work;
+  {
+    std::lock_guard<std::mutex> lock(order_);
+    if (!open_) std::rethrow_exception(error(c10::str("rccl ", call.name, ": the process group was shut down")));
+    ++sequence_;
+    work = new_work(call, std::move(buffers), std::move(results));
+    make(work->stream());
+  }
+  under_way_.add(work);
+  work->made();
+  return started(work);
+}
+
+// Calls that are submitted together.
+class Group {
+ public:
+  Group() {
+    rcclGroupStart();
+  }
+  ~Group() {
+    if (open_) rcclGroupEnd();
+  }
+  void end(const char* call) {
+    open_ = false;
+    check(rcclGroupEnd(), call);
+  }
+
+ private:
+  bool open_ = true;
+};
+
+} // namespace rccl_torch

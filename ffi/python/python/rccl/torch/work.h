@@ -1,0 +1,116 @@
+// A call that is under way, as torch sees it.
+#pragma once
+
+#include <roceccl.h>
+#include <torch/csrc/distributed/c10d/Work.hpp>
+
+#include <sys/types.h>
+
+#include <deque>
+#include <functional>
+#include <memory>
+
+#include "buffers.h"
+#include "runner.h"
+
+namespace rccl_torch {
+
+// Three threads may meet here: the one that waits, which moves the call meanwhile; the one that sees its end, maybe inside the
+// library, where nothing may be done but to note it; and the process's runner, which completes futures when nobody waits. Who comes
+// first after the end *concludes* the work: copies results back, lets go of the tensors, completes the future.
+class Work final : public c10d::Work {
+ public:
+  // `on`: the stream that its calls are made on and that ends with them. Without one, whoever knows the end calls `ended`.
+  Work(int rank, c10d::OpType type, const char* call, Buffers buffers, std::vector<at::Tensor> results, uint64_t sequence,
+       std::chrono::milliseconds timeout);
+  ~Work() override;
+
+  // The stream for its calls, with its deadline. Whoever waits moves what is on it.
+  rcclStream_t stream();
+  // Of a message: the stream of the messages of one peer, which stays that peer's.
+  void share(rcclStream_t stream);
+  // All calls are made; the work ends with what is on its stream. It is kept by `keeper` until then.
+  void made();
+
+  // Called once, on any thread, inside the library or not.
+  void ended(std::exception_ptr exception) noexcept;
+
+  bool isCompleted() override;
+  bool isSuccess() const override;
+  std::exception_ptr exception() const override;
+  int sourceRank() const override;
+  std::vector<at::Tensor> result() override;
+  void synchronize() override;
+  bool wait(std::chrono::milliseconds timeout = kNoTimeout) override;
+  void abort() override;
+  c10::intrusive_ptr<c10::ivalue::Future> getFuture() override;
+  uint64_t getSequencenumber() const override;
+
+  // Whether its calls are over, though maybe not what remains to be done then.
+  bool has_ended() const;
+  const char* call() const {
+    return call_;
+  }
+  // Its timeout.
+  std::chrono::milliseconds allowed() const {
+    return timeout_;
+  }
+  // When it must have ended, of a message that is waited for.
+  Clock::time_point deadline = Clock::time_point::max();
+  int source = -1;
+  // What abort does.
+  std::function<void()> give_up;
+  // What else must live as long as the call.
+  std::shared_ptr<void> keeps;
+  Buffers buffers;
+
+ private:
+  const char* const call_;
+  std::vector<at::Tensor> results_;
+  const uint64_t sequence_;
+  const std::chrono::milliseconds timeout_;
+  const pid_t process_;
+  rcclStream_t stream_ = nullptr;
+  bool owns_stream_ = false;
+  bool ended_ = false;
+  bool concluding_ = false;
+  c10::intrusive_ptr<c10::ivalue::Future> future_;
+
+  void conclude();
+  void conclude_later();
+};
+
+// Several works as one.
+class Works final : public c10d::Work {
+ public:
+  Works(int rank, std::vector<c10::intrusive_ptr<c10d::Work>> works);
+
+  bool isCompleted() override;
+  bool isSuccess() const override;
+  std::exception_ptr exception() const override;
+  std::vector<at::Tensor> result() override;
+  void synchronize() override;
+  bool wait(std::chrono::milliseconds timeout = kNoTimeout) override;
+  void abort() override;
+  c10::intrusive_ptr<c10::ivalue::Future> getFuture() override;
+
+ private:
+  std::vector<c10::intrusive_ptr<c10d::Work>> works_;
+};
+
+// Keeps works, with their tensors, until they have ended, whoever else lets go of them: they must not be dropped where their end is
+// seen, since dropping a tensor may want Python's lock.
+class UnderWay {
+ public:
+  // Keeps another one, and lets go of those before it that have ended.
+  void add(c10::intrusive_ptr<rccl_torch::Work> work);
+  // Waits until all have ended, well or not.
+  void work_off();
+  bool is_empty();
+
+ private:
+  std::mutex mutex_;
+  std::deque<c10::intrusive_ptr<rccl_torch::Work>> works_;
+};
+
+} // namespace rccl_torch
