@@ -104,7 +104,7 @@ void Backend::monitoredBarrier(const c10d::BarrierOptions& opts, bool wait_all_r
   std::vector<int> missing;
   std::string why;
   for (int rank = 1; rank < size_; ++rank) {
-    if (!wait_all_ranks && Clock::now() >= deadline && !coming[rank - 1]->isCompleted()) {
+    if (!wait_all_ranks && Clock::now() >= deadline && !coming[rank - 1]->isSuccess()) {
       std::rethrow_exception(error(c10::str(
           "Rank 0 timed out in monitoredBarrier after ", timeout.count(), " ms, when it waited for rank ", rank,
           ": Rank ", rank, " failed to pass monitoredBarrier in ", timeout.count(), " ms")));

@@ -174,9 +174,10 @@ bool Work::wait(milliseconds timeout) {
           "rccl ", call_, ": it has not ended within the timeout of ", timeout.count(),
           " ms that its waiting was given; it goes on")));
     }
-    // After its own deadline whoever keeps the deadlines ends it.
-    const auto next = std::min(until, deadline > now ? deadline : until);
-    rcclStream_t stream = stream_;
+    // From its own deadline on whoever keeps the deadlines ends it, and what is on the stream may be somebody else's.
+    const bool overdue = now >= deadline;
+    const auto next = overdue ? until : std::min(until, deadline);
+    rcclStream_t stream = overdue ? nullptr : stream_;
     if (stream != nullptr) {
       lock.unlock();
       if (next == Clock::time_point::max()) {
@@ -188,9 +189,9 @@ bool Work::wait(milliseconds timeout) {
       lock.lock();
       cv_.wait_for(lock, BETWEEN_CALLS, [&] { return ended_; });
     } else if (next == Clock::time_point::max()) {
-      cv_.wait(lock, [&] { return ended_ || stream_ != nullptr; });
+      cv_.wait(lock, [&] { return ended_ || (stream_ != nullptr && !overdue); });
     } else {
-      cv_.wait_until(lock, next, [&] { return ended_ || stream_ != nullptr; });
+      cv_.wait_until(lock, next, [&] { return ended_ || (stream_ != nullptr && !overdue); });
     }
   }
   lock.unlock();
