@@ -128,14 +128,11 @@ void Messages::recv_any(const c10::intrusive_ptr<Work>& work, const at::Tensor& 
   {
     std::lock_guard<std::mutex> lock(mutex_);
     receive.number = receives_++;
-    size_t broken = 0;
     for (auto& [peer, from] : lanes_) {
       if (deliver(*from, receive)) return;
-      broken += from->broken ? 1 : 0;
     }
-    if (broken == lanes_.size()) {
-      Lane& first = *lanes_.begin()->second;
-      end(std::move(receive), -1, failure(work->call(), first.result, first.words.c_str()));
+    if (const Lane* broken = none_can_come()) {
+      end(std::move(receive), -1, failure(work->call(), broken->result, broken->words.c_str()));
       return;
     }
     wanted_of_any_.push_back(std::move(receive));
@@ -239,7 +236,7 @@ bool Messages::wants(const Lane& lane) const {
 // The lane is broken: so is all that waits for it alone.
 void Messages::fail(Lane& lane, rcclResult_t result, const char* words) {
   lane.asking = false;
-  lane.broken = failure("recv", result, words);
+  lane.broken = true;
   lane.result = result;
   lane.words = words;
   if (auto into = std::move(lane.into)) {
@@ -251,17 +248,26 @@ void Messages::fail(Lane& lane, rcclResult_t result, const char* words) {
     end(std::move(receive), lane.peer, exception);
   }
   lane.wanted.clear();
-  // Another peer may send what anybody may; unless something is wrong with the whole group.
-  rcclResult_t world = rcclSuccess;
-  rcclCommGetAsyncError(world_, &world);
-  const bool none_left =
-      std::all_of(lanes_.begin(), lanes_.end(), [](auto& one) { return one.second->broken != nullptr; });
-  if (world == rcclSuccess && !none_left) return;
+  if (none_can_come() == nullptr) return;
   for (Receive& receive : wanted_of_any_) {
     const auto exception = failure(receive.work->call(), result, words);
     end(std::move(receive), -1, exception);
   }
   wanted_of_any_.clear();
+}
+
+// A broken lane, if that keeps everybody's messages from coming: something is wrong with the whole group, or no other is left. A
+// peer that has left in peace keeps nobody else from sending.
+const Messages::Lane* Messages::none_can_come() const {
+  const Lane* found = nullptr;
+  bool all = true;
+  for (auto& [peer, from] : lanes_) {
+    if (from->broken) found = from.get();
+    all = all && from->broken;
+  }
+  rcclResult_t world = rcclSuccess;
+  rcclCommGetAsyncError(world_, &world);
+  return all || world != rcclSuccess ? found : nullptr;
 }
 
 // Gives a message that has arrived to somebody who wants it, if there is one.

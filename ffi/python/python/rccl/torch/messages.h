@@ -76,8 +76,8 @@ class Messages : public std::enable_shared_from_this<Messages> {
     // Whose elements are on their way: a receive's, or nobody's yet.
     std::unique_ptr<Receive> into;
     std::unique_ptr<Arrived> aside;
-    // Why no message will come any more.
-    std::exception_ptr broken;
+    // Whether no message will come any more, and why.
+    bool broken = false;
     rcclResult_t result = rcclSuccess;
     std::string words;
   };
@@ -112,6 +112,7 @@ class Messages : public std::enable_shared_from_this<Messages> {
   bool wants(const Lane& lane) const;
   void fail(Lane& lane, rcclResult_t result, const char* words);
   void fail_all(const std::exception_ptr& exception);
+  const Lane* none_can_come() const;
   bool deliver(Lane& lane, Receive& receive);
   void end(Receive&& receive, int source, const std::exception_ptr& exception);
   void drop_ended();

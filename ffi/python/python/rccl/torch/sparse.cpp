@@ -58,10 +58,21 @@ void Backend::sum_sparse(at::Tensor& tensor, std::chrono::milliseconds timeout) 
   std::shared_ptr<void> owner(stream, [](void* stream) { rcclStreamDestroy(static_cast<rcclStream_t>(stream)); });
   check(rcclStreamSetTimeout(stream, static_cast<int>(timeout.count())), call);
 
-  std::vector<int64_t> entries(size_, 0);
-  entries[rank_] = own._nnz();
-  check(rcclAllGather(&entries[rank_], entries.data(), 1, rcclInt64, sparse_comm_, stream), call);
+  // Of each rank: how many entries, and by how many dimensions they are found.
+  std::vector<int64_t> told(2 * size_, 0);
+  told[2 * rank_] = own._nnz();
+  told[2 * rank_ + 1] = own.sparse_dim();
+  check(rcclAllGather(&told[2 * rank_], told.data(), 2, rcclInt64, sparse_comm_, stream), call);
   check(rcclStreamSynchronize(stream), call);
+  std::vector<int64_t> entries;
+  for (int rank = 0; rank < size_; ++rank) {
+    entries.push_back(told[2 * rank]);
+    if (told[2 * rank + 1] != told[1]) {
+      std::rethrow_exception(error(c10::str(
+          "rccl ", call, ": mismatch: the tensor of rank 0 has ", told[1], " sparse dimensions, and that of rank ", rank, " has ",
+          told[2 * rank + 1])));
+    }
+  }
 
   const int64_t all = std::accumulate(entries.begin(), entries.end(), int64_t{0});
   const int64_t dims = own.sparse_dim();

@@ -1,0 +1,83 @@
+"""torch's all_reduce by rccl and by gloo, in turn in one run::
+
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 4 torch_all_reduce.py [--csv FILE] [--json FILE] [--dtype float32]
+
+Of each size and backend: rounds, one backend after the other, each of many calls behind a barrier. A round's figure is the time a call
+takes on the slowest rank; shown are median, minimum and maximum of the rounds.
+"""
+
+import argparse
+import csv
+import json
+import platform
+import statistics
+import time
+
+import torch
+import torch.distributed as dist
+
+import rccl.torch  # noqa: F401
+
+COLUMNS = ["ranks", "dtype", "bytes", "backend", "median_us", "min_us", "max_us", "rounds", "calls"]
+
+
+def measure(tensor, group, calls):
+    """Microseconds a call, on the slowest rank."""
+    dist.barrier(group)
+    began = time.perf_counter()
+    for _ in range(calls):
+        dist.all_reduce(tensor, group=group)
+    took = torch.tensor([(time.perf_counter() - began) / calls * 1e6])
+    dist.all_reduce(took, dist.ReduceOp.MAX, group=group)
+    return took.item()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--min", type=int, default=4 << 10, help="smallest size in bytes")
+    parser.add_argument("--max", type=int, default=64 << 20, help="largest")
+    parser.add_argument("--factor", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--budget", type=float, default=0.08, help="seconds that a round takes about")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--csv")
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    dist.init_process_group("rccl")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    groups = {"rccl": dist.group.WORLD, "gloo": dist.new_group(backend="gloo")}
+    dtype = getattr(torch, options.dtype)
+    rows = []
+    length = options.min
+    while length <= options.max:
+        tensor = torch.zeros(length // dtype.itemsize, dtype=dtype)
+        first = {name: measure(tensor, group, 5) for name, group in groups.items()}
+        calls = {name: max(3, min(2000, int(options.budget * 1e6 / us))) for name, us in first.items()}
+        rounds = {name: [] for name in groups}
+        for _ in range(options.rounds):
+            for name, group in groups.items():
+                rounds[name].append(measure(tensor, group, calls[name]))
+        for name, figures in rounds.items():
+            median = statistics.median(figures)
+            rows.append([size, options.dtype, length, name, median, min(figures), max(figures), len(figures), calls[name]])
+        if rank == 0:
+            ours, theirs = rows[-2], rows[-1]
+            print(
+                f"{size} ranks {length:>9} B  rccl {ours[4]:9.1f} us ({ours[5]:.1f} to {ours[6]:.1f})"
+                f"  gloo {theirs[4]:9.1f} us ({theirs[5]:.1f} to {theirs[6]:.1f})  {theirs[4] / ours[4]:5.2f} x",
+                flush=True,
+            )
+        length *= options.factor
+    if rank == 0 and options.csv:
+        with open(options.csv, "w", newline="") as file:
+            csv.writer(file).writerows([COLUMNS, *rows])
+    if rank == 0 and options.json:
+        facts = {"torch": torch.__version__, "machine": platform.machine(), "rows": [dict(zip(COLUMNS, row)) for row in rows]}
+        with open(options.json, "w") as file:
+            json.dump(facts, file, indent=1)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

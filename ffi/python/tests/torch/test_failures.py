@@ -1,0 +1,184 @@
+"""What goes wrong is told in the exception, in the library's own words."""
+
+import datetime
+import os
+import signal
+import time
+
+import ranks
+import torch
+import torch.distributed as dist
+
+DistBackendError = dist.DistBackendError
+AllgatherOptions = torch._C._distributed_c10d.AllgatherOptions
+AllToAllOptions = torch._C._distributed_c10d.AllToAllOptions
+
+
+def mismatches(rank, size):
+    group = dist.new_group()
+    calls = [
+        lambda: dist.all_reduce(torch.ones(10), group=group),
+        lambda: dist.all_reduce(torch.ones(11), group=group),
+    ]
+    said = ranks.text_of(calls[rank], DistBackendError)
+    for words in ("rccl all_reduce", "RCCL-2001", "mismatch at op #1", "rank 0 all_reduce f32 x10 sum", "rank 1 all_reduce f32 x11 sum"):
+        assert words in said, said
+    # The same again, from the work and its future, which both know it.
+    work = dist.all_reduce(torch.ones(1), group=group, async_op=True)
+    future = work.get_future()
+    assert "mismatch" in ranks.text_of(work.wait, DistBackendError)
+    assert "mismatch" in ranks.text_of(future.wait)
+    assert not work.is_success() and work.is_completed()
+    # Other groups are as good as before.
+    x = torch.ones(1)
+    dist.all_reduce(x)
+    assert x.item() == size
+
+
+def time_outs(rank, size):
+    group = dist.new_group(timeout=datetime.timedelta(seconds=1))
+    dist.barrier(group)
+    if rank == 0:
+        began = time.monotonic()
+        said = ranks.text_of(lambda: dist.all_reduce(torch.ones(1), group=group), DistBackendError)
+        took = time.monotonic() - began
+        assert " timeout " in said and "RCCL-2003" in said and "rank 1" in said, said
+        assert 0.9 < took < 8, took
+        # A deadline of one call only, shorter than the group's.
+        other = dist.new_group()
+        options = dist.AllreduceOptions()
+        options.timeout = datetime.timedelta(seconds=0.3)
+        began = time.monotonic()
+        said = ranks.text_of(other.allreduce([torch.ones(1)], options).wait, DistBackendError)
+        assert " timeout " in said and time.monotonic() - began < 8, said
+        # Of messages, which leave nothing broken behind.
+        third = dist.new_group(timeout=datetime.timedelta(seconds=0.5))
+        for source in (1, None):
+            began = time.monotonic()
+            said = ranks.text_of(lambda: dist.recv(torch.ones(1), source, group=third), DistBackendError)
+            assert " timeout " in said and "no message with tag 0" in said, said
+            assert 0.4 < time.monotonic() - began < 8
+        work = dist.irecv(torch.ones(1), 1, group=third)
+        assert " timeout " in ranks.text_of(work.get_future().wait)
+    else:
+        dist.new_group()
+        third = dist.new_group(timeout=datetime.timedelta(seconds=0.5))
+    dist.barrier()
+    x = torch.full((1,), float(rank))
+    if rank == 1:
+        dist.send(x, 0, group=third)
+    else:
+        dist.recv(x, 1, group=third)
+        assert x.item() == 1.0
+
+
+def a_death(rank, size):
+    dist.barrier()
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    began = time.monotonic()
+    said = ranks.text_of(lambda: dist.all_reduce(torch.ones(1)), DistBackendError)
+    assert "rank 1" in said and "pid" in said and "RCCL-2002" in said, said
+    assert time.monotonic() - began < 5
+    # Of a message that it would have sent, and of one of anybody's.
+    said = ranks.text_of(lambda: dist.recv(torch.ones(1), 1), DistBackendError)
+    assert "rank 1" in said, said
+    said = ranks.text_of(lambda: dist.recv(torch.ones(1)), DistBackendError)
+    assert "rank 1" in said, said
+    assert time.monotonic() - began < 10
+
+
+def an_abort(rank, size):
+    group = dist.new_group()
+    dist.barrier(group)
+    backend = group._get_backend(torch.device("cpu"))
+    if rank == 0:
+        work = dist.all_reduce(torch.ones(1), group=group, async_op=True)
+        message = dist.irecv(torch.ones(1), 1, group=group)
+        backend.abort()
+        assert "abort" in ranks.text_of(work.wait, DistBackendError).lower()
+        assert "abort" in ranks.text_of(message.wait, DistBackendError).lower()
+    else:
+        said = ranks.text_of(lambda: [dist.barrier(group) for _ in range(2)], DistBackendError)
+        assert "rank 0" in said and "abort" in said.lower(), said
+    dist.barrier()
+
+
+def shut_down(rank, size):
+    group = dist.new_group()
+    x = torch.ones(1000)
+    work = dist.all_reduce(x, group=group, async_op=True)
+    backend = group._get_backend(torch.device("cpu"))
+    dist.destroy_process_group(group)
+    work.wait()
+    assert bool((x == size).all())
+    said = ranks.text_of(lambda: backend.barrier().wait(), DistBackendError)
+    assert "shut down" in said, said
+    dist.barrier()
+
+
+def bad_arguments(rank, size):
+    group = dist.distributed_c10d._get_default_group()
+    backend = group._get_backend(torch.device("cpu"))
+    x = torch.ones(4)
+    for call, words in [
+        (lambda: backend.allreduce([x.to("meta")]), "on meta"),
+        (lambda: backend.allreduce([x, x]), "one tensor is needed, not 2"),
+        (lambda: backend.broadcast([x.to_sparse()], dist.BroadcastOptions()), "dense"),
+        (lambda: backend.allgather([[torch.ones(3), torch.ones(3)]], [x], AllgatherOptions()), "input has 4"),
+        (lambda: backend.allgather([[x, x.int()]], [x], AllgatherOptions()), "one type"),
+        (lambda: backend._allgather_base(torch.ones(7), x, AllgatherOptions()), "output has 7"),
+        (lambda: backend.alltoall_base(torch.ones(4), x, [1, 2], [2, 2], AllToAllOptions()), "splits"),
+    ]:
+        said = ranks.text_of(call)
+        assert words in said and "rccl" in said, said
+    options = dist.BroadcastOptions()
+    options.rootRank = 5
+    assert "rank 5 is no root" in ranks.text_of(lambda: backend.broadcast([x], options))
+    # Input and output overlap.
+    whole = torch.ones(12)
+    said = ranks.text_of(lambda: backend._allgather_base(whole[:8], whole[5:9], AllgatherOptions()))
+    assert "overlap" in said, said
+    dist.all_reduce(x)
+    assert x.tolist() == [size] * 4
+
+
+def monitored(rank, size):
+    dist.monitored_barrier()
+    second = datetime.timedelta(seconds=1)
+    if rank == 0:
+        said = ranks.text_of(lambda: dist.monitored_barrier(timeout=second, wait_all_ranks=True))
+        assert "Ranks 1, 2 failed to pass monitoredBarrier in 1000 ms" in said, said
+    dist.barrier()
+    if rank != 1:
+        said = ranks.text_of(lambda: dist.monitored_barrier(timeout=second))
+        assert ("Rank 1 failed to pass" if rank == 0 else "Rank 2 successfully reached") in said, said
+    dist.barrier()
+
+
+def test_mismatches():
+    ranks.run(2, mismatches)
+
+
+def test_time_outs():
+    ranks.run(2, time_outs)
+
+
+def test_a_death():
+    ranks.run(3, a_death, dies=(1,))
+
+
+def test_an_abort():
+    ranks.run(2, an_abort)
+
+
+def test_shutting_down_ends_what_was_begun():
+    ranks.run(2, shut_down)
+
+
+def test_bad_arguments():
+    ranks.run(2, bad_arguments)
+
+
+def test_monitored_barriers():
+    ranks.run(3, monitored)

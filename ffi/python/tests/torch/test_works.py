@@ -1,0 +1,180 @@
+"""Works and futures: calls return at once, and their ends are told."""
+
+import datetime
+import threading
+import time
+
+import ranks
+import torch
+import torch.distributed as dist
+
+LATE = 0.2
+
+
+def at_once(rank, size):
+    if rank == 1:
+        time.sleep(LATE)
+    xs = [torch.full((1000,), float(rank + number)) for number in range(10)]
+    began = time.monotonic()
+    works = [dist.all_reduce(x, async_op=True) for x in xs]
+    assert time.monotonic() - began < LATE / 2
+    if rank == 0:
+        assert not works[0].is_completed() and not works[-1].is_completed()
+    # The last first: the order of waiting is free.
+    for number, (x, work) in reversed(list(enumerate(zip(xs, works)))):
+        work.wait()
+        assert work.is_completed() and work.is_success() and work.exception() is None
+        assert bool((x == sum(other + number for other in range(size))).all())
+    # Nobody waits, and somebody asks.
+    work = dist.all_reduce(xs[0], async_op=True)
+    end = time.monotonic() + 20
+    while not work.is_completed():
+        assert time.monotonic() < end
+    # Nobody does either, and nobody keeps the tensor.
+    for _ in range(100):
+        dist.all_reduce(torch.ones(10_000), async_op=True)
+    dist.barrier()
+
+
+def of_one_only(rank, size):
+    """A wait waits for its own call, not for those behind it."""
+    x, y = torch.ones(100), torch.ones(100)
+    first = dist.all_reduce(x, async_op=True)
+    if rank == 0:
+        second = dist.all_reduce(y, async_op=True)
+        first.wait()
+        dist.send(torch.ones(1), 1)
+    else:
+        first.wait()
+        dist.recv(torch.ones(1), 0)
+        second = dist.all_reduce(y, async_op=True)
+    second.wait()
+    assert x.tolist() == y.tolist() == [2.0] * 100
+
+
+def futures(rank, size):
+    outs = [torch.zeros(3) for _ in range(size)]
+    # Before the end, after it, and with nobody waiting for the work.
+    work = dist.all_gather(outs, torch.full((3,), float(rank)), async_op=True)
+    future = work.get_future()
+    value = future.wait()
+    assert [t.tolist() for t in value] == [[float(other)] * 3 for other in range(size)]
+    assert [t.tolist() for t in outs] == [[float(other)] * 3 for other in range(size)]
+    assert work.is_completed() and future.done()
+    x = torch.ones(3)
+    work = dist.all_reduce(x, async_op=True)
+    work.wait()
+    assert work.get_future().done() and work.get_future().wait()[0] is not None
+    assert work.result()[0].tolist() == [size] * 3
+    # What is to happen then, on a thread that may make calls of its own.
+    called, seen = threading.Event(), []
+
+    def then(future):
+        seen.append(future.value()[0].clone())
+        other = torch.full((2,), 3.0)
+        seen.append(dist.all_reduce(other, async_op=True))
+        seen.append(other)
+        called.set()
+        return 7
+
+    x = torch.ones(3)
+    chained = dist.all_reduce(x, async_op=True).get_future().then(then)
+    assert called.wait(20) and chained.wait() == 7
+    seen[1].wait()
+    assert seen[0].tolist() == [size] * 3 and seen[2].tolist() == [3.0 * size] * 2
+
+
+def patience(rank, size):
+    """A wait that is given a time gives up after it; the call goes on."""
+    if rank == 1:
+        time.sleep(LATE)
+    x = torch.ones(3)
+    work = dist.all_reduce(x, async_op=True)
+    if rank == 0:
+        said = ranks.text_of(lambda: work.wait(datetime.timedelta(seconds=LATE / 8)))
+        assert " timeout " in said and "goes on" in said, said
+    work.wait()
+    assert x.tolist() == [size] * 3
+    if rank == 0:
+        y = torch.zeros(1)
+        work = dist.irecv(y, 1)
+        assert " timeout " in ranks.text_of(lambda: work.wait(datetime.timedelta(seconds=LATE / 8)))
+        dist.barrier()
+        work.wait()
+        assert y.item() == 4.0
+    else:
+        dist.barrier()
+        dist.send(torch.tensor([4.0]), 0)
+
+
+def from_threads(rank, size):
+    """Threads that share a process group in an order that is the same on all ranks, each with one of its own."""
+    groups = [dist.new_group() for _ in range(3)]
+    wrong = []
+
+    def work(group, number):
+        try:
+            for _ in range(50):
+                x = torch.full((number * 1000 + 1,), 1.0)
+                dist.all_reduce(x, group=group)
+                assert bool((x == size).all())
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(group, number)) for number, group in enumerate(groups)]
+    [thread.start() for thread in threads]
+    [thread.join(60) for thread in threads]
+    assert not wrong and not any(thread.is_alive() for thread in threads), wrong
+
+
+def numbers(rank, size):
+    group = dist.distributed_c10d._get_default_group()
+    before = group._get_sequence_number_for_group()
+    for _ in range(3):
+        dist.all_reduce(torch.ones(1))
+    dist.barrier()
+    assert group._get_sequence_number_for_group() == before + 4
+
+
+def registered_memory(rank, size):
+    group = dist.distributed_c10d._get_default_group()
+    backend = group._get_backend(torch.device("cpu"))
+    assert backend.supports_tensor_alloc(torch.device("cpu"))
+    for dtype in (torch.float32, torch.bfloat16, torch.int64):
+        x = backend.allocate_tensor(1000, dtype=dtype, device=torch.device("cpu"))
+        assert x.dtype == dtype and x.shape == (1000,)
+        x.fill_(rank + 1)
+        dist.all_reduce(x)
+        assert bool((x == sum(range(1, size + 1))).all())
+        view = x[10:20]
+        del x
+        assert bool((view == view[0]).all())
+
+
+def test_calls_return_at_once():
+    ranks.run(2, at_once)
+
+
+def test_a_wait_is_for_one_call():
+    ranks.run(2, of_one_only)
+
+
+def test_futures():
+    ranks.run(2, futures)
+    ranks.run(3, futures)
+
+
+def test_waits_with_a_time():
+    ranks.run(2, patience)
+
+
+def test_threads_with_groups_of_their_own():
+    ranks.run(2, from_threads)
+
+
+def test_sequence_numbers():
+    ranks.run(2, numbers)
+
+
+def test_registered_memory():
+    ranks.run(2, registered_memory)
