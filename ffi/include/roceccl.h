@@ -161,6 +161,9 @@ rcclResult_t rcclStreamSynchronizeTimeout(rcclStream_t stream, int timeoutMs);
 /* How long each call may take that is made on it from now on, counted from when it begins; RCCL_CONFIG_UNDEF_INT: as long as
  * its communicator's calls. */
 rcclResult_t rcclStreamSetTimeout(rcclStream_t stream, int timeoutMs);
+/* With background = 0 calls that are made on it from now on go on only while somebody waits for them, or calls something else on
+ * their communicator: who waits at once saves waking a thread. 1, as at first: by themselves, and so does what is under way. */
+rcclResult_t rcclStreamSetBackground(rcclStream_t stream, int background);
 /* Calls callback once, when everything that was made on stream so far has ended, with the first failure that
  * rcclStreamSynchronize has not told, which tells it nevertheless, and with its words, which are good until callback returns. It
  * is called by the thread that sees the end: this one before the function returns, one that waits, or one of the library's. It

@@ -88,6 +88,15 @@ pub unsafe extern "C" fn rcclStreamSetTimeout(stream: Handle, timeout_ms: c_int)
     })
 }
 
+/// Whether calls made on it from now on go on by themselves.
+///
+/// # Safety
+/// Any values are safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclStreamSetBackground(stream: Handle, background: c_int) -> Answer {
+    answer(|| Ok(get(stream)?.set_background(background != 0)?))
+}
+
 fn time(milliseconds: c_int) -> Result<Duration, Refusal> {
     let time = u64::try_from(milliseconds).map(Duration::from_millis);
     time.map_err(|_| Refusal::argument(format!("{milliseconds} milliseconds: a time is 0 or more")))

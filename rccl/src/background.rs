@@ -105,6 +105,9 @@ fn move_all(flows: &[&flow::Flow]) {
         }
         if moved {
             idle_since = None;
+        } else if flows.iter().all(|flow| flow.is_helped()) {
+            // Who waits has more use for the processor.
+            return;
         } else if idle_since.get_or_insert_with(Instant::now).elapsed() >= SLEEP_AFTER {
             return;
         } else {

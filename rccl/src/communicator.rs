@@ -369,6 +369,7 @@ impl Communicator {
     ) {
         // SAFETY: the caller's promise.
         if unsafe { self.queue(task, timeout, end) }
+            && self.stream.as_ref().is_none_or(Stream::is_in_background)
             && let Err(error) = background::look_after(&self.shared)
         {
             // Whoever waits moves it all the same.

@@ -116,9 +116,10 @@ impl Group<'_> {
     /// The memory of all calls is theirs until they have ended.
     pub(crate) unsafe fn start(mut self) -> Result<Vec<Work<()>>> {
         self.check()?;
+        let in_background = self.streams.is_empty() || self.streams.iter().any(Stream::is_in_background);
         // SAFETY: the caller's promise.
         let works = unsafe { self.submit() };
-        for (communicator, _) in &works {
+        for (communicator, _) in works.iter().filter(|_| in_background) {
             if let Err(error) = background::look_after(communicator.shared()) {
                 tracing::warn!(%error, "asynchronous calls make progress only while they are waited for");
             }

@@ -5,6 +5,7 @@
 //! there leaves it until what it waits for has ended ([`Job`](crate::flow::Job)). A stage waits only for what was made before it,
 //! in queues as in streams, so nothing waits for itself in one process; between ranks that is up to their programs.
 
+use crate::background;
 use crate::communicator::Shared;
 use crate::engine::Task;
 use crate::error::{Error, Result};
@@ -59,6 +60,8 @@ struct Tail {
     error: Option<Error>,
     /// How long each call may take that is made from now on, if not as long as its communicator's.
     timeout: Option<Duration>,
+    /// Calls that are made from now on are left to whoever waits for them.
+    left_to_waiters: bool,
 }
 
 /// Calls that are made together on a stream.
@@ -160,6 +163,27 @@ impl Stream {
     /// its communicator's ([`Config::timeout`](crate::Config::timeout)). Of calls that block in no stream nothing changes.
     pub fn set_timeout(&self, timeout: Option<Duration>) {
         lock(&self.line.tail).timeout = timeout;
+    }
+
+    /// Whether calls that are made on this stream from now on go on by themselves, as they do at first, or only while somebody waits
+    /// for them: who waits at once saves waking the progress thread. `true` has what is under way go on by itself, too.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the progress thread cannot be started.
+    pub fn set_background(&self, background: bool) -> Result<()> {
+        let communicators: Vec<_> = {
+            let mut tail = lock(&self.line.tail);
+            tail.left_to_waiters = !background;
+            tail.look().iter().map(|(_, communicator)| communicator.clone()).collect()
+        };
+        if background {
+            communicators.iter().try_for_each(background::look_after)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_in_background(&self) -> bool {
+        !lock(&self.line.tail).left_to_waiters
     }
 
     /// Has `then` run once everything that was made on the stream so far has ended, with the first error that

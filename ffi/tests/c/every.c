@@ -197,6 +197,17 @@ static void deadlines_and_callbacks(void) {
         CHECK(told.result == rcclTimeout && strstr(told.words, "timed out after") != NULL);
     }
     GOOD(rcclStreamSetTimeout(stream, RCCL_CONFIG_UNDEF_INT));
+    float x = 1;
+    GOOD(rcclStreamSetBackground(stream, 0));
+    GOOD(rcclAllReduce(&x, &x, 1, rcclFloat, rcclSum, comm, stream));
+    GOOD(rcclStreamSynchronize(stream));
+    CHECK(x == (float)size);
+    GOOD(rcclAllReduce(&x, &x, 1, rcclFloat, rcclSum, comm, stream));
+    GOOD(rcclStreamSetBackground(stream, 1));
+    while ((seen = rcclStreamQuery(stream)) == rcclInProgress) {
+    }
+    GOOD(seen);
+    CHECK(x == (float)(size * size));
     REFUSED(rcclStreamSetTimeout(stream, -1), rcclInvalidArgument, "milliseconds");
     REFUSED(rcclStreamSynchronizeTimeout(stream, -1), rcclInvalidArgument, "milliseconds");
     REFUSED(rcclStreamAddCallback(stream, NULL, NULL), rcclInvalidArgument, "NULL");

@@ -123,17 +123,12 @@ void Backend::close(bool wait) {
   under_way_.work_off();
 }
 
-#if RCCL_TORCH_SINCE(2, 9)
-
 void Backend::setTimeout(milliseconds timeout) {
   timeout_ = clamped(timeout);
 }
 
 c10::intrusive_ptr<c10d::Backend::Options> Backend::getBackendOptions() {
-  auto options = c10::make_intrusive<Options>("rccl", milliseconds(timeout_.load()));
-  options->group_name = getGroupUid();
-  options->group_desc = getGroupDesc();
-  return options;
+  return c10::make_intrusive<Options>("rccl", milliseconds(timeout_.load()));
 }
 
 c10::intrusive_ptr<c10d::Backend> Backend::split(
@@ -142,11 +137,8 @@ c10::intrusive_ptr<c10d::Backend> Backend::split(
   const auto mine = std::find(ranks.begin(), ranks.end(), rank_);
   if (mine == ranks.end()) return nullptr;
   const auto timeout = opts ? opts->timeout : milliseconds(timeout_.load());
-  const std::string label = opts && !opts->group_name.empty() ? opts->group_name : label_ + "/split";
   return c10::make_intrusive<Backend>(
-      store, static_cast<int>(mine - ranks.begin()), static_cast<int>(ranks.size()), timeout, label);
+      store, static_cast<int>(mine - ranks.begin()), static_cast<int>(ranks.size()), timeout, label_ + "/split");
 }
-
-#endif
 
 } // namespace rccl_torch

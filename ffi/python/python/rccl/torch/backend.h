@@ -16,10 +16,6 @@
 #include "runner.h"
 #include "work.h"
 
-// Newer interfaces of torch's are there since these versions.
-#define RCCL_TORCH_SINCE(major, minor) \
-  (TORCH_VERSION_MAJOR > (major) || (TORCH_VERSION_MAJOR == (major) && TORCH_VERSION_MINOR >= (minor)))
-
 namespace rccl_torch {
 
 // Every call is made at once, in the order of the program, on a communicator of its process group, and on a stream of its own,
@@ -86,16 +82,16 @@ class Backend final : public c10d::Backend {
   }
   at::Tensor allocateTensor(long size, at::TensorOptions options) override;
 
-#if RCCL_TORCH_SINCE(2, 9)
-  void setTimeout(std::chrono::milliseconds timeout) override;
-  c10::intrusive_ptr<Options> getBackendOptions() override;
-  bool supportsSplitting() const override {
-    return true;
-  }
+  // These are virtual since torch 2.9 or so.
+  void setTimeout(std::chrono::milliseconds timeout);
+  c10::intrusive_ptr<Options> getBackendOptions();
   c10::intrusive_ptr<c10d::Backend> split(
       const c10::intrusive_ptr<c10d::Store>& store, const std::vector<int>& ranks,
-      const c10::intrusive_ptr<Options>& opts) override;
-#endif
+      const c10::intrusive_ptr<Options>& opts);
+  // Before, only NCCL's splitting was asked for.
+  bool supportsSplitting() const override {
+    return TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 9;
+  }
 
  private:
   rcclComm_t comm_ = nullptr;
@@ -120,6 +116,8 @@ class Backend final : public c10d::Backend {
     c10d::OpType type;
     const char* name;
     std::chrono::milliseconds timeout;
+    // Whether the caller does something else meanwhile.
+    bool async = true;
   };
 
   // Makes the calls that `make` makes on the stream that it is given. They end as one work.

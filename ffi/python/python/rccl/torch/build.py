@@ -98,6 +98,7 @@ def _command():
         "-O2",
         "-fPIC",
         "-shared",
+        "-Wno-suggest-override",
         "-fvisibility=hidden",
         f"-DRCCL_TORCH_MODULE={MODULE}",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",

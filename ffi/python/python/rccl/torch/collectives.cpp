@@ -54,7 +54,7 @@ int Backend::root(int64_t rank, const char* call) const {
 }
 
 Backend::Result Backend::broadcast(Tensors& tensors, const c10d::BroadcastOptions& opts) {
-  const Call call{OpType::BROADCAST, "broadcast", allowed(opts.timeout)};
+  const Call call{OpType::BROADCAST, "broadcast", allowed(opts.timeout), opts.asyncOp};
   const int root = this->root(opts.rootRank, call.name);
   Buffers buffers(call.name);
   const at::Tensor& given = only(tensors, call.name);
@@ -66,7 +66,7 @@ Backend::Result Backend::broadcast(Tensors& tensors, const c10d::BroadcastOption
 }
 
 Backend::Result Backend::allreduce(Tensors& tensors, const c10d::AllreduceOptions& opts) {
-  const Call call{OpType::ALLREDUCE, "all_reduce", allowed(opts.timeout)};
+  const Call call{OpType::ALLREDUCE, "all_reduce", allowed(opts.timeout), opts.asyncOp};
   const at::Tensor& given = only(tensors, call.name);
   if (given.layout() == at::kSparse) return sparse(given, opts);
   Buffers buffers(call.name);
@@ -80,7 +80,7 @@ Backend::Result Backend::allreduce(Tensors& tensors, const c10d::AllreduceOption
 }
 
 Backend::Result Backend::allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& opts) {
-  const Call call{OpType::ALLREDUCE_COALESCED, "all_reduce_coalesced", allowed(opts.timeout)};
+  const Call call{OpType::ALLREDUCE_COALESCED, "all_reduce_coalesced", allowed(opts.timeout), opts.asyncOp};
   if (tensors.empty()) refuse(call.name, "a list without tensors");
   Buffers buffers(call.name);
   Tensors all;
@@ -99,7 +99,7 @@ Backend::Result Backend::allreduce_coalesced(Tensors& tensors, const c10d::Allre
 }
 
 Backend::Result Backend::reduce(Tensors& tensors, const c10d::ReduceOptions& opts) {
-  const Call call{OpType::REDUCE, "reduce", allowed(opts.timeout)};
+  const Call call{OpType::REDUCE, "reduce", allowed(opts.timeout), opts.asyncOp};
   const int root = this->root(opts.rootRank, call.name);
   Buffers buffers(call.name);
   const at::Tensor& given = only(tensors, call.name);
@@ -116,7 +116,7 @@ Backend::Result Backend::reduce(Tensors& tensors, const c10d::ReduceOptions& opt
 
 Backend::Result Backend::allgather(
     std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) {
-  const Call call{OpType::ALLGATHER, "all_gather", allowed(opts.timeout)};
+  const Call call{OpType::ALLGATHER, "all_gather", allowed(opts.timeout), opts.asyncOp};
   const at::Tensor& given = only(inputs, call.name);
   if (outputs.size() != 1) refuse(call.name, c10::str("one list of outputs is needed, not ", outputs.size()));
   one_each(outputs[0], call.name);
@@ -144,8 +144,8 @@ Backend::Result Backend::_allgather_base(at::Tensor& output, at::Tensor& input, 
 Backend::Result Backend::allgather_into_tensor_coalesced(
     Tensors& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) {
   const Call call{
-      outputs.size() == 1 ? OpType::_ALLGATHER_BASE : OpType::ALLGATHER_INTO_TENSOR_COALESCED, "all_gather_into_tensor",
-      allowed(opts.timeout)};
+      outputs.size() == 1 ? OpType::_ALLGATHER_BASE : OpType::COALESCED, "all_gather_into_tensor",
+      allowed(opts.timeout), opts.asyncOp};
   if (outputs.size() != inputs.size() || outputs.empty()) {
     refuse(call.name, c10::str(outputs.size(), " outputs and ", inputs.size(), " inputs"));
   }
@@ -173,7 +173,7 @@ Backend::Result Backend::allgather_into_tensor_coalesced(
 // The outputs are indexed by rank, then by tensor.
 Backend::Result Backend::allgather_coalesced(
     std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) {
-  const Call call{OpType::ALLGATHER_COALESCED, "all_gather_coalesced", allowed(opts.timeout)};
+  const Call call{OpType::ALLGATHER_COALESCED, "all_gather_coalesced", allowed(opts.timeout), opts.asyncOp};
   if (outputs.size() != static_cast<size_t>(size_) || inputs.empty()) {
     refuse(call.name, c10::str(outputs.size(), " lists of outputs for ", size_, " ranks and ", inputs.size(), " inputs"));
   }
@@ -207,7 +207,7 @@ Backend::Result Backend::allgather_coalesced(
 }
 
 Backend::Result Backend::gather(std::vector<Tensors>& outputs, Tensors& inputs, const c10d::GatherOptions& opts) {
-  const Call call{OpType::GATHER, "gather", allowed(opts.timeout)};
+  const Call call{OpType::GATHER, "gather", allowed(opts.timeout), opts.asyncOp};
   const int root = this->root(opts.rootRank, call.name);
   Buffers buffers(call.name);
   const at::Tensor input = buffers.input(only(inputs, call.name));
@@ -234,7 +234,7 @@ Backend::Result Backend::gather(std::vector<Tensors>& outputs, Tensors& inputs, 
 }
 
 Backend::Result Backend::scatter(Tensors& outputs, std::vector<Tensors>& inputs, const c10d::ScatterOptions& opts) {
-  const Call call{OpType::SCATTER, "scatter", allowed(opts.timeout)};
+  const Call call{OpType::SCATTER, "scatter", allowed(opts.timeout), opts.asyncOp};
   const int root = this->root(opts.rootRank, call.name);
   Buffers buffers(call.name);
   const at::Tensor output = buffers.output(only(outputs, call.name));
@@ -260,7 +260,7 @@ Backend::Result Backend::scatter(Tensors& outputs, std::vector<Tensors>& inputs,
 
 Backend::Result Backend::reduce_scatter(
     Tensors& outputs, std::vector<Tensors>& inputs, const c10d::ReduceScatterOptions& opts) {
-  const Call call{OpType::REDUCE_SCATTER, "reduce_scatter", allowed(opts.timeout)};
+  const Call call{OpType::REDUCE_SCATTER, "reduce_scatter", allowed(opts.timeout), opts.asyncOp};
   if (inputs.size() != 1) refuse(call.name, c10::str("one list of inputs is needed, not ", inputs.size()));
   one_each(inputs[0], call.name);
   Buffers buffers(call.name);
@@ -289,8 +289,8 @@ Backend::Result Backend::_reduce_scatter_base(
 Backend::Result Backend::reduce_scatter_tensor_coalesced(
     Tensors& outputs, Tensors& inputs, const c10d::ReduceScatterOptions& opts) {
   const Call call{
-      outputs.size() == 1 ? OpType::_REDUCE_SCATTER_BASE : OpType::REDUCE_SCATTER_TENSOR_COALESCED,
-      "reduce_scatter_tensor", allowed(opts.timeout)};
+      outputs.size() == 1 ? OpType::_REDUCE_SCATTER_BASE : OpType::COALESCED,
+      "reduce_scatter_tensor", allowed(opts.timeout), opts.asyncOp};
   if (outputs.size() != inputs.size() || outputs.empty()) {
     refuse(call.name, c10::str(outputs.size(), " outputs and ", inputs.size(), " inputs"));
   }
@@ -317,7 +317,7 @@ Backend::Result Backend::reduce_scatter_tensor_coalesced(
 }
 
 Backend::Result Backend::alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAllOptions& opts) {
-  const Call call{OpType::ALLTOALL, "all_to_all", allowed(opts.timeout)};
+  const Call call{OpType::ALLTOALL, "all_to_all", allowed(opts.timeout), opts.asyncOp};
   one_each(outputs, call.name);
   one_each(inputs, call.name);
   Buffers buffers(call.name);
@@ -336,7 +336,7 @@ Backend::Result Backend::alltoall(Tensors& outputs, Tensors& inputs, const c10d:
 Backend::Result Backend::alltoall_base(
     at::Tensor& given_output, at::Tensor& given_input, std::vector<int64_t>& output_splits,
     std::vector<int64_t>& input_splits, const c10d::AllToAllOptions& opts) {
-  const Call call{OpType::ALLTOALL_BASE, "all_to_all_single", allowed(opts.timeout)};
+  const Call call{OpType::ALLTOALL_BASE, "all_to_all_single", allowed(opts.timeout), opts.asyncOp};
   Buffers buffers(call.name);
   const at::Tensor input = buffers.input(given_input), output = buffers.output(given_output);
   same_type(call.name, output, input);
@@ -376,7 +376,7 @@ Backend::Result Backend::alltoall_base(
 }
 
 Backend::Result Backend::barrier(const c10d::BarrierOptions& opts) {
-  const Call call{OpType::BARRIER, "barrier", allowed(opts.timeout)};
+  const Call call{OpType::BARRIER, "barrier", allowed(opts.timeout), opts.asyncOp};
   return launch(call, Buffers(call.name), {}, [&](rcclStream_t stream) {
     check(rcclBarrier(comm_, stream), call.name);
   });

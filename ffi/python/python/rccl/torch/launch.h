@@ -14,6 +14,7 @@ Backend::Result Backend::launch(const Call& call, Buffers buffers, Tensors resul
     if (!open_) std::rethrow_exception(error(c10::str("rccl ", call.name, ": the process group was shut down")));
     ++sequence_;
     work = new_work(call, std::move(buffers), std::move(results));
+    if (!call.async && !coalesced_) work->leave_to_waiter();
     make(work->stream());
   }
   under_way_.add(work);

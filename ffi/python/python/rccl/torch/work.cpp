@@ -55,6 +55,7 @@ rcclStream_t Work::stream() {
     check(rcclStreamCreate(&stream_), call_);
     owns_stream_ = true;
     check(rcclStreamSetTimeout(stream_, std::max(1, to_int(timeout_))), call_);
+    if (left_to_waiter_) check(rcclStreamSetBackground(stream_, 0), call_);
   }
   return stream_;
 }
@@ -85,6 +86,11 @@ void Work::ended(std::exception_ptr exception) noexcept {
   }
   // Under the lock: who sees the end may destroy this.
   cv_.notify_all();
+}
+
+// It was not waited for after all.
+void Work::go_on_alone() {
+  if (std::exchange(left_to_waiter_, false)) rcclStreamSetBackground(stream_, 1);
 }
 
 void Work::conclude_later() {
@@ -124,7 +130,10 @@ void Work::conclude() {
 bool Work::isCompleted() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (!ended_) return false;
+    if (!ended_) {
+      go_on_alone();
+      return false;
+    }
   }
   conclude();
   return true;
@@ -169,6 +178,7 @@ bool Work::wait(milliseconds timeout) {
   while (!ended_) {
     const auto now = Clock::now();
     if (now >= until) {
+      go_on_alone();
       lock.unlock();
       std::rethrow_exception(error(c10::str(
           "rccl ", call_, ": it has not ended within the timeout of ", timeout.count(),
@@ -214,6 +224,7 @@ c10::intrusive_ptr<c10::ivalue::Future> Work::getFuture() {
     return future;
   }
   future_ = future;
+  go_on_alone();
   if (ended_) conclude_later();
   return future;
 }

@@ -27,6 +27,10 @@ class Work final : public c10d::Work {
 
   // The stream for its calls, with its deadline. Whoever waits moves what is on it.
   rcclStream_t stream();
+  // Whoever made the call waits at once: it is left to him. Before the stream is asked for.
+  void leave_to_waiter() {
+    left_to_waiter_ = true;
+  }
   // Of a message: the stream of the messages of one peer, which stays that peer's.
   void share(rcclStream_t stream);
   // All calls are made; the work ends with what is on its stream. It is kept by `keeper` until then.
@@ -72,12 +76,14 @@ class Work final : public c10d::Work {
   const pid_t process_;
   rcclStream_t stream_ = nullptr;
   bool owns_stream_ = false;
+  bool left_to_waiter_ = false;
   bool ended_ = false;
   bool concluding_ = false;
   c10::intrusive_ptr<c10::ivalue::Future> future_;
 
   void conclude();
   void conclude_later();
+  void go_on_alone();
 };
 
 // Several works as one.
