@@ -42,7 +42,7 @@ def replace_gloo() -> None:
     if not dist.is_available():
         return
     register()
-    if "GLOO" in dist.Backend._plugins:
+    if hasattr(dist.Backend, "_ensure_backend_registered"):
         dist.Backend.register_backend(
             "gloo",
             _create,
@@ -51,7 +51,7 @@ def replace_gloo() -> None:
             _backend_type=dist.ProcessGroup.BackendType.GLOO,
         )
     elif hasattr(c10d, "ProcessGroupGloo") and not isinstance(c10d.ProcessGroupGloo, _InsteadOf):
-        # Before 2.12 or so gloo is no plugin: its class is called by name.
+        # Before 2.14 gloo is no plugin: its class is called by name.
         c10d.ProcessGroupGloo = _InsteadOf(c10d.ProcessGroupGloo)
 
 
