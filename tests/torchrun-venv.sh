@@ -6,10 +6,10 @@
 # PyPI's torch for Linux is built for CUDA and wants gigabytes of libraries that a CPU never calls. It is installed
 # without them, and stub-libraries.py puts empty ones where the loader looks.
 set -euo pipefail
-venv=${1:?usage: torchrun-venv.sh DIRECTORY}
+venv=${1:?usage: torchrun-venv.sh DIRECTORY [VERSION]}
 [ -x "$venv/bin/torchrun" ] && "$venv/bin/python" -c 'import torch.distributed' 2>/dev/null && exit 0
 python3 -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps torch==2.15.0
+"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "torch==${2:-2.15.0}"
 "$venv/bin/pip" install --quiet --disable-pip-version-check \
     numpy typing_extensions filelock fsspec jinja2 networkx sympy setuptools
 "$venv/bin/python" "$(dirname "$0")/stub-libraries.py"

@@ -145,14 +145,16 @@ def bad_arguments(rank, size):
 
 
 def monitored(rank, size):
-    dist.monitored_barrier()
+    # Before 2.15 torch.distributed.monitored_barrier wants a group that is called gloo.
+    group = dist.distributed_c10d._get_default_group()
+    group.monitored_barrier()
     second = datetime.timedelta(seconds=1)
     if rank == 0:
-        said = ranks.text_of(lambda: dist.monitored_barrier(timeout=second, wait_all_ranks=True))
+        said = ranks.text_of(lambda: group.monitored_barrier(second, wait_all_ranks=True))
         assert "Ranks 1, 2 failed to pass monitoredBarrier in 1000 ms" in said, said
     dist.barrier()
     if rank != 1:
-        said = ranks.text_of(lambda: dist.monitored_barrier(timeout=second))
+        said = ranks.text_of(lambda: group.monitored_barrier(second))
         assert ("Rank 1 failed to pass" if rank == 0 else "Rank 2 successfully reached") in said, said
     dist.barrier()
 

@@ -8,6 +8,7 @@ that ask for "gloo" get it too, unchanged. It is compiled when the first process
 """
 
 import os
+import types
 import warnings
 
 __all__ = ["register", "replace_gloo"]
@@ -62,12 +63,14 @@ class _InsteadOf:
         self._replaced = replaced
 
     def __call__(self, store, rank, size, timeout):
-        return _new(store, rank, size, timeout, "gloo")
+        backend = _new(store, rank, size, timeout, "gloo")
+        backend.options = types.SimpleNamespace()  # torch notes there what the group is
+        return backend
 
     def __instancecheck__(self, instance):
-        import torch.distributed as dist
+        from torch._C._distributed_c10d import Backend
 
-        return isinstance(instance, dist.distributed_c10d._Backend)
+        return isinstance(instance, Backend)
 
     def __getattr__(self, name):
         return getattr(self._replaced, name)

@@ -6,6 +6,11 @@
 // The type c10d::Backend is known to Python from torch.
 PYBIND11_MODULE(RCCL_TORCH_MODULE, module) {
   pybind11::module_::import("torch._C._distributed_c10d");
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 14
+  // Where gloo is no plugin, torch writes to attributes of gloo's class.
+  pybind11::class_<rccl_torch::Backend, c10d::Backend, c10::intrusive_ptr<rccl_torch::Backend>>(
+      module, "Backend", pybind11::dynamic_attr());
+#endif
   module.def(
       "create",
       [](const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout,

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# The PyTorch backend against the torch of each virtual environment that is named:
+#
+#   tests/torch.sh VENV...
+#
+# tests/torchrun-venv.sh makes one; pytest, expecttest and ninja must be in it. Without roceccl installed there the backend is taken from
+# this tree, and RCCL_TORCH_LIBRARY names the library (cargo xtask install puts one somewhere).
+#
+# First the project's own tests, then torch's conformance suite as gloo (2, 3, 4 ranks) and as mpi (3, 4 ranks). One test of
+# that is left out: it expects the name of a backend that torch brings along.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2; }
+export OMP_NUM_THREADS=1
+tests=$PWD/ffi/python/tests/torch
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=()
+
+# run NAME SECONDS COMMAND...: the command in a time limit; of its output what counts.
+run() {
+    local name=$1 seconds=$2 began=$SECONDS
+    shift 2
+    if (cd "$work" && timeout --kill-after=30 "$seconds" "$@") >"$work/log" 2>&1; then
+        echo "$name: $(grep -aE '^(Ran [0-9]+ tests|OK|=+ .*passed|[0-9]+ passed)' "$work/log" | tr '\n' ' ') ($((SECONDS - began)) s)"
+    else
+        echo "$name: FAILED ($((SECONDS - began)) s)"
+        grep -aE '^(FAIL|ERROR|FAILED|E ) |Error: ' "$work/log" | grep -av gpuGetDeviceCount | cut -c 1-400 | tail -n 60
+        failed+=("$name")
+    fi
+}
+
+for venv; do
+    python=$(cd "$venv/bin" && pwd)/python
+    "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("rccl") is None)' 2>/dev/null ||
+        export PYTHONPATH=$PWD/ffi/python/python RCCL_TORCH_INCLUDE=${RCCL_TORCH_INCLUDE:-$PWD/ffi/include}
+    version=$("$python" -c 'import torch; print(torch.__version__)')
+    run "torch $version: the backend is compiled" 300 "$python" -c 'from rccl.torch import build; build.load()'
+    run "torch $version: own tests" 600 "$python" -m pytest -q -p no:cacheprovider "$tests"
+    for guise in "gloo 2" "gloo 3" "gloo 4" "mpi 3" "mpi 4"; do
+        read -r as ranks <<<"$guise"
+        run "torch $version: conformance as $as, $ranks ranks" 600 env BACKEND=rccl AS="$as" WORLD_SIZE="$ranks" \
+            EXCEPT=test_ddp_logging_data_cpu "$python" -W ignore "$tests/conformance.py"
+    done
+done
+[ ${#failed[@]} -eq 0 ] || { printf 'failed: %s\n' "${failed[@]}"; exit 1; }
