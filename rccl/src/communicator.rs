@@ -398,6 +398,9 @@ impl Communicator {
                 true
             }
             Err(error) => {
+                if let Some(stream) = &self.stream {
+                    stream.refused(&error);
+                }
                 end.finish(Err(error));
                 false
             }

@@ -182,6 +182,11 @@ impl Stream {
         Ok(())
     }
 
+    /// A call on it was not even begun.
+    pub(crate) fn refused(&self, error: &Error) {
+        lock(&self.line.tail).error.get_or_insert_with(|| error.clone());
+    }
+
     pub(crate) fn is_in_background(&self) -> bool {
         !lock(&self.line.tail).left_to_waiters
     }

@@ -251,3 +251,14 @@ fn a_stream_has_a_deadline_of_its_own() {
         world.barrier().unwrap();
     });
 }
+
+#[test]
+fn a_stream_tells_of_calls_that_were_refused_too() {
+    on_ranks(2, &config("", ""), |world| {
+        let stream = Stream::new();
+        drop(world.on(&stream).start_send(vec![1_u8; 4], world.rank()));
+        assert!(stream.synchronize().unwrap_err().to_string().contains("itself"));
+        stream.synchronize().unwrap();
+        world.barrier().unwrap();
+    });
+}

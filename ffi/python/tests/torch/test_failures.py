@@ -99,10 +99,10 @@ def an_abort(rank, size):
         backend.abort()
         assert "abort" in ranks.text_of(work.wait, DistBackendError).lower()
         assert "abort" in ranks.text_of(message.wait, DistBackendError).lower()
-    else:
+    dist.barrier()
+    if rank == 1:
         said = ranks.text_of(lambda: dist.barrier(group), DistBackendError)
         assert "rank 0" in said and "abort" in said.lower(), said
-    dist.barrier()
 
 
 def shut_down(rank, size):
@@ -159,6 +159,26 @@ def monitored(rank, size):
     dist.barrier()
 
 
+def a_fork(rank, size):
+    """A child has nothing of the group but its name; the parent is not disturbed."""
+    x = torch.ones(4)
+    dist.all_reduce(x)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            dist.all_reduce(x)
+            os.write(writer, b"it raised nothing")
+        except RuntimeError as error:
+            os.write(writer, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    said = os.read(reader, 4000).decode()
+    assert "rccl all_reduce" in said and f"is its child {child}" in said, said
+    dist.all_reduce(x)
+    assert x.tolist() == [float(size * size)] * 4
+
+
 def test_mismatches():
     ranks.run(2, mismatches)
 
@@ -177,6 +197,10 @@ def test_an_abort():
 
 def test_shutting_down_ends_what_was_begun():
     ranks.run(2, shut_down)
+
+
+def test_a_fork():
+    ranks.run(2, a_fork)
 
 
 def test_bad_arguments():

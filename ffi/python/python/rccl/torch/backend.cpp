@@ -60,6 +60,16 @@ Backend::~Backend() {
   if (getpid() == process_) close(false);
 }
 
+// Under the lock of the order.
+void Backend::refuse_closed(const char* call) const {
+  if (getpid() != process_) {
+    std::rethrow_exception(error(c10::str(
+        "rccl ", call, ": the process group belongs to process ", process_, ", and this is its child ", getpid(),
+        ": initialize one after fork")));
+  }
+  if (!open_) std::rethrow_exception(error(c10::str("rccl ", call, ": the process group was shut down")));
+}
+
 milliseconds Backend::allowed(milliseconds asked) const {
   return asked == c10d::kUnsetTimeout ? milliseconds(timeout_.load()) : milliseconds(clamped(asked));
 }

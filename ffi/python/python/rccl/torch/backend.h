@@ -126,6 +126,7 @@ class Backend final : public c10d::Backend {
   c10::intrusive_ptr<rccl_torch::Work> new_work(const Call& call, Buffers buffers, Tensors results);
   Result started(c10::intrusive_ptr<rccl_torch::Work> work);
 
+  void refuse_closed(const char* call) const;
   std::chrono::milliseconds allowed(std::chrono::milliseconds asked) const;
   const at::Tensor& only(const Tensors& tensors, const char* call) const;
   void one_each(const Tensors& tensors, const char* call) const;

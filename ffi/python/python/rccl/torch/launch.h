@@ -11,7 +11,7 @@ Backend::Result Backend::launch(const Call& call, Buffers buffers, Tensors resul
   c10::intrusive_ptr<rccl_torch::Work> work;
   {
     std::lock_guard<std::mutex> lock(order_);
-    if (!open_) std::rethrow_exception(error(c10::str("rccl ", call.name, ": the process group was shut down")));
+    refuse_closed(call.name);
     ++sequence_;
     work = new_work(call, std::move(buffers), std::move(results));
     if (!call.async && !coalesced_) work->leave_to_waiter();

@@ -12,7 +12,7 @@ c10::intrusive_ptr<Work> Backend::message(
     OpType type, const char* name, const at::Tensor& tensor, Buffers buffers, int64_t tag, milliseconds timeout) {
   c10::intrusive_ptr<rccl_torch::Work> work;
   std::lock_guard<std::mutex> lock(order_);
-  if (!open_) std::rethrow_exception(error(c10::str("rccl ", name, ": the process group was shut down")));
+  refuse_closed(name);
   work = new_work({type, name, timeout}, std::move(buffers), {tensor});
   work->deadline = Clock::now() + timeout;
   return work;

@@ -23,7 +23,7 @@ Backend::Result Backend::sparse(const at::Tensor& tensor, const c10d::AllreduceO
   c10::intrusive_ptr<rccl_torch::Work> work;
   {
     std::lock_guard<std::mutex> lock(order_);
-    if (!open_) std::rethrow_exception(error(c10::str("rccl ", call.name, ": the process group was shut down")));
+    refuse_closed(call.name);
     ++sequence_;
     work = new_work(call, Buffers(call.name), {tensor});
   }
