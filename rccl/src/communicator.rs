@@ -393,7 +393,9 @@ impl Communicator {
                     // SAFETY: the caller's promise.
                     None => unsafe { self.shared.flow.submit(Job { task, after: Vec::new(), timeout, end }) },
                     // SAFETY: as above.
-                    Some(stream) => unsafe { stream::submit(&[stream], timeout, vec![(&self.shared, task, end)]) },
+                    Some(stream) => unsafe {
+                        stream::submit(&[stream], timeout, vec![(&self.shared, task, end)])
+                    },
                 }
                 true
             }
