@@ -5,6 +5,7 @@
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/version.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>

@@ -1,4 +1,7 @@
 // Collectives, each one call of the library's.
+#include <algorithm>
+#include <numeric>
+
 #include "backend.h"
 #include "error.h"
 #include "launch.h"
@@ -357,7 +360,9 @@ Backend::Result Backend::alltoall_base(
         std::any_of(splits.begin(), splits.end(), [](int64_t split) { return split < 0; })) {
       refuse(
           call.name,
-          c10::str("the ", which, "'s ", splits.size(), " splits (", splits, ") do not share its ", rows, " rows among ", size_, " ranks"));
+          c10::str(
+              "the ", which, "'s ", splits.size(), " splits (", splits, ") do not share its ", rows, " rows among ",
+              size_, " ranks"));
     }
     const size_t row = rows == 0 ? 0 : elements.count(tensor) / rows;
     for (int rank = 0; rank < size_; ++rank) counts[rank] = splits[rank] * row;

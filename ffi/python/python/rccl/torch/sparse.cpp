@@ -1,4 +1,6 @@
 // The sum of sparse tensors: each rank's entries are gathered, and added here.
+#include <numeric>
+
 #include "backend.h"
 #include "error.h"
 #include "launch.h"
@@ -18,7 +20,8 @@ Backend::Result Backend::sparse(const at::Tensor& tensor, const c10d::AllreduceO
   }
   if (tensor.layout() != at::kSparse || !tensor.device().is_cpu()) {
     std::rethrow_exception(error(c10::str(
-        "rccl ", call.name, ": this one is ", tensor.layout(), " on ", tensor.device(), ", where a sparse (COO) one on the CPU is needed")));
+        "rccl ", call.name, ": this one is ", tensor.layout(), " on ", tensor.device(),
+        ", where a sparse (COO) one on the CPU is needed")));
   }
   c10::intrusive_ptr<rccl_torch::Work> work;
   {
