@@ -147,10 +147,13 @@ fn nobody_has_to_wait() {
 fn the_first_error_is_told_once_and_later_calls_go_on() {
     on_ranks(2, &config("", ""), |first| {
         let second = first.duplicate().unwrap();
+        // The other rank has it too.
+        second.barrier().unwrap();
         let stream = Stream::new();
         if first.rank() == 0 {
             first.abort("on purpose");
         }
+        until(|| first.check().is_err());
         let failed = sum(&first.on(&stream));
         let good = sum(&second.on(&stream));
         let error = stream.synchronize().unwrap_err();
