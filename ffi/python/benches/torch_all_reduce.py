@@ -34,8 +34,8 @@ def measure(tensor, group, calls):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--min", type=int, default=4 << 10, help="smallest size in bytes")
-    parser.add_argument("--max", type=int, default=64 << 20, help="largest")
+    parser.add_argument("--smallest", type=int, default=4 << 10, help="size in bytes")
+    parser.add_argument("--largest", type=int, default=64 << 20, help="size in bytes")
     parser.add_argument("--factor", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--budget", type=float, default=0.08, help="seconds that a round takes about")
@@ -49,8 +49,8 @@ def main():
     groups = {"rccl": dist.group.WORLD, "gloo": dist.new_group(backend="gloo")}
     dtype = getattr(torch, options.dtype)
     rows = []
-    length = options.min
-    while length <= options.max:
+    length = options.smallest
+    while length <= options.largest:
         tensor = torch.zeros(length // dtype.itemsize, dtype=dtype)
         first = {name: measure(tensor, group, 5) for name, group in groups.items()}
         calls = {name: max(3, min(2000, int(options.budget * 1e6 / us))) for name, us in first.items()}
