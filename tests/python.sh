@@ -13,4 +13,4 @@ shift
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/python}
 timeout 300 "$venv/bin/python" -m pip install --quiet numpy ml_dtypes pytest
 timeout 1800 "$venv/bin/python" -m pip install --quiet --no-deps --force-reinstall ./ffi/python
-timeout 600 "$venv/bin/python" -m pytest --quiet ffi/python/tests --ignore ffi/python/tests/pytorch "$@"
+timeout 600 "$venv/bin/python" -m pytest --quiet -p no:cacheprovider ffi/python/tests --ignore ffi/python/tests/pytorch "$@"

@@ -3,8 +3,8 @@
 #
 #   tests/torch.sh VENV...
 #
-# tests/torchrun-venv.sh makes one; pytest, expecttest and ninja must be in it. Without roceccl installed there the backend is taken from
-# this tree, and RCCL_TORCH_LIBRARY names the library (cargo xtask install puts one somewhere).
+# tests/torchrun-venv.sh makes one, tests/python.sh puts roceccl there. Without that the backend is taken from this tree, and
+# RCCL_TORCH_LIBRARY names the library (cargo xtask install puts one somewhere).
 #
 # First the project's own tests, then torch's conformance suite as gloo (2, 3, 4 ranks) and as mpi (3, 4 ranks). One test of
 # that is left out: it expects the name of a backend that torch brings along.
@@ -12,16 +12,25 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2; }
 export OMP_NUM_THREADS=1
-tests=$PWD/ffi/python/tests/torch
+tests=$PWD/ffi/python/tests/pytorch
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-failed=()
+failed=() passed=0
+
+# ran FILE: how many tests it says have passed, by pytest or unittest; a command that is no test counts as one.
+ran() {
+    awk '/^Ran [0-9]+ tests/ { n = $2 }
+        /^OK \(/ && match($0, /skipped=[0-9]+/) { n -= substr($0, RSTART + 8, RLENGTH - 8) }
+        match($0, /(^|[ =])[0-9]+ passed/) { n = substr($0, RSTART, RLENGTH); gsub(/[^0-9]/, "", n) }
+        END { print n == "" ? 1 : n }' "$1"
+}
 
 # run NAME SECONDS COMMAND...: the command in a time limit; of its output what counts.
 run() {
     local name=$1 seconds=$2 began=$SECONDS
     shift 2
     if (cd "$work" && timeout --kill-after=30 "$seconds" "$@") >"$work/log" 2>&1; then
+        passed=$((passed + $(ran "$work/log")))
         echo "$name: $(grep -aE '^(Ran [0-9]+ tests|OK|=+ .*passed|[0-9]+ passed)' "$work/log" | tr '\n' ' ') ($((SECONDS - began)) s)"
     else
         echo "$name: FAILED ($((SECONDS - began)) s)"
@@ -34,6 +43,7 @@ for venv; do
     python=$(cd "$venv/bin" && pwd)/python
     "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("rccl") is None)' 2>/dev/null ||
         export PYTHONPATH=$PWD/ffi/python/python RCCL_TORCH_INCLUDE=${RCCL_TORCH_INCLUDE:-$PWD/ffi/include}
+    timeout 300 "$python" -m pip install --quiet --disable-pip-version-check pytest expecttest || exit 1
     version=$("$python" -c 'import torch; print(torch.__version__)')
     run "torch $version: the backend is compiled" 300 "$python" -c 'from rccl.torch import build; build.load()'
     run "torch $version: own tests" 600 "$python" -m pytest -q -p no:cacheprovider "$tests"
@@ -43,4 +53,5 @@ for venv; do
             EXCEPT=test_ddp_logging_data_cpu "$python" -W ignore "$tests/conformance.py"
     done
 done
+echo "$passed passed, ${#failed[@]} failed"
 [ ${#failed[@]} -eq 0 ] || { printf 'failed: %s\n' "${failed[@]}"; exit 1; }
