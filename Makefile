@@ -13,6 +13,7 @@ check: fmt lint test docs deny
 
 fmt:
 	cargo fmt --all -- --check
+	cargo fmt --manifest-path ffi/python/Cargo.toml -- --check
 
 lint:
 	cargo clippy --workspace --all-targets -- -D warnings
