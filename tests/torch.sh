@@ -3,14 +3,13 @@
 #
 #   tests/torch.sh VENV...
 #
-# tests/torchrun-venv.sh makes one, tests/python.sh puts roceccl there. Without that the backend is taken from this tree, and
-# RCCL_TORCH_LIBRARY names the library (cargo xtask install puts one somewhere).
+# tests/torchrun-venv.sh makes one, and tests/python.sh puts roceccl there.
 #
 # First the project's own tests, then torch's conformance suite as gloo (2, 3, 4 ranks) and as mpi (3, 4 ranks). One test of
 # that is left out: it expects the name of a backend that torch brings along.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2; }
 export OMP_NUM_THREADS=1
 tests=$PWD/ffi/python/tests/pytorch
 work=$(mktemp -d)
@@ -41,8 +40,6 @@ run() {
 
 for venv; do
     python=$(cd "$venv/bin" && pwd)/python
-    "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("rccl") is None)' 2>/dev/null ||
-        export PYTHONPATH=$PWD/ffi/python/python RCCL_TORCH_INCLUDE=${RCCL_TORCH_INCLUDE:-$PWD/ffi/include}
     timeout 300 "$python" -m pip install --quiet --disable-pip-version-check pytest expecttest || exit 1
     version=$("$python" -c 'import torch; print(torch.__version__)')
     run "torch $version: the backend is compiled" 300 "$python" -c 'from rccl.torch import build; build.load()'

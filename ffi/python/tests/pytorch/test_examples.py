@@ -1,0 +1,35 @@
+"""examples/python with PyTorch: the same losses as with gloo."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parents[4] / "examples" / "python"
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
+RCCL_RUN = ["-m", "rccl", "run", "-n", "4", "--", sys.executable]
+
+
+def losses(*command):
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=EXAMPLES,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    return [float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)]
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, RCCL_RUN], ids=["torchrun", "rccl run"])
+@pytest.mark.parametrize("program", ["ddp.py", "fsdp.py"])
+def test_learns_what_gloo_learns(program, launcher):
+    ours = losses(*launcher, program, "--epochs", "3")
+    assert len(ours) == 3 and ours[2] < ours[0] / 4
+    assert ours == pytest.approx(losses(*TORCHRUN, program, "--epochs", "3", "--backend", "gloo"), abs=1e-6)
