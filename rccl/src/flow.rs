@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How long a thread naps that finds another one moving what it waits for.
+const CONTENDED: Duration = Duration::from_millis(2);
+
 /// A task, what has to end before it begins, how long it may take then, and who is told of its end.
 pub(crate) struct Job {
     pub task: Task,
@@ -145,9 +148,9 @@ impl Flow {
         if queue.front()?.may_begin() { queue.pop_front() } else { None }
     }
 
-    /// What the first task waits for.
-    fn held_up(&self) -> Vec<Arc<Stage>> {
-        self.queue().front().map_or_else(Vec::new, |job| job.after.clone())
+    /// What the first task waits for, if there is one.
+    fn held_up(&self) -> Option<Vec<Arc<Stage>>> {
+        self.queue().front().map(|job| job.after.clone())
     }
 
     fn finish(&self, end: &dyn Finish, result: Result<()>) {
@@ -197,9 +200,8 @@ pub(crate) fn help(flows: &[&Flow], deadline: Option<Instant>, done: impl Fn() -
 
 /// Sleeps until one of these communicators can go on, or for a nap. `extra` descriptors wake too.
 pub(crate) fn sleep(sleeper: &mut Sleeper, flows: &[&Flow], deadline: Option<Instant>) {
-    let mut armed = true;
+    let (mut armed, mut deadline) = (true, deadline);
     for flow in flows {
-        // Somebody else is at it: he has it wake this thread with the end of its task, or not before the nap is over.
         if let Ok(mut driven) = flow.engine.try_lock() {
             armed &= if driven.engine.is_active() {
                 driven.engine.arm(sleeper)
@@ -207,10 +209,15 @@ pub(crate) fn sleep(sleeper: &mut Sleeper, flows: &[&Flow], deadline: Option<Ins
                 // A task of a stream waits for one of another communicator, whose end rings the bell.
                 let bell = driven.engine.doorbell();
                 let held_up = flow.held_up();
-                held_up.iter().for_each(|stage| stage.ring(bell));
+                held_up.iter().flatten().for_each(|stage| stage.ring(bell));
                 sleeper.add(bell.as_fd(), false);
-                held_up.is_empty() || held_up.iter().any(|stage| !stage.is_over())
+                // Without one that it waits for the first task may begin.
+                held_up.is_none_or(|stages| stages.iter().any(|stage| !stage.is_over()))
             };
+        } else {
+            // Somebody else is at it, for a moment or until his call has ended; nothing tells this thread when.
+            let soon = Instant::now() + CONTENDED;
+            deadline = Some(deadline.map_or(soon, |deadline| deadline.min(soon)));
         }
     }
     if armed {

@@ -13,6 +13,7 @@ use crate::flow::{self, Job};
 use crate::fork;
 use crate::work::Finish;
 use rccl_transport::shm::Doorbell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -77,8 +78,8 @@ pub(crate) struct Stage {
 struct End {
     /// Whom to ring.
     bells: Vec<Arc<Doorbell>>,
-    /// What to do.
-    then: Vec<Box<dyn FnOnce() + Send>>,
+    /// What to do, with the first error.
+    then: Vec<Box<dyn FnOnce(Option<Error>) + Send>>,
     /// The first error.
     error: Option<Error>,
 }
@@ -105,15 +106,24 @@ impl Stage {
         if self.left.fetch_sub(1, Ordering::Release) > 1 {
             return;
         }
-        let End { bells, then, .. } = &mut *state;
-        let (bells, then) = (std::mem::take(bells), std::mem::take(then));
+        let End { bells, then, error } = &mut *state;
+        let (bells, then, error) = (std::mem::take(bells), std::mem::take(then), error.clone());
         drop(state);
-        then.into_iter().for_each(|then| then());
+        for then in then {
+            run(then, error.clone());
+        }
         for bell in bells {
             if let Err(error) = bell.ring() {
                 tracing::debug!(%error, "a doorbell cannot be rung");
             }
         }
+    }
+}
+
+/// Does what is to be done at the end of a stage. A panic there is the program's, and no reason for its calls to stop.
+fn run(then: impl FnOnce(Option<Error>), error: Option<Error>) {
+    if catch_unwind(AssertUnwindSafe(|| then(error))).is_err() {
+        tracing::error!("what was to be done at the end of a stream's calls panicked");
     }
 }
 
@@ -198,33 +208,43 @@ impl Stream {
     pub fn on_end(&self, then: impl FnOnce(Result<()>) + Send + 'static) {
         let last = lock(&self.line.tail).look().last().map(|(stage, _)| stage.clone());
         let line = self.line.clone();
-        let then = move || {
+        // The stage's error comes with it: somebody who waited may have been told already, and taken it from the stream.
+        let then = move |of_stage: Option<Error>| {
             let error = {
                 let mut tail = lock(&line.tail);
                 tail.look();
-                tail.error.clone()
+                tail.error.clone().or(of_stage)
             };
             then(error.map_or(Ok(()), Err));
         };
+        let mut of_stage = None;
         if let Some(stage) = last {
             let mut state = lock(&stage.state);
             if !stage.is_over() {
                 state.then.push(Box::new(then));
                 return;
             }
+            of_stage = state.error.clone();
         }
-        then();
+        run(then, of_stage);
     }
 
     /// What is made on this stream from now on begins after everything that was made on `other` so far. Never blocks.
     pub fn wait_for(&self, other: &Stream) {
-        let others = lock(&other.line.tail).last.clone();
-        let mut tail = lock(&self.line.tail);
-        for stage in others.into_iter().filter(|stage| !stage.is_over()) {
-            if !tail.last.iter().any(|known| Arc::ptr_eq(known, &stage)) {
-                tail.last.push(stage);
+        let (others, unattended) = {
+            let mut tail = lock(&other.line.tail);
+            let unattended = if tail.left_to_waiters { tail.look().to_vec() } else { Vec::new() };
+            (tail.last.clone(), unattended)
+        };
+        {
+            let mut tail = lock(&self.line.tail);
+            for stage in others.into_iter().filter(|stage| !stage.is_over()) {
+                if !tail.last.iter().any(|known| Arc::ptr_eq(known, &stage)) {
+                    tail.last.push(stage);
+                }
             }
         }
+        attend(unattended.iter().map(|(_, communicator)| communicator));
     }
 
     /// Whether both are handles on one stream.
@@ -269,8 +289,9 @@ impl Tail {
     /// What has not ended. Keeps the first error of what has.
     fn look(&mut self) -> &[(Arc<Stage>, Arc<Shared>)] {
         for (stage, _) in self.under_way.extract_if(.., |(stage, _)| stage.is_over()) {
-            if let (None, Some(error)) = (&self.error, lock(&stage.state).error.take()) {
-                self.error = Some(error);
+            // A copy: the stage may be one of other streams too, which tell it as well.
+            if self.error.is_none() {
+                self.error = lock(&stage.state).error.clone();
             }
         }
         self.last.retain(|stage| !stage.is_over());
@@ -307,10 +328,28 @@ pub(crate) unsafe fn submit(
             tail.under_way.push((stage.clone(), Arc::clone(communicator)));
         }
     }
+    // Who waits for these calls moves their communicators, and not those of what they wait for.
+    let is_own = |other: &Arc<Shared>| tasks.iter().any(|(own, ..)| Arc::ptr_eq(own, other));
+    let unattended = tails.iter().filter(|tail| tail.left_to_waiters).flat_map(|tail| &tail.under_way);
+    let unattended: Vec<_> =
+        unattended.map(|(_, other)| other).filter(|other| !is_own(other)).cloned().collect();
     for (communicator, task, end) in tasks {
         let end = Arc::new(OfStage { stage: stage.clone(), end });
         // SAFETY: the caller's promise.
         unsafe { communicator.flow.submit(Job { task, after: after.clone(), timeout, end }) };
+    }
+    drop(tails);
+    attend(unattended.iter());
+}
+
+/// Has the progress thread move what has not ended of these communicators.
+fn attend<'c>(communicators: impl Iterator<Item = &'c Arc<Shared>>) {
+    let busy =
+        communicators.filter(|communicator| communicator.flow.is_busy() && communicator.born.check().is_ok());
+    for communicator in busy {
+        if let Err(error) = background::look_after(communicator) {
+            tracing::warn!(%error, "asynchronous calls make progress only while they are waited for");
+        }
     }
 }
 
@@ -322,6 +361,8 @@ fn help(communicators: &[Arc<Shared>], deadline: Option<Instant>, done: impl Fn(
         }
     }
     flow::help(&flows, deadline, done);
+    // The progress thread leaves to those who wait what they wait for, and sleeps. Now the rest is its business again.
+    attend(communicators.iter());
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -265,3 +265,56 @@ fn a_stream_tells_of_calls_that_were_refused_too() {
         world.barrier().unwrap();
     });
 }
+
+#[test]
+fn what_is_left_to_waiters_is_moved_when_another_communicator_waits_for_it() {
+    on_ranks(2, &config("", ""), |first| {
+        let second = first.duplicate().unwrap();
+        let (stream, other) = (Stream::new(), Stream::new());
+        stream.set_background(false).unwrap();
+        let behind = [sum(&second.on(&stream)), sum(&first.on(&stream))];
+        // Behind the second of them, which waits for the first; nobody waits for that one.
+        assert!(sum(&first).wait_timeout(Duration::from_secs(20)).unwrap());
+        behind.into_iter().for_each(|work| assert_eq!(work.wait().unwrap()[0], 2));
+        let late = sum(&second.on(&stream));
+        other.wait_for(&stream);
+        let mut last = sum(&first.on(&other));
+        assert!(last.wait_timeout(Duration::from_secs(20)).unwrap());
+        assert_eq!(late.wait().unwrap()[0], 2);
+    });
+}
+
+#[test]
+fn every_stream_of_a_group_tells_of_its_failure() {
+    on_ranks(2, &config("", ""), |first| {
+        if first.rank() == 1 {
+            until(|| first.check().is_err());
+            return;
+        }
+        let streams = [Stream::new(), Stream::new()];
+        streams[0].set_timeout(Some(SOON));
+        let mut x = [[1; 4]; 2];
+        let failed = group(|calls| {
+            for (stream, x) in streams.iter().zip(&mut x) {
+                calls.all_reduce(&first.on(stream), x, ReduceOp::Sum);
+            }
+        });
+        assert!(failed.is_err());
+        for stream in &streams {
+            assert!(stream.synchronize().is_err());
+            stream.synchronize().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_panic_at_the_end_of_a_call_stops_no_other() {
+    on_ranks(2, &config("", ""), |comm| {
+        let stream = Stream::new();
+        let work = sum(&comm.on(&stream));
+        stream.on_end(|_| panic!("a test's, on purpose"));
+        assert_eq!(work.wait().unwrap()[0], 2);
+        stream.on_end(|_| panic!("another, at once"));
+        assert_eq!(sum(&comm.on(&stream)).wait().unwrap()[0], 2);
+    });
+}

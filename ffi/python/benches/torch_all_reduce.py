@@ -1,9 +1,10 @@
 """torch's all_reduce by rccl and by gloo, in turn in one run::
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 4 torch_all_reduce.py [--csv FILE] [--json FILE] [--dtype float32]
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 4 torch_all_reduce.py [--csv FILE] [--json FILE] [--dtype float32] [--each]
 
 Of each size and backend: rounds, one backend after the other, each of many calls behind a barrier. A round's figure is the time a call
-takes on the slowest rank; shown are median, minimum and maximum of the rounds.
+takes on the slowest rank; shown are median, minimum and maximum of the rounds. With ``--each`` every call is timed, again on the slowest
+rank, and shown are the median and the 99th percentile of all rounds' calls, as tensor-parallel inference feels them.
 """
 
 import argparse
@@ -32,6 +33,33 @@ def measure(tensor, group, calls):
     return took.item()
 
 
+def measure_each(tensor, group, calls):
+    """Microseconds of every call, on its slowest rank."""
+    took = torch.empty(calls, dtype=torch.float64)
+    dist.barrier(group)
+    for call in range(calls):
+        began = time.perf_counter()
+        dist.all_reduce(tensor, group=group)
+        took[call] = (time.perf_counter() - began) * 1e6
+    dist.all_reduce(took, dist.ReduceOp.MAX, group=group)
+    return took.tolist()
+
+
+def show_each(size, length, groups, tensor, calls, rounds):
+    times = {name: [] for name in groups}
+    for _ in range(rounds):
+        for name, group in groups.items():
+            times[name] += measure_each(tensor, group, calls[name])
+    rows = {name: statistics.quantiles(of, n=100, method="inclusive") for name, of in times.items()}
+    if dist.get_rank() == 0:
+        (ours, theirs) = ((row[49], row[98]) for row in rows.values())
+        print(
+            f"{size} ranks {length:>9} B  p50 rccl {ours[0]:9.1f} us  gloo {theirs[0]:9.1f} us {theirs[0] / ours[0]:6.2f} x"
+            f"  p99 rccl {ours[1]:9.1f} us  gloo {theirs[1]:9.1f} us {theirs[1] / ours[1]:6.2f} x",
+            flush=True,
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smallest", type=int, default=4 << 10, help="size in bytes")
@@ -40,6 +68,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--budget", type=float, default=0.08, help="seconds that a round takes about")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--each", action="store_true", help="time every call: p50 and p99")
     parser.add_argument("--csv")
     parser.add_argument("--json")
     options = parser.parse_args()
@@ -54,6 +83,10 @@ def main():
         tensor = torch.zeros(length // dtype.itemsize, dtype=dtype)
         first = {name: measure(tensor, group, 5) for name, group in groups.items()}
         calls = {name: max(3, min(2000, int(options.budget * 1e6 / us))) for name, us in first.items()}
+        if options.each:
+            show_each(size, length, groups, tensor, calls, options.rounds)
+            length *= options.factor
+            continue
         rounds = {name: [] for name in groups}
         for _ in range(options.rounds):
             for name, group in groups.items():

@@ -98,6 +98,11 @@ def uneven(rank, size):
     out = torch.zeros(sum(received))
     dist.all_to_all_single(out, torch.full((3,), float(rank)), received, sent)
     assert out.tolist() == ([float(other) for other in range(size) for _ in range(3)] if rank == 0 else [])
+    # Lists of views of one tensor, as mixtures of experts have them; the first is empty.
+    sent, received = [0] + [2] * (size - 1), [0 if rank == 0 else 2] * size
+    out, x = torch.zeros(sum(received)), torch.full((sum(sent),), float(rank))
+    dist.all_to_all(list(out.split(received)), list(x.split(sent)))
+    assert out.tolist() == ([] if rank == 0 else [float(other) for other in range(size) for _ in range(2)])
 
 
 def in_other_orders(rank, size):
@@ -204,6 +209,13 @@ def together(rank, size):
     work.wait()
     future.wait()
     assert x.tolist() == [size] * 4 and y.tolist() == [1.0] * 3
+    # Nothing is done of a list in which one tensor is refused.
+    x = torch.ones(1000).t()
+    refused = [x, torch.ones(3, dtype=torch.int16)]
+    options = dist.AllreduceCoalescedOptions()
+    assert "Short" in ranks.text_of(lambda: group.allreduce_coalesced(refused, options).wait())
+    dist.all_reduce(y)
+    assert x.tolist() == [1] * 1000 and y.tolist() == [size] * 3
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

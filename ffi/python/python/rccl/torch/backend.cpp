@@ -112,7 +112,8 @@ void Backend::abort() {
   messages_->abort();
   std::lock_guard<std::mutex> lock(sparse_order_);
   if (sparse_comm_ != nullptr) rcclCommRevoke(sparse_comm_);
-  if (open_) rcclCommRevoke(comm_);
+  // Also while a shutdown waits for what is under way; a handle that is gone is refused.
+  rcclCommRevoke(comm_);
 }
 
 void Backend::shutdown() {

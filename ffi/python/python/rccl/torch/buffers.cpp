@@ -45,15 +45,18 @@ bool is_plain(const at::Tensor& tensor) {
   return tensor.is_contiguous() && !tensor.is_conj() && !tensor.is_neg();
 }
 
-// Whether each tensor begins where the one before ends.
-bool are_adjacent(const std::vector<at::Tensor>& tensors) {
+// Where each tensor begins where the one before ends: the first of them. Tensors without elements lie nowhere.
+const at::Tensor* first_of_adjacent(const std::vector<at::Tensor>& tensors) {
+  const at::Tensor* first = nullptr;
   const char* next = nullptr;
   for (const at::Tensor& tensor : tensors) {
+    if (tensor.numel() == 0) continue;
+    if (first == nullptr) first = &tensor;
     auto* begin = static_cast<const char*>(tensor.const_data_ptr());
-    if (!is_plain(tensor) || !tensor.is_alias_of(tensors[0]) || (next != nullptr && begin != next)) return false;
+    if (!is_plain(tensor) || !tensor.is_alias_of(*first) || (next != nullptr && begin != next)) return nullptr;
     next = begin + tensor.nbytes();
   }
-  return true;
+  return first;
 }
 
 at::Tensor flat_like(const std::vector<at::Tensor>& tensors) {
@@ -183,7 +186,7 @@ at::Tensor Buffers::both(const at::Tensor& tensor) {
 at::Tensor Buffers::inputs(const std::vector<at::Tensor>& tensors) {
   check(tensors);
   for (const at::Tensor& tensor : tensors) keep(tensor);
-  if (are_adjacent(tensors)) return tensors[0];
+  if (const at::Tensor* first = first_of_adjacent(tensors)) return *first;
   Below guard;
   at::Tensor flat = flat_like(tensors);
   int64_t at = 0;
@@ -197,7 +200,7 @@ at::Tensor Buffers::inputs(const std::vector<at::Tensor>& tensors) {
 at::Tensor Buffers::outputs(const std::vector<at::Tensor>& tensors) {
   check(tensors);
   for (const at::Tensor& tensor : tensors) keep(tensor);
-  if (are_adjacent(tensors)) return tensors[0];
+  if (const at::Tensor* first = first_of_adjacent(tensors)) return *first;
   Below guard;
   at::Tensor flat = flat_like(tensors);
   int64_t at = 0;

@@ -1,5 +1,6 @@
 // Collectives, each one call of the library's.
 #include <algorithm>
+#include <deque>
 #include <numeric>
 
 #include "backend.h"
@@ -87,14 +88,18 @@ Backend::Result Backend::allreduce_coalesced(Tensors& tensors, const c10d::Allre
   if (tensors.empty()) refuse(call.name, "a list without tensors");
   Buffers buffers(call.name);
   Tensors all;
-  for (const at::Tensor& tensor : tensors) all.push_back(buffers.both(tensor));
+  std::deque<Reduction> reductions; // before the group: what throws in there would leave calls without their tensors
+  for (const at::Tensor& tensor : tensors) {
+    all.push_back(buffers.both(tensor));
+    reductions.emplace_back(opts.reduceOp, tensor.scalar_type(), comm_, call.name);
+  }
   return launch(call, std::move(buffers), tensors, [&](rcclStream_t stream) {
     Group group;
-    for (const at::Tensor& tensor : all) {
-      const Reduction reduction(opts.reduceOp, tensor.scalar_type(), comm_, call.name);
-      void* memory = tensor.data_ptr();
+    for (size_t i = 0; i < all.size(); ++i) {
+      const Reduction& reduction = reductions[i];
+      void* memory = all[i].data_ptr();
       check(
-          rcclAllReduce(memory, memory, reduction.count(tensor), reduction.type, reduction.op, comm_, stream),
+          rcclAllReduce(memory, memory, reduction.count(all[i]), reduction.type, reduction.op, comm_, stream),
           call.name);
     }
     group.end(call.name);
@@ -299,16 +304,18 @@ Backend::Result Backend::reduce_scatter_tensor_coalesced(
   }
   Buffers buffers(call.name);
   Tensors to, from;
+  std::deque<Reduction> reductions;
   for (size_t i = 0; i < outputs.size(); ++i) {
     to.push_back(buffers.output(outputs[i]));
     from.push_back(buffers.input(inputs[i]));
     same_type(call.name, to[i], from[i]);
     has_elements(call.name, "input", from[i], to[i].numel() * size_);
+    reductions.emplace_back(opts.reduceOp, from[i].scalar_type(), comm_, call.name);
   }
   return launch(call, std::move(buffers), outputs, [&](rcclStream_t stream) {
     Group group;
     for (size_t i = 0; i < to.size(); ++i) {
-      const Reduction reduction(opts.reduceOp, from[i].scalar_type(), comm_, call.name);
+      const Reduction& reduction = reductions[i];
       check(
           rcclReduceScatter(
               from[i].const_data_ptr(), to[i].data_ptr(), reduction.count(to[i]), reduction.type, reduction.op, comm_,

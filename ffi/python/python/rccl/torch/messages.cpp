@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstring>
+#include <new>
 #include <thread>
 
 #include "error.h"
@@ -85,11 +86,13 @@ void Messages::send(const c10::intrusive_ptr<Work>& work, const at::Tensor& tens
   }
   rcclStream_t stream = work->stream();
   {
+    const void* memory = tensor.const_data_ptr();
     std::lock_guard<std::mutex> lock(out->order);
     check(rcclSend(header.get(), sizeof(Header), rcclUint8, out->peer_there, out->comm, stream), work->call());
-    check(
-        rcclSend(tensor.const_data_ptr(), header->count, elements.type, out->peer_there, out->comm, stream),
-        work->call());
+    const rcclResult_t made = rcclSend(memory, header->count, elements.type, out->peer_there, out->comm, stream);
+    // The header is on its way: rather memory that stays than memory that is gone.
+    if (made != rcclSuccess) new std::shared_ptr<Header>(header);
+    check(made, work->call());
   }
   sent_.add(work);
   work->made();
@@ -150,6 +153,7 @@ void Messages::ask(Lane& lane) {
     auto* lane = static_cast<Lane*>(argument);
     lane->messages->header_came(*lane, result, words);
   };
+  rcclStreamSetTimeout(lane.stream, INT_MAX);
   rcclResult_t result =
       rcclRecv(&lane.header, sizeof(Header), rcclUint8, lane.peer_there, lane.comm, lane.stream);
   if (result == rcclSuccess) result = rcclStreamAddCallback(lane.stream, came, &lane);
@@ -183,12 +187,21 @@ void Messages::header_came(Lane& lane, rcclResult_t result, const char* words) {
       memory = lane.into->memory;
       count = lane.into->count;
       type = lane.into->elements.type;
+      // The elements follow at once. A sender that stops between the two keeps nobody longer than his deadline.
+      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(lane.into->work->deadline - Clock::now());
+      const auto patience = std::clamp<int64_t>(left.count(), 1, INT_MAX);
+      rcclStreamSetTimeout(lane.stream, static_cast<int>(patience));
     } else {
       count = lane.header.count;
       type = static_cast<rcclDataType_t>(lane.header.type);
+      memory = new (std::nothrow) char[count * bytes_of(type)];
+      if (memory == nullptr) {
+        const auto words = c10::str("no memory for a message of ", count, " elements that nobody has asked for yet");
+        fail(lane, rcclSystemError, words.c_str());
+        return;
+      }
       lane.aside = std::make_unique<Arrived>(
-          Arrived{lane.header, std::unique_ptr<char[]>(new char[count * bytes_of(type)])});
-      memory = lane.aside->memory.get();
+          Arrived{lane.header, std::unique_ptr<char[]>(static_cast<char*>(memory))});
     }
   }
   auto came = [](rcclStream_t, rcclResult_t result, const char* words, void* argument) {
