@@ -27,7 +27,9 @@ pub struct Options {
 
 /// Builds and installs; the error is a sentence.
 pub fn run(options: &Options) -> Result<(), String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace has no folder")?;
+    // As cargo says now: the folder may have been moved since this was built.
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let root = Path::new(&own).parent().ok_or("the workspace has no folder")?;
     let prefix =
         std::path::absolute(&options.prefix).map_err(|error| failed("looking at", &options.prefix, error))?;
     let to = match &options.destdir {
