@@ -126,6 +126,7 @@ class Backend final : public c10d::Backend {
   Result launch(const Call& call, Buffers buffers, Tensors results, Make&& make);
   c10::intrusive_ptr<rccl_torch::Work> new_work(const Call& call, Buffers buffers, Tensors results);
   Result started(c10::intrusive_ptr<rccl_torch::Work> work);
+  Result gather_each(const Call& call, Buffers buffers, const Tensors& from, const Tensors& to, Tensors results);
 
   void refuse_closed(const char* call) const;
   std::chrono::milliseconds allowed(std::chrono::milliseconds asked) const;

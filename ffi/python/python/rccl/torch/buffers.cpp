@@ -184,20 +184,16 @@ at::Tensor Buffers::both(const at::Tensor& tensor) {
 }
 
 at::Tensor Buffers::inputs(const std::vector<at::Tensor>& tensors) {
-  check(tensors);
-  for (const at::Tensor& tensor : tensors) keep(tensor);
-  if (const at::Tensor* first = first_of_adjacent(tensors)) return *first;
-  Below guard;
-  at::Tensor flat = flat_like(tensors);
-  int64_t at = 0;
-  for (const at::Tensor& tensor : tensors) {
-    flat.narrow(0, at, tensor.numel()).view(tensor.sizes()).copy_(tensor);
-    at += tensor.numel();
-  }
-  return keep(flat);
+  return in_line(tensors, [](at::Tensor part, const at::Tensor& tensor) { part.copy_(tensor); });
 }
 
 at::Tensor Buffers::outputs(const std::vector<at::Tensor>& tensors) {
+  return in_line(tensors, [this](at::Tensor part, const at::Tensor& tensor) { back_.emplace_back(part, tensor); });
+}
+
+// What holds all of them: their own memory where they lie one behind the other, else a copy, of whose parts each is shown to `meet`.
+template <class Meet>
+at::Tensor Buffers::in_line(const std::vector<at::Tensor>& tensors, Meet meet) {
   check(tensors);
   for (const at::Tensor& tensor : tensors) keep(tensor);
   if (const at::Tensor* first = first_of_adjacent(tensors)) return *first;
@@ -205,7 +201,7 @@ at::Tensor Buffers::outputs(const std::vector<at::Tensor>& tensors) {
   at::Tensor flat = flat_like(tensors);
   int64_t at = 0;
   for (const at::Tensor& tensor : tensors) {
-    back_.emplace_back(flat.narrow(0, at, tensor.numel()).view(tensor.sizes()), tensor);
+    meet(flat.narrow(0, at, tensor.numel()).view(tensor.sizes()), tensor);
     at += tensor.numel();
   }
   return keep(flat);

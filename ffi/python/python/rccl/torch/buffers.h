@@ -70,6 +70,8 @@ class Buffers {
   void check(const at::Tensor& tensor) const;
   void check(const std::vector<at::Tensor>& tensors) const;
   at::Tensor keep(at::Tensor tensor);
+  template <class Meet>
+  at::Tensor in_line(const std::vector<at::Tensor>& tensors, Meet meet);
 };
 
 } // namespace rccl_torch

@@ -165,13 +165,20 @@ Backend::Result Backend::allgather_into_tensor_coalesced(
     same_type(call.name, to[i], from[i]);
     has_elements(call.name, "output", to[i], from[i].numel() * size_);
   }
-  return launch(call, std::move(buffers), outputs, [&](rcclStream_t stream) {
+  return gather_each(call, std::move(buffers), from, to, outputs);
+}
+
+// One all_gather for each pair, all of them one call.
+Backend::Result Backend::gather_each(
+    const Call& call, Buffers buffers, const Tensors& from, const Tensors& to, Tensors results) {
+  std::vector<Elements> elements; // before the group, as reductions are
+  for (const at::Tensor& tensor : from) elements.emplace_back(tensor.scalar_type());
+  return launch(call, std::move(buffers), std::move(results), [&](rcclStream_t stream) {
     Group group;
     for (size_t i = 0; i < to.size(); ++i) {
-      const Elements elements(from[i].scalar_type());
       check(
           rcclAllGather(
-              from[i].const_data_ptr(), to[i].data_ptr(), elements.count(from[i]), elements.type, comm_, stream),
+              from[i].const_data_ptr(), to[i].data_ptr(), elements[i].count(from[i]), elements[i].type, comm_, stream),
           call.name);
     }
     group.end(call.name);
@@ -201,17 +208,7 @@ Backend::Result Backend::allgather_coalesced(
     to.push_back(buffers.outputs(of_all));
     same_type(call.name, to[i], from[i]);
   }
-  return launch(call, std::move(buffers), results, [&](rcclStream_t stream) {
-    Group group;
-    for (size_t i = 0; i < to.size(); ++i) {
-      const Elements elements(from[i].scalar_type());
-      check(
-          rcclAllGather(
-              from[i].const_data_ptr(), to[i].data_ptr(), elements.count(from[i]), elements.type, comm_, stream),
-          call.name);
-    }
-    group.end(call.name);
-  });
+  return gather_each(call, std::move(buffers), from, to, std::move(results));
 }
 
 Backend::Result Backend::gather(std::vector<Tensors>& outputs, Tensors& inputs, const c10d::GatherOptions& opts) {
