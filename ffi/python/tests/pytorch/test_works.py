@@ -3,6 +3,7 @@
 import datetime
 import threading
 import time
+import weakref
 
 import ranks
 import torch
@@ -34,6 +35,32 @@ def at_once(rank, size):
     for _ in range(100):
         dist.all_reduce(torch.ones(10_000), async_op=True)
     dist.barrier()
+
+
+def nothing_is_kept(rank, size):
+    """Tensors are let go of when their call has ended, though the group makes no other call."""
+    peer = 1 - rank
+
+    def by_all(x, wait):
+        work = dist.all_reduce(x, async_op=not wait)
+        assert wait == (work is None)
+
+    def sent(x, wait):
+        works = [dist.irecv(x, peer), dist.isend(torch.ones(50_000), peer)]
+        for work in works if wait else []:
+            work.wait()
+
+    for call in (by_all, sent):
+        for wait in (True, False):
+            x = torch.ones(50_000)
+            alive = weakref.ref(x)
+            call(x, wait)
+            del x
+            end = time.monotonic() + 20
+            while alive() is not None:
+                assert not wait, f"{call.__name__}: it was waited for, and its tensor is kept"
+                assert time.monotonic() < end, f"{call.__name__}: nobody waited for it, and its tensor is kept"
+                time.sleep(0.001)
 
 
 def of_one_only(rank, size):
@@ -174,6 +201,10 @@ def test_threads_with_groups_of_their_own():
 
 def test_sequence_numbers():
     ranks.run(2, numbers)
+
+
+def test_nothing_is_kept():
+    ranks.run(2, nothing_is_kept)
 
 
 def test_registered_memory():

@@ -43,6 +43,7 @@ rcclUniqueId meet(c10d::Store& store, int rank, milliseconds timeout) {
 Backend::Backend(
     c10::intrusive_ptr<c10d::Store> store, int rank, int size, milliseconds timeout, std::string label)
     : c10d::Backend(rank, size), label_(std::move(label)), timeout_(clamped(timeout)), process_(getpid()) {
+  Runner::process().begin();
   const rcclUniqueId id = meet(*store, rank, timeout);
   rcclConfig_t config = RCCL_CONFIG_INITIALIZER;
   config.timeoutMs = clamped(timeout);
@@ -126,13 +127,13 @@ void Backend::close(bool wait) {
     std::lock_guard<std::mutex> lock(order_);
     if (!std::exchange(open_, false)) return;
   }
-  if (wait) under_way_.work_off();
+  if (wait) under_way_->work_off();
   messages_->close(wait);
   sparse_runner_.reset();
-  const bool idle = under_way_.is_empty();
+  const bool idle = under_way_->is_empty();
   if (sparse_comm_ != nullptr) idle ? rcclCommDestroy(sparse_comm_) : rcclCommAbort(sparse_comm_);
   idle ? rcclCommDestroy(comm_) : rcclCommAbort(comm_);
-  under_way_.work_off();
+  under_way_->work_off();
 }
 
 void Backend::setTimeout(milliseconds timeout) {

@@ -100,7 +100,7 @@ class Backend final : public c10d::Backend {
   std::atomic<int64_t> timeout_;
   const pid_t process_;
   std::shared_ptr<Messages> messages_;
-  UnderWay under_way_;
+  const std::shared_ptr<UnderWay> under_way_ = std::make_shared<UnderWay>();
   // Keeps the order of calls and their numbers together.
   std::mutex order_;
   uint64_t sequence_ = 0;

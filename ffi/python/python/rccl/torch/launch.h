@@ -17,7 +17,7 @@ Backend::Result Backend::launch(const Call& call, Buffers buffers, Tensors resul
     if (!call.async && !coalesced_) work->leave_to_waiter();
     make(work->stream());
   }
-  under_way_.add(work);
+  under_way_->add(work);
   work->made();
   return started(work);
 }

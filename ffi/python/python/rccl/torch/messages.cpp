@@ -75,7 +75,6 @@ Messages::Lane& Messages::lane(int peer, const char* call) {
 
 void Messages::send(const c10::intrusive_ptr<Work>& work, const at::Tensor& tensor, int peer, int64_t tag) {
   meet(peer, work->call());
-  drop_ended();
   const Elements elements(tensor.scalar_type());
   auto header = std::make_shared<Header>(Header{tag, elements.count(tensor), elements.type, 0});
   work->keeps = header;
@@ -94,22 +93,22 @@ void Messages::send(const c10::intrusive_ptr<Work>& work, const at::Tensor& tens
     if (made != rcclSuccess) new std::shared_ptr<Header>(header);
     check(made, work->call());
   }
-  sent_.add(work);
+  sent_->add(work);
   work->made();
 }
 
 void Messages::recv(const c10::intrusive_ptr<Work>& work, const at::Tensor& tensor, int peer, int64_t tag) {
   Lane& from = lane(peer, work->call());
-  drop_ended();
+  received_->add(work);
   const Elements elements(tensor.scalar_type());
-  Receive receive{work, tensor.data_ptr(), elements, elements.count(tensor), tag, 0};
+  Receive receive{work.get(), tensor.data_ptr(), elements, elements.count(tensor), tag, 0};
   work->share(from.stream);
   const auto deadline = work->deadline;
   std::unique_lock<std::mutex> lock(mutex_);
   receive.number = receives_++;
   if (deliver(from, receive)) return;
   if (from.broken) {
-    end(std::move(receive), peer, failure(work->call(), from.result, from.words.c_str()));
+    end(receive, peer, failure(work->call(), from.result, from.words.c_str()));
     return;
   }
   from.wanted.push_back(std::move(receive));
@@ -123,9 +122,9 @@ void Messages::recv_any(const c10::intrusive_ptr<Work>& work, const at::Tensor& 
   for (int peer = 0; peer < size_; ++peer) {
     if (peer != rank_) meet(peer, work->call());
   }
-  drop_ended();
+  received_->add(work);
   const Elements elements(tensor.scalar_type());
-  Receive receive{work, tensor.data_ptr(), elements, elements.count(tensor), tag, 0};
+  Receive receive{work.get(), tensor.data_ptr(), elements, elements.count(tensor), tag, 0};
   const auto deadline = work->deadline;
   std::vector<Lane*> asked;
   {
@@ -135,7 +134,7 @@ void Messages::recv_any(const c10::intrusive_ptr<Work>& work, const at::Tensor& 
       if (deliver(*from, receive)) return;
     }
     if (const Lane* broken = none_can_come()) {
-      end(std::move(receive), -1, failure(work->call(), broken->result, broken->words.c_str()));
+      end(receive, -1, failure(work->call(), broken->result, broken->words.c_str()));
       return;
     }
     wanted_of_any_.push_back(std::move(receive));
@@ -175,10 +174,10 @@ void Messages::header_came(Lane& lane, rcclResult_t result, const char* words) {
     auto any = std::find_if(wanted_of_any_.begin(), wanted_of_any_.end(), fits);
     const bool is_here = here != lane.wanted.end(), is_any = any != wanted_of_any_.end();
     if (is_here && (!is_any || here->number < any->number)) {
-      lane.into = std::make_unique<Receive>(std::move(*here));
+      lane.into = std::make_unique<Receive>(*here);
       lane.wanted.erase(here);
     } else if (is_any) {
-      lane.into = std::make_unique<Receive>(std::move(*any));
+      lane.into = std::make_unique<Receive>(*any);
       wanted_of_any_.erase(any);
       lane.into->work->share(lane.stream);
     }
@@ -221,7 +220,7 @@ void Messages::elements_came(Lane& lane, rcclResult_t result, const char* words)
       return;
     }
     if (auto into = std::move(lane.into)) {
-      end(std::move(*into), lane.peer, nullptr);
+      end(*into, lane.peer, nullptr);
     } else {
       lane.arrived.push_back(std::move(*lane.aside));
       lane.aside = nullptr;
@@ -254,17 +253,17 @@ void Messages::fail(Lane& lane, rcclResult_t result, const char* words) {
   lane.words = words;
   if (auto into = std::move(lane.into)) {
     const auto exception = failure(into->work->call(), result, words);
-    end(std::move(*into), lane.peer, exception);
+    end(*into, lane.peer, exception);
   }
   for (Receive& receive : lane.wanted) {
     const auto exception = failure(receive.work->call(), result, words);
-    end(std::move(receive), lane.peer, exception);
+    end(receive, lane.peer, exception);
   }
   lane.wanted.clear();
   if (none_can_come() == nullptr) return;
   for (Receive& receive : wanted_of_any_) {
     const auto exception = failure(receive.work->call(), result, words);
-    end(std::move(receive), -1, exception);
+    end(receive, -1, exception);
   }
   wanted_of_any_.clear();
 }
@@ -301,20 +300,14 @@ bool Messages::deliver(Lane& lane, Receive& receive) {
         static_cast<int>(receive.elements.type), ")"));
   }
   lane.arrived.erase(found);
-  end(std::move(receive), lane.peer, exception);
+  end(receive, lane.peer, exception);
   return true;
 }
 
-void Messages::end(Receive&& receive, int source, const std::exception_ptr& exception) {
+// The work may be gone after that.
+void Messages::end(const Receive& receive, int source, const std::exception_ptr& exception) {
   receive.work->source = source;
   receive.work->ended(exception);
-  ended_.push_back(std::move(receive));
-}
-
-void Messages::drop_ended() {
-  std::vector<Receive> gone;
-  std::lock_guard<std::mutex> lock(mutex_);
-  gone.swap(ended_);
 }
 
 // Has the deadlines looked at in time. Deadlines of works that end in time cost nothing more: the next one is found then.
@@ -347,7 +340,7 @@ void Messages::expire() {
             "rccl ", receive->work->call(), " on rank ", rank_, " ended by its timeout (Timed out after ",
             std::chrono::duration_cast<std::chrono::milliseconds>(receive->work->allowed()).count(),
             " ms): no message with tag ", receive->tag, " came from ", from));
-        end(std::move(*receive), peer, exception);
+        end(*receive, peer, exception);
         receive = wanted.erase(receive);
       }
     };
@@ -376,10 +369,10 @@ void Messages::await_silence(Lane& lane) {
 void Messages::fail_all(const std::exception_ptr& exception) {
   std::lock_guard<std::mutex> lock(mutex_);
   for (auto& [peer, from] : lanes_) {
-    for (Receive& receive : from->wanted) end(std::move(receive), peer, exception);
+    for (Receive& receive : from->wanted) end(receive, peer, exception);
     from->wanted.clear();
   }
-  for (Receive& receive : wanted_of_any_) end(std::move(receive), -1, exception);
+  for (Receive& receive : wanted_of_any_) end(receive, -1, exception);
   wanted_of_any_.clear();
 }
 
@@ -396,8 +389,8 @@ void Messages::close(bool wait) {
     closed_ = true;
   }
   fail_all(error("rccl: the process group was shut down while a message was waited for"));
-  if (wait) sent_.work_off();
-  const bool all_sent = sent_.is_empty();
+  if (wait) sent_->work_off();
+  const bool all_sent = sent_->is_empty();
   for (auto& [peer, out] : outgoing_) {
     all_sent ? rcclCommDestroy(out->comm) : rcclCommAbort(out->comm);
   }
@@ -412,8 +405,7 @@ void Messages::close(bool wait) {
     await_silence(*in);
     rcclStreamDestroy(in->stream);
   }
-  sent_.work_off();
-  drop_ended();
+  sent_->work_off();
 }
 
 } // namespace rccl_torch

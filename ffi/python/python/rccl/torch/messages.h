@@ -47,9 +47,9 @@ class Messages : public std::enable_shared_from_this<Messages> {
     int32_t type;
     int32_t reserved;
   };
-  // Somebody who wants a message.
+  // Somebody who wants a message. `received_` keeps the work until it has ended.
   struct Receive {
-    c10::intrusive_ptr<Work> work;
+    Work* work;
     void* memory;
     Elements elements;
     size_t count;
@@ -93,13 +93,12 @@ class Messages : public std::enable_shared_from_this<Messages> {
   std::mutex making_;
   std::map<int, std::unique_ptr<Outgoing>> outgoing_;
   std::map<int, std::unique_ptr<Lane>> lanes_;
-  UnderWay sent_;
+  const std::shared_ptr<UnderWay> sent_ = std::make_shared<UnderWay>();
+  const std::shared_ptr<UnderWay> received_ = std::make_shared<UnderWay>();
 
   std::mutex mutex_;
   uint64_t receives_ = 0;
   std::deque<Receive> wanted_of_any_;
-  // Have ended; dropped by the next call of the program's.
-  std::vector<Receive> ended_;
   // When the deadlines are looked at next.
   Clock::time_point look_ = Clock::time_point::max();
   std::atomic<bool> closed_ = false;
@@ -114,8 +113,7 @@ class Messages : public std::enable_shared_from_this<Messages> {
   void fail_all(const std::exception_ptr& exception);
   const Lane* none_can_come() const;
   bool deliver(Lane& lane, Receive& receive);
-  void end(Receive&& receive, int source, const std::exception_ptr& exception);
-  void drop_ended();
+  void end(const Receive& receive, int source, const std::exception_ptr& exception);
   void await_silence(Lane& lane);
   void keep_deadline(Clock::time_point deadline);
   void expire();

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <csignal>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -52,20 +53,28 @@ void Runner::run(std::function<void()> function) {
 }
 
 void Runner::run_at(Clock::time_point time, std::function<void()> function) {
+  begin();
   std::lock_guard<std::mutex> lock(state_->mutex);
   state_->functions.emplace(time, std::move(function));
-  if (!state_->started) start();
   state_->changed.notify_all();
 }
 
-// Signals are the program's business.
-void Runner::start() {
+void Runner::begin() {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  if (state_->started) return;
+  // Signals are the program's business.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread([state = state_] { state->loop(); }).detach();
+  std::exception_ptr exception;
+  try {
+    std::thread([state = state_] { state->loop(); }).detach();
+    state_->started = true;
+  } catch (...) {
+    exception = std::current_exception();
+  }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  state_->started = true;
+  if (exception) std::rethrow_exception(exception);
 }
 
 Runner& Runner::process() {

@@ -9,8 +9,8 @@ namespace rccl_torch {
 
 using Clock = std::chrono::steady_clock;
 
-// Runs functions one after the other, in the order in which they come or when their time has come, on a thread that the
-// first one starts. When the runner goes, what was given without a time is worked off, and nobody waits for that.
+// Runs functions one after the other, in the order in which they come or when their time has come, on a thread of its own
+// that begins with the first one. When the runner goes, what was given without a time is worked off, and nobody waits for that.
 class Runner {
  public:
   Runner();
@@ -18,6 +18,8 @@ class Runner {
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
 
+  // Starts the thread, if it is not there yet: who runs something may be where nothing can be thrown.
+  void begin();
   void run(std::function<void()> function);
   void run_at(Clock::time_point time, std::function<void()> function);
 
@@ -28,7 +30,6 @@ class Runner {
  private:
   struct State;
   std::shared_ptr<State> state_;
-  void start();
 };
 
 } // namespace rccl_torch

@@ -46,7 +46,7 @@ Backend::Result Backend::sparse(const at::Tensor& tensor, const c10d::AllreduceO
       work->ended(exception);
     });
   }
-  under_way_.add(work);
+  under_way_->add(work);
   return started(work);
 }
 
@@ -96,6 +96,8 @@ void Backend::sum_sparse(at::Tensor& tensor, std::chrono::milliseconds timeout) 
       rcclAllGatherV(
           by_entry.const_data_ptr(), all_indices.data_ptr(), of_indices.data(), rcclInt64, sparse_comm_, stream),
       call);
+  // Before anything else can throw: what is under way has its memory here.
+  check(rcclStreamSynchronize(stream), call);
   check(
       rcclAllGatherV(
           values.const_data_ptr(), all_values.data_ptr(), of_values.data(), elements.type, sparse_comm_, stream),

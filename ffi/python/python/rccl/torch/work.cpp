@@ -80,11 +80,10 @@ void Work::ended(std::exception_ptr exception) noexcept {
   ended_ = true;
   exception_ = std::move(exception);
   const bool nothing_is_left = !future_ && !recordFunctionEndCallback_ && (exception_ || !buffers.copies_back());
-  if (nothing_is_left) {
-    completed_ = true;
-  } else if (future_) {
-    conclude_later();
-  }
+  if (nothing_is_left) completed_ = true;
+  // Nobody else would: its tensors would be kept.
+  const bool is_forgotten = c10::raw::intrusive_ptr::use_count(this) == 1;
+  if (future_ || is_forgotten) conclude_later();
   // Under the lock: who sees the end may destroy this.
   cv_.notify_all();
 }
@@ -99,6 +98,11 @@ void Work::conclude_later() {
 }
 
 void Work::conclude() {
+  conclude_once();
+  if (auto kept_by = keeper.lock()) kept_by->drop(*this);
+}
+
+void Work::conclude_once() {
   std::unique_lock<std::mutex> lock(mutex_);
   cv_.wait(lock, [&] { return !concluding_; });
   Buffers done = std::exchange(buffers, Buffers(call_));
@@ -300,10 +304,20 @@ void UnderWay::add(c10::intrusive_ptr<Work> work) {
       gone.push_back(std::move(works_.front()));
       works_.pop_front();
     }
+    work->keeper = weak_from_this();
     works_.push_back(std::move(work));
   }
   // Without the lock: this may run what the program wants to have run then.
   for (auto& work : gone) work->isCompleted();
+}
+
+void UnderWay::drop(const Work& work) {
+  c10::intrusive_ptr<Work> gone;
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto found = std::find_if(works_.begin(), works_.end(), [&](auto& kept) { return kept.get() == &work; });
+  if (found == works_.end()) return;
+  gone = std::move(*found);
+  works_.erase(found);
 }
 
 void UnderWay::work_off() {

@@ -15,6 +15,8 @@
 
 namespace rccl_torch {
 
+class UnderWay;
+
 // Three threads may meet here: the one that waits, which moves the call meanwhile; the one that sees its end, maybe inside the
 // library, where nothing may be done but to note it; and the process's runner, which completes futures when nobody waits. Who comes
 // first after the end *concludes* the work: copies results back, lets go of the tensors, completes the future.
@@ -33,7 +35,7 @@ class Work final : public c10d::Work {
   }
   // Of a message: the stream of the messages of one peer, which stays that peer's.
   void share(rcclStream_t stream);
-  // All calls are made; the work ends with what is on its stream. It is kept by `keeper` until then.
+  // All calls are made; the work ends with what is on its stream.
   void made();
 
   // Called once, on any thread, inside the library or not.
@@ -64,6 +66,8 @@ class Work final : public c10d::Work {
   int source = -1;
   // What abort does.
   std::function<void()> give_up;
+  // Who keeps it until it was concluded.
+  std::weak_ptr<UnderWay> keeper;
   // What else must live as long as the call.
   std::shared_ptr<void> keeps;
   Buffers buffers;
@@ -82,6 +86,7 @@ class Work final : public c10d::Work {
   c10::intrusive_ptr<c10::ivalue::Future> future_;
 
   void conclude();
+  void conclude_once();
   void conclude_later();
   void go_on_alone();
 };
@@ -104,12 +109,14 @@ class Works final : public c10d::Work {
   std::vector<c10::intrusive_ptr<c10d::Work>> works_;
 };
 
-// Keeps works, with their tensors, until they have ended, whoever else lets go of them: they must not be dropped where their end is
-// seen, since dropping a tensor may want Python's lock.
-class UnderWay {
+// Keeps works, with their tensors, until they were concluded, whoever else lets go of them: they must not be dropped where their end
+// is seen, since dropping a tensor may want Python's lock.
+class UnderWay : public std::enable_shared_from_this<UnderWay> {
  public:
   // Keeps another one, and lets go of those before it that have ended.
   void add(c10::intrusive_ptr<rccl_torch::Work> work);
+  // Lets go of one, if it is kept. The caller has it too.
+  void drop(const rccl_torch::Work& work);
   // Waits until all have ended, well or not.
   void work_off();
   bool is_empty();
