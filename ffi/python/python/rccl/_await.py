@@ -9,12 +9,12 @@ from ._rccl import Work
 
 async def end_of(work: Work[Any]) -> Any:
     """The answer of a call, or its error."""
-    if not work.done():
+    while not work.done():  # a group has an end for each of its calls
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
         bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
-            loop.add_reader(bell, lambda: None if ended.done() else ended.set_result(None))
+            loop.add_reader(bell, lambda ended=ended: None if ended.done() else ended.set_result(None))
             try:
                 work._ring(bell)
                 await ended
