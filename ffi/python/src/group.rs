@@ -19,8 +19,8 @@ struct Open {
     async_op: bool,
     /// A call is on no stream of the program's, so the end of the group is the end of the calls.
     blocks: bool,
-    /// A group in it was dropped.
-    spoiled: bool,
+    /// Why nothing of it can be made.
+    spoiled: Option<String>,
     calls: RawGroup,
     of: (Vec<Origin>, Vec<Call>),
     arrays: Vec<Arrays>,
@@ -93,7 +93,7 @@ pub fn group_start(py: Python<'_>, async_op: bool, timeout: Option<Time>) -> PyR
             depth: 0,
             async_op,
             blocks: false,
-            spoiled: false,
+            spoiled: None,
             calls: RawGroup::new(),
             of: Default::default(),
             arrays: Vec::new(),
@@ -127,10 +127,10 @@ pub fn group_end(py: Python<'_>) -> PyResult<()> {
         return Ok(());
     };
     let work = work.get();
-    if spoiled {
+    if let Some(why) = spoiled {
         work.drop_calls();
-        let hint = "let what a group in it raises end the outer block too";
-        return Err(argument(py, "group", "nothing of it was made: a group in it was given up".into(), hint));
+        let hint = "let what is raised in a group end it";
+        return Err(argument(py, "group", format!("nothing of it was made: {why}"), hint));
     }
     let of = Of::Group(of.0, of.1);
     // SAFETY: the arrays are kept until all have ended, by the work or after it.
@@ -149,7 +149,17 @@ pub fn group_end(py: Python<'_>) -> PyResult<()> {
 pub fn group_drop() {
     match close() {
         Ok(Some(open)) => open.work.get().drop_calls(),
-        Ok(None) => OPEN.with_borrow_mut(|open| open.iter_mut().for_each(|open| open.spoiled = true)),
+        Ok(None) => group_spoil("a group in it was given up".into()),
         Err(_) => {} // it was ended by other means
     }
+}
+
+/// Keeps this thread's group, if one is open, from being made: a call in it was refused.
+#[pyfunction]
+pub fn group_spoil(why: String) {
+    OPEN.with_borrow_mut(|open| {
+        if let Some(open) = open {
+            open.spoiled.get_or_insert(why);
+        }
+    });
 }

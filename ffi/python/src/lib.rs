@@ -38,7 +38,7 @@ mod _rccl {
     #[pymodule_export]
     use super::communicator::Communicator;
     #[pymodule_export]
-    use super::group::{group_drop, group_end, group_start};
+    use super::group::{group_drop, group_end, group_spoil, group_start};
     #[pymodule_export]
     use super::memory::Memory;
     #[pymodule_export]

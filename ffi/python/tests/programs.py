@@ -154,6 +154,9 @@ def movements(comm, dtype, block):
     same(x, whole[root])
     same(comm.all_gather(mine), whole)
     same(comm.all_gather(mine, async_op=True).wait(), whole)
+    out = np.zeros_like(whole)
+    out[rank] = mine
+    same(comm.all_gather(out[rank], out=out), whole)
     same(comm.all_to_all(mine), np.concatenate([theirs[part] for theirs in whole]))
     gathered = comm.gather(mine, root)
     if rank == root:
@@ -644,6 +647,13 @@ def tensors():
             assert x.to(torch.float64).eq(size).all(), dtype
             gathered = comm.all_gather(x)
             assert gathered.shape == (size, 5) and gathered.dtype == dtype
+        for dtype in (torch.bool, torch.int16, torch.uint16, torch.complex64, torch.complex128):
+            x = torch.tensor([comm.rank, 1, 0]).to(dtype)
+            gathered = comm.all_gather(x)
+            expected = torch.tensor([[rank, 1, 0] for rank in range(size)]).to(dtype)
+            assert gathered.dtype == dtype and torch.equal(gathered, expected), gathered
+            assert torch.equal(comm.broadcast(x, 1), expected[1])
+        conjugated = torch.ones(3, dtype=torch.complex64).conj()
         wrong = {
             "sparse": torch.eye(3).to_sparse(),
             "complex64": torch.ones(3, dtype=torch.complex64),
@@ -653,6 +663,8 @@ def tensors():
             "negated": torch._neg_view(torch.ones(3)),
         }
         errors = {word: raises(lambda x=x: comm.all_reduce(x)) for word, x in wrong.items()}
+        errors["conjugated"] = raises(lambda: comm.broadcast(conjugated))
+        errors["qint8"] = raises(lambda: comm.broadcast(torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)))
         return {word: [str(error), isinstance(error, (TypeError, ValueError))] for word, error in errors.items()}
 
 
@@ -748,6 +760,13 @@ def streams():
     for wrong in (1, 2, 12345, -1, 2**63, stream.ptr + 1000, address(x), gone, "stream", 0.5, True):
         error = raises(lambda wrong=wrong: comm.bcast(address(x), 4, nccl.NCCL_FLOAT, 0, wrong))
         assert isinstance(error, nccl.NcclError) and error.status == 4 and f"stream {wrong!r}" in str(error), error
+    for wrong in (lambda: comm.bcast(address(x), 4, nccl.NCCL_FLOAT, 0, gone), lambda: comm.bcast(address(x), 4, 99, 0)):
+        nccl.groupStart()
+        comm.recv(address(x), 4, nccl.NCCL_FLOAT, (rank + 1) % size)  # nobody sends it
+        refused = raises(wrong)
+        error = raises(nccl.groupEnd)
+        assert error.status == 4 and "nothing of it was made: " in str(error), error
+        assert ("99" in str(error) and "99" in str(refused)) or f"stream {gone}" in str(error), error
     assert isinstance(raises(lambda: pickle.dumps(stream)), TypeError)
     comm.allReduce(address(x), address(sums), 4, nccl.NCCL_FLOAT, nccl.NCCL_SUM, None)
     comm.allReduce(address(x), address(sums), 4, nccl.NCCL_FLOAT, nccl.NCCL_SUM if rank else nccl.NCCL_MAX, stream.ptr)

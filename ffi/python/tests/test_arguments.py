@@ -328,11 +328,17 @@ def test_threads_share_a_communicator(comm):
 
 
 def test_everything_public_says_what_it_does():
-    for thing in (rccl.Communicator, rccl.Work, rccl.UniqueId, rccl.PreMulSum, rccl.nccl, rccl.nccl.NcclCommunicator):
+    for thing in (rccl.Communicator, rccl.Work, rccl.UniqueId, rccl.PreMulSum, rccl.group, rccl.nccl):
         assert thing.__doc__
-    for name, method in inspect.getmembers(rccl.Communicator):
-        if not name.startswith("_"):
-            assert method.__doc__, name
+    for class_ in (rccl.Communicator, rccl.Work, rccl.nccl.NcclCommunicator, rccl.nccl.Stream):
+        assert class_.__doc__
+        for name, method in inspect.getmembers(class_):
+            if not name.startswith("_"):
+                assert method.__doc__, name
     assert str(inspect.signature(rccl.Communicator.all_reduce)) == (
         "(self, /, x, op='sum', *, out=None, async_op=False, timeout=None)"
     )
+    assert list(inspect.signature(rccl.group).parameters) == ["async_op", "timeout"]
+    for name, method in inspect.getmembers(rccl.nccl.NcclCommunicator, inspect.isfunction):
+        if name in ("allReduce", "reduce", "broadcast", "bcast", "reduceScatter", "allGather", "send", "recv"):
+            assert list(inspect.signature(method).parameters)[-1] == "stream", "as in cupy"

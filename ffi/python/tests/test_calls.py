@@ -93,6 +93,8 @@ def test_all_ranks_in_one_process(devices):
         for x, stream in zip(arrays, streams):
             stream.synchronize(30)
             assert (x == total).all()
+    with pytest.raises(nccl.NcclError, match="no CUDA device"):
+        comms[0].device_id()
     with ThreadPoolExecutor(size) as threads:
         list(threads.map(nccl.NcclCommunicator.destroy, comms))
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from weakref import WeakValueDictionary
 
 from . import _rccl
-from ._rccl import Communicator, UniqueId, group_end, group_start
+from ._rccl import Communicator, UniqueId, group_end, group_spoil, group_start
 from .errors import ArgumentError, Error, MismatchError, PeerLostError, TimeoutError
 
 NCCL_INT8 = NCCL_CHAR = 0
@@ -92,6 +92,11 @@ def get_version() -> int:
     return 22907
 
 
+def get_build_version() -> int:
+    """The same: what was built is what runs."""
+    return get_version()
+
+
 def get_unique_id() -> tuple[int, ...]:
     """An id, as cupy has it: 128 integers from -128 to 127."""
     return tuple(byte - 256 if byte > 127 else byte for byte in bytes(_made(UniqueId.create)))
@@ -145,7 +150,9 @@ class Stream:
 def _stream_at(ptr: int, name: str) -> _rccl.Stream:
     stream = _STREAMS.get(ptr)
     if stream is None:
-        raise NcclError(4, f"{name}: stream {ptr!r} is none of rccl's: pass the ptr of a Stream that lives, None or 0")
+        text = f"{name}: stream {ptr!r} is none of rccl's: pass the ptr of a Stream that lives, None or 0"
+        group_spoil(text)
+        raise NcclError(4, text)
     return stream._stream
 
 
@@ -162,7 +169,7 @@ class NcclCommunicator:
     @staticmethod
     def initAll(devices: int | Sequence[int]) -> list[NcclCommunicator]:
         """Communicators of all ranks in this one process, in order of rank: so many, or one for each of a list, whose numbers
-        say nothing here. One thread makes their calls between groupStart and groupEnd, or on streams."""
+        say nothing here. One thread makes their calls between groupStart and groupEnd, or on a stream for each."""
         ndev = devices if isinstance(devices, int) else len(devices)
         if not 1 <= ndev <= 4096:
             raise NcclError(4, f"initAll: {ndev} devices, where 1 to 4096 are possible")
@@ -225,10 +232,16 @@ class NcclCommunicator:
         self._call("recv", datatype, None, peer, count, 0, recvbuf, stream)
 
     def rank_id(self) -> int:
+        """This communicator's rank."""
         return self._communicator.rank
 
     def size(self) -> int:
+        """How many ranks there are."""
         return self._communicator.size
+
+    def device_id(self) -> NoReturn:
+        """Refused: there is none."""
+        raise NcclError(5, "device_id: a communicator has no CUDA device")
 
     def check_async_error(self) -> None:
         """Raises what broke the communicator, if something did."""

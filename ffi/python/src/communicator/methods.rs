@@ -442,7 +442,10 @@ impl Communicator {
         output: usize,
         stream: Option<&Bound<'_, Stream>>,
     ) -> PyResult<Py<PyAny>> {
-        let wrong = |what: String, hint: &str| argument(py, "nccl", what, hint);
+        let wrong = |what: String, hint: &str| {
+            crate::group::group_spoil(what.clone());
+            argument(py, "nccl", what, hint)
+        };
         let collective = Collective::ALL.into_iter().find(|known| known.name() == collective);
         let collective = collective.ok_or_else(|| wrong("no such call".into(), "see rccl.nccl"))?;
         let dtype = DataType::try_from(dtype).map_err(|error| wrong(error.to_string(), "see rccl.nccl"))?;
