@@ -40,6 +40,15 @@ def reached(name):
     Path(f"{sys.argv[1]}.{name}").touch()
 
 
+def wait_until_reached(rank, name):
+    """Until another rank of this job is there."""
+    place = Path(sys.argv[1]).with_name(f"{rank}.{name}")
+    until = time.monotonic() + 30
+    while not place.exists():
+        assert time.monotonic() < until, f"rank {rank} does not reach {name}"
+        time.sleep(0.01)
+
+
 def numbers(rank, count, dtype):
     """Small numbers that differ by rank and place, whose sums and products all types can hold exactly."""
     return ((np.arange(count) * 7 + rank * 3) % 2 + 1).astype(dtype)
@@ -318,15 +327,15 @@ def groups_without_blocking():
         comm.barrier()
         twin.barrier()
         check(3, *results)
-        comm.barrier()  # rank 1 is late
         if rank == 1:
-            time.sleep(0.5)
+            wait_until_reached(0, "waited")
             begin(1)[0].wait()
         else:
             work, results = begin(1)
             error = raises(lambda: work.wait(timeout=0.1))
             assert isinstance(error, rccl.TimeoutError) and "group of 4 calls: all_reduce i64 x1000 sum" in error.op
             assert not work.done() and "under way" in repr(work)
+            reached("waited")
             work.wait()
             check(1, *results)
         twin.close()
@@ -728,7 +737,7 @@ def streams():
     stream.synchronize()
     x, sums, all_ = np.full(4, rank + 1, np.float32), np.zeros(4, np.float32), np.zeros((size, 4), np.float32)
     if rank == 1:
-        time.sleep(0.5)
+        wait_until_reached(0, "alone")
     comm.allReduce(address(x), address(sums), 4, nccl.NCCL_FLOAT, nccl.NCCL_SUM, stream.ptr)
     other.wait_stream(stream)
     comm.allGather(address(sums), address(all_), 4, nccl.NCCL_FLOAT, other.ptr)
@@ -736,17 +745,20 @@ def streams():
         assert not stream.done and not other.done, "it blocked"
         error = raises(lambda: stream.synchronize(0.05))
         assert error.status == 8 and "0.05" in str(error), error
+        reached("alone")
     other.synchronize()
     assert stream.done and other.done
     equal(all_, [[sum(range(1, size + 1))] * 4] * size, "on streams")
     if rank == 1:
-        time.sleep(0.5)
+        wait_until_reached(0, "grouped")
     nccl.groupStart()
     comm.send(address(x), 4, nccl.NCCL_FLOAT, (rank + 1) % size, stream.ptr)
     comm.recv(address(sums), 4, nccl.NCCL_FLOAT, (rank - 1) % size, stream.ptr)
     assert stream.done, "nothing is made before the group ends"
     nccl.groupEnd()
-    assert rank == 1 or not stream.done, "the end of the group blocked"
+    if rank == 0:
+        assert not stream.done, "the end of the group blocked"
+        reached("grouped")
     stream.synchronize(30)
     equal(sums, [(rank - 1) % size + 1] * 4, "in a group")
     nccl.groupStart()
