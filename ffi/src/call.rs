@@ -106,10 +106,13 @@ fn reduces(
 ///
 /// # Safety
 /// `counts` is NULL or has a number for each rank of it.
-unsafe fn counts<'a>(comm: comm::Handle, counts: *const usize, name: &str) -> Result<&'a [usize], Refusal> {
-    let size = comm::get(comm)?.communicator()?.size();
+unsafe fn counts<'a>(
+    communicator: &Communicator,
+    counts: *const usize,
+    name: &str,
+) -> Result<&'a [usize], Refusal> {
     // SAFETY: the caller's promise.
-    unsafe { list(counts, size as c_int, name) }
+    unsafe { list(counts, communicator.size() as c_int, name) }
 }
 
 macro_rules! equal_moves {
@@ -249,7 +252,7 @@ pub unsafe extern "C" fn rcclAllGatherV(
 ) -> Answer {
     make(comm, stream, |_, communicator| {
         // SAFETY: the caller's promise.
-        let counts = unsafe { counts(comm, recvcounts, "recvcounts") }?;
+        let counts = unsafe { counts(communicator, recvcounts, "recvcounts") }?;
         let call =
             Asked { collective: Collective::AllGatherV, dtype: datatype, root: None, count: 0 }.call()?;
         Ok(communicator.raw(&call, RawSizes::Counts(counts), None, sendbuff.cast(), recvbuff.cast())?)
@@ -270,7 +273,7 @@ pub unsafe extern "C" fn rcclReduceScatterV(
 ) -> Answer {
     make(comm, stream, |of, communicator| {
         // SAFETY: the caller's promise.
-        let counts = unsafe { counts(comm, recvcounts, "recvcounts") }?;
+        let counts = unsafe { counts(communicator, recvcounts, "recvcounts") }?;
         let call =
             Asked { collective: Collective::ReduceScatterV, dtype: datatype, root: None, count: 0 }.call()?;
         let Operator { op, scalar } = op::find(of, op, call.dtype)?;
@@ -298,7 +301,7 @@ pub unsafe extern "C" fn rcclGatherV(
             Asked { collective: Collective::GatherV, dtype: datatype, root: Some(root), count: sendcount };
         let call = asked.call()?;
         // SAFETY: the caller's promise.
-        let sizes = unsafe { of_root(comm, communicator, &call, recvcounts, "recvcounts") }?;
+        let sizes = unsafe { of_root(communicator, &call, recvcounts, "recvcounts") }?;
         Ok(communicator.raw(&call, sizes, None, sendbuff.cast(), recvbuff.cast())?)
     })
 }
@@ -321,7 +324,7 @@ pub unsafe extern "C" fn rcclScatterV(
             Asked { collective: Collective::ScatterV, dtype: datatype, root: Some(root), count: recvcount };
         let call = asked.call()?;
         // SAFETY: the caller's promise.
-        let sizes = unsafe { of_root(comm, communicator, &call, sendcounts, "sendcounts") }?;
+        let sizes = unsafe { of_root(communicator, &call, sendcounts, "sendcounts") }?;
         Ok(communicator.raw(&call, sizes, None, sendbuff.cast(), recvbuff.cast())?)
     })
 }
@@ -331,7 +334,6 @@ pub unsafe extern "C" fn rcclScatterV(
 /// # Safety
 /// As for [`counts`], at the root.
 unsafe fn of_root<'a>(
-    comm: comm::Handle,
     communicator: &Communicator,
     call: &Call,
     counts: *const usize,
@@ -341,7 +343,7 @@ unsafe fn of_root<'a>(
         return Ok(RawSizes::Equal);
     }
     // SAFETY: the caller's promise.
-    let counts = unsafe { self::counts(comm, counts, name) }?;
+    let counts = unsafe { self::counts(communicator, counts, name) }?;
     let (own, given) = (counts[communicator.rank() as usize] as u64, call.count);
     if own != given {
         let words = format!(
@@ -366,9 +368,9 @@ pub unsafe extern "C" fn rcclAlltoAllV(
 ) -> Answer {
     make(comm, stream, |_, communicator| {
         // SAFETY: the caller's promise.
-        let sent = unsafe { counts(comm, sendcounts, "sendcounts") }?;
+        let sent = unsafe { counts(communicator, sendcounts, "sendcounts") }?;
         // SAFETY: the caller's promise.
-        let received = unsafe { counts(comm, recvcounts, "recvcounts") }?;
+        let received = unsafe { counts(communicator, recvcounts, "recvcounts") }?;
         let call =
             Asked { collective: Collective::AllToAllV, dtype: datatype, root: None, count: 0 }.call()?;
         let sizes = RawSizes::Cross { sent, received };

@@ -39,12 +39,15 @@ static COMMS: Table<Comm> = Table::new(1);
 /// The communicator of a handle, whether it was joined or not.
 #[inline]
 pub(crate) fn get(comm: Handle) -> Result<Arc<Comm>, Refusal> {
-    COMMS.get(comm).ok_or_else(|| {
-        Refusal::argument(if comm.is_null() {
-            "the communicator is NULL"
-        } else {
-            "no communicator has this handle: it was destroyed or aborted, or never made"
-        })
+    COMMS.get(comm).ok_or_else(|| nobody(comm))
+}
+
+#[cold]
+fn nobody(comm: Handle) -> Refusal {
+    Refusal::argument(if comm.is_null() {
+        "the communicator is NULL"
+    } else {
+        "no communicator has this handle: it was destroyed or aborted, or never made"
     })
 }
 
@@ -69,13 +72,20 @@ impl Comm {
     pub fn communicator(&self) -> Result<&Communicator, Refusal> {
         match self.joined.get() {
             Some(Ok(communicator)) => Ok(communicator),
-            Some(Err(error)) => Err(error.clone().into()),
-            None => {
-                let words = "the communicator is being joined: wait until rcclCommGetAsyncError says no longer rcclInProgress";
-                Err(Refusal { answer: Answer::InProgress, words: words.into() })
-            }
+            other => Err(not_joined(other.and_then(|joined| joined.as_ref().err()))),
         }
     }
+}
+
+#[cold]
+fn not_joined(failed: Option<&Error>) -> Refusal {
+    failed.map_or_else(
+        || {
+            let words = "the communicator is being joined: wait until rcclCommGetAsyncError says no longer rcclInProgress";
+            Refusal { answer: Answer::InProgress, words: words.into() }
+        },
+        |error| error.clone().into(),
+    )
 }
 
 /// Makes the handle of a communicator that another one gave.

@@ -3,15 +3,13 @@
 use crate::comm;
 use crate::error::{Answer, Refusal, answer};
 use rccl::{Communicator, Raw, RawGroup};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// A join that waits for the end of its group.
 pub(crate) type Join = Box<dyn FnOnce() -> rccl::Result<Communicator> + Send>;
 
 #[derive(Default)]
 struct Open {
-    /// How many groups are open, one in another; only the outermost counts.
-    depth: u32,
     calls: RawGroup,
     /// A call is on no stream, so the end of the group is the end of the calls.
     blocks: bool,
@@ -21,13 +19,15 @@ struct Open {
 }
 
 thread_local! {
+    /// How many groups are open, one in another; only the outermost counts. Every call looks here.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
     static OPEN: RefCell<Open> = RefCell::default();
 }
 
 /// Whether this thread has a group open.
 #[inline]
 pub(crate) fn is_open() -> bool {
-    OPEN.with(|open| open.borrow().depth > 0)
+    DEPTH.get() > 0
 }
 
 /// Refuses what has no place in a group.
@@ -78,7 +78,7 @@ pub(crate) fn join_all(joins: Vec<Join>) -> Vec<rccl::Result<Communicator>> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rcclGroupStart() -> Answer {
     answer(|| {
-        OPEN.with(|open| open.borrow_mut().depth += 1);
+        DEPTH.set(DEPTH.get() + 1);
         Ok(())
     })
 }
@@ -88,26 +88,25 @@ pub unsafe extern "C" fn rcclGroupStart() -> Answer {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rcclGroupEnd() -> Answer {
     answer(|| {
-        let ended = OPEN.with(|open| {
-            let mut open = open.borrow_mut();
-            match open.depth {
-                0 => Err(Refusal::usage("rcclGroupEnd without rcclGroupStart on this thread")),
-                1 => Ok(Some(std::mem::take(&mut *open))),
-                _ => {
-                    open.depth -= 1;
-                    Ok(None)
-                }
-            }
-        });
-        let Some(Open { calls, blocks, joins, wrong, .. }) = ended? else { return Ok(()) };
+        let Some(left) = DEPTH.get().checked_sub(1) else {
+            return Err(Refusal::usage("rcclGroupEnd without rcclGroupStart on this thread"));
+        };
+        DEPTH.set(left);
+        if left > 0 {
+            return Ok(());
+        }
+        let Open { calls, blocks, joins, wrong } = OPEN.take();
         if let Some((answer, words)) = wrong {
             return Err(Refusal { answer, words: format!("nothing of the group was done: {words}") });
         }
-        let (places, joins): (Vec<_>, Vec<_>) = joins.into_iter().unzip();
-        for (place, joined) in places.into_iter().zip(join_all(joins)) {
-            let handle = comm::insert(joined?)?;
-            // SAFETY: the promise of who called rcclCommInitRank.
-            unsafe { place.write(handle) };
+        // Few groups join, and threads for none still cost memory and time.
+        if !joins.is_empty() {
+            let (places, joins): (Vec<_>, Vec<_>) = joins.into_iter().unzip();
+            for (place, joined) in places.into_iter().zip(join_all(joins)) {
+                let handle = comm::insert(joined?)?;
+                // SAFETY: the promise of who called rcclCommInitRank.
+                unsafe { place.write(handle) };
+            }
         }
         if blocks {
             // SAFETY: the caller's promise.

@@ -30,10 +30,13 @@ pub(crate) struct Operator {
 pub(crate) fn find(comm: &Comm, number: c_int, dtype: DataType) -> Result<Operator, Refusal> {
     let built_in = u8::try_from(number).ok().and_then(|number| ReduceOp::try_from(number).ok());
     match built_in {
-        Some(ReduceOp::PreMulSum) => {}
-        Some(op) => return Ok(Operator { op, scalar: None }),
-        None => {}
+        Some(op) if op != ReduceOp::PreMulSum => Ok(Operator { op, scalar: None }),
+        _ => find_created(comm, number, dtype),
     }
+}
+
+#[cold]
+fn find_created(comm: &Comm, number: c_int, dtype: DataType) -> Result<Operator, Refusal> {
     let created = comm.created.lock().unwrap_or_else(PoisonError::into_inner);
     match created.sums.get(&number) {
         Some((of, scalar)) if *of == dtype => Ok(Operator { op: ReduceOp::PreMulSum, scalar: Some(*scalar) }),

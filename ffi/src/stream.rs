@@ -18,11 +18,15 @@ static STREAMS: Table<Stream> = Table::new(2);
 /// The stream of a handle that is not NULL.
 #[inline]
 pub(crate) fn get(stream: Handle) -> Result<Arc<Stream>, Refusal> {
-    STREAMS.get(stream).ok_or_else(|| {
-        let made = "a stream comes from rcclStreamCreate and is good until rcclStreamDestroy; NULL is none, with which calls \
-                    return when they have ended";
-        Refusal::argument(format!("no stream has this handle: {made}"))
-    })
+    STREAMS.get(stream).ok_or_else(nobody)
+}
+
+#[cold]
+fn nobody() -> Refusal {
+    Refusal::argument(
+        "no stream has this handle: a stream comes from rcclStreamCreate and is good until rcclStreamDestroy; NULL is none, \
+         with which calls return when they have ended",
+    )
 }
 
 /// # Safety

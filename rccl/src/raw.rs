@@ -4,13 +4,13 @@
 use crate::call::{Call, Collective};
 use crate::communicator::Communicator;
 use crate::element::ReduceOp;
-use crate::engine::{Lengths, Message, Task};
+use crate::engine::{Cross, Lengths, Message, Task};
 use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::request::{self, check_operator, digest};
 use crate::work::{Held, Work};
 use rccl_kernels::Scale;
-use rccl_schedule::Few;
+use rccl_schedule::{Few, Window};
 use std::time::{Duration, Instant};
 
 /// A call on raw memory that has been checked and is not made yet; see [`Communicator::raw`].
@@ -101,7 +101,8 @@ impl Communicator {
                 self.raw_cross(call, sent, received, input, output)
             }
             (collective, RawSizes::Equal) if !collective.has_counts() && collective != Collective::Fused => {
-                self.raw_equal(call, scale, input, output)
+                self.check_equal(call, input, output)?;
+                Ok(Task::Collective { call: *call, sizes: Lengths::Equal(call.count), input, output, scale })
             }
             _ => refuse(
                 call,
@@ -109,7 +110,7 @@ impl Communicator {
                 "pass counts to the forms with counts, and to no other",
             ),
         };
-        task.map(|task| Raw { task, timeout: None })
+        Ok(Raw { task: task?, timeout: None })
     }
 
     /// Makes a call and blocks until it has ended.
@@ -177,6 +178,7 @@ impl Communicator {
     }
 
     /// A task that nothing else goes with.
+    #[inline]
     fn alone(&self, Raw { task, .. }: Raw) -> Result<Task> {
         if let Task::Messages(messages) = &task {
             for message in messages.as_slice() {
@@ -263,16 +265,13 @@ impl Communicator {
         }
         apart(call, (input, row.iter().sum()), (output, column.iter().sum()))?;
         let call = Call { count: Call::VARYING, ..*call };
-        Ok(Task::Collective { call, sizes: Lengths::Cross { rank, row, column }, input, output, scale: None })
+        let sizes = Lengths::Cross(Box::new(Cross { rank, row, column }));
+        Ok(Task::Collective { call, sizes, input, output, scale: None })
     }
 
-    fn raw_equal(
-        &self,
-        call: &Call,
-        scale: Option<Scale>,
-        input: *const u8,
-        output: *mut u8,
-    ) -> Result<Task> {
+    /// Checks a call whose blocks have one length.
+    #[inline]
+    fn check_equal(&self, call: &Call, input: *const u8, output: *mut u8) -> Result<()> {
         let (rank, ranks) = (self.rank(), self.size());
         let Some(block) = call.count.checked_mul(call.dtype.size() as u64) else {
             return refuse(call, format!("{} elements", call.count), "no memory is that large");
@@ -289,20 +288,17 @@ impl Communicator {
             (extent(call, elements(read.len()), input)?, extent(call, elements(written.len()), output)?);
         let (first, second) = (input as u64, output as u64);
         let overlap = reads > 0 && writes > 0 && first < second + writes && second < first + reads;
-        // The block that both have lies at one place if the call is in place.
-        let shared = [&read, &written]
-            .into_iter()
-            .filter(|window| !window.is_empty())
-            .map(|window| window.at(0))
-            .max()
-            .unwrap_or(0);
-        let offset = |window: &rccl_schedule::Window| window.position(shared).map(|p| u64::from(p) * block);
-        let in_place = collective != rccl_schedule::Collective::AllToAll
-            && match (offset(&read), offset(&written)) {
-                (Some(a), Some(b)) => first + a == second + b,
-                _ => false,
-            };
-        if overlap && !in_place {
+        // The first block that both have lies at one place if the call is in place. Both have some, as they overlap.
+        let in_place = || {
+            let shared = read.at(0).max(written.at(0));
+            let offset = |window: &Window| window.position(shared).map(|p| u64::from(p) * block);
+            collective.has_in_place_form()
+                && match (offset(&read), offset(&written)) {
+                    (Some(a), Some(b)) => first + a == second + b,
+                    _ => false,
+                }
+        };
+        if overlap && !in_place() {
             return refuse(
                 call,
                 format!(
@@ -312,7 +308,7 @@ impl Communicator {
                 "work in place (one array, or this rank's block of it), or on disjoint arrays",
             );
         }
-        Ok(Task::Collective { call: *call, sizes: Lengths::Equal(call.count), input, output, scale })
+        Ok(())
     }
 }
 
@@ -352,11 +348,13 @@ impl RawGroup {
     }
 }
 
+#[cold]
 fn refuse<T>(call: &Call, what: String, hint: &str) -> Result<T> {
     Err(Error::InvalidArgument { call: call.collective.name(), what, hint: hint.into() })
 }
 
 /// The bytes of so many elements, which lie at a pointer.
+#[inline]
 fn extent(call: &Call, count: u64, memory: *const u8) -> Result<u64> {
     let bytes = count.checked_mul(call.dtype.size() as u64).filter(|&bytes| bytes <= isize::MAX as u64);
     match bytes {

@@ -5,7 +5,7 @@
 
 use crate::call::{Call, Collective};
 use crate::element::{DataType, Element};
-use crate::engine::{Lengths, Message, Task};
+use crate::engine::{Cross, Lengths, Message, Task};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use rccl_kernels::Scale;
@@ -215,7 +215,7 @@ pub(crate) fn all_to_all_v_into<T: Element>(
         recv_counts[own],
     )?;
     let call = Call { count: Call::VARYING, ..movement::<T>(Collective::AllToAllV, None, 0) };
-    let sizes = Lengths::Cross { rank: by.rank, row, column };
+    let sizes = Lengths::Cross(Box::new(Cross { rank: by.rank, row, column }));
     Ok(of_blocks(call, sizes, x.as_ptr(), out.as_mut_ptr()))
 }
 

@@ -9,15 +9,19 @@ pub(crate) enum Lengths {
     Equal(u64),
     /// Block by block; 0 for those that this rank does not touch.
     Blocks(Vec<u64>),
-    /// Of an all_to_all: what this rank sends to each, and what it gets from each.
-    Cross {
-        /// This rank.
-        rank: u32,
-        /// By receiver.
-        row: Vec<u64>,
-        /// By sender.
-        column: Vec<u64>,
-    },
+    /// Of an all_to_all. In a box, which keeps tasks short: they are passed by value.
+    Cross(Box<Cross>),
+}
+
+/// What a rank sends to each in an all_to_all, and what it gets from each.
+#[derive(Clone, Debug)]
+pub(crate) struct Cross {
+    /// This rank.
+    pub rank: u32,
+    /// By receiver.
+    pub row: Vec<u64>,
+    /// By sender.
+    pub column: Vec<u64>,
 }
 
 impl Lengths {
@@ -36,7 +40,8 @@ impl Sizes for Lengths {
         match self {
             Lengths::Equal(count) => *count,
             Lengths::Blocks(sizes) => sizes[block as usize],
-            Lengths::Cross { rank, row, column } => {
+            Lengths::Cross(cross) => {
+                let Cross { rank, row, column } = &**cross;
                 let (from, to) = (block / row.len() as u32, block % row.len() as u32);
                 if from == *rank { row[to as usize] } else { column[from as usize] }
             }

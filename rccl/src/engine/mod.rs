@@ -33,7 +33,7 @@ use crate::tuner::{Choice, Decision, Tuner};
 use again::Repertoire;
 use begin::Scratch;
 use drive::{Outcome, Stage, Waiting, Watch, drive, go};
-pub(crate) use lengths::Lengths;
+pub(crate) use lengths::{Cross, Lengths};
 use plan::Plan;
 use pool::Pool;
 use rccl_kernels::Kernel;
