@@ -37,8 +37,9 @@ pub(crate) fn refuse(function: &str) -> Result<(), Refusal> {
 
 /// Runs what is no part of the group that this thread may have open.
 pub(crate) fn outside<T>(run: impl FnOnce() -> T) -> T {
-    let open = OPEN.take();
+    let (depth, open) = (DEPTH.take(), OPEN.take());
     let value = run();
+    DEPTH.set(depth);
     OPEN.set(open);
     value
 }

@@ -246,8 +246,8 @@ impl Communicator {
         Err(Error::Failed { communicator: self.shared.label.clone(), reporter: control.me(), failure })
     }
 
-    /// Gives up on purpose: every rank's current and later calls fail with `why`. Returns at once, from any thread.
-    /// Does nothing in a forked child.
+    /// Gives up on purpose: every rank's current and later calls fail with `why`, as soon as it has heard of that. Returns at
+    /// once, from any thread. Does nothing in a forked child.
     pub fn abort(&self, why: &str) {
         if self.shared.born.check().is_ok() {
             self.shared.control.abort(why);
