@@ -38,7 +38,7 @@ wheel=$(echo "$CARGO_TARGET_DIR"/wheels/roceccl-*.whl)
 [[ $wheel == *-cp311-abi3-manylinux_2_28_*.whl ]] || failed "the wheel is called $wheel"
 ok "${wheel##*/}, $(($(stat -c %s "$wheel") / 1024)) KiB"
 
-python3 -m zipfile -e "$wheel" "$work/unpacked"
+"$python" -m zipfile -e "$wheel" "$work/unpacked"
 library=$work/unpacked/rccl/_rccl.abi3.so
 newest=$(objdump -T "$library" | grep -oE '\(GLIBC_[0-9.]+' | sort -uV | tail -n 1)
 [ "$(printf '%s\n' "$newest" "(GLIBC_2.28" | sort -V | tail -n 1)" = "(GLIBC_2.28" ] || failed "it asks for ${newest#(}"
