@@ -167,7 +167,7 @@ rcclResult_t rcclStreamSetBackground(rcclStream_t stream, int background);
 /* Calls callback once, when everything that was made on stream so far has ended, with the first failure that
  * rcclStreamSynchronize has not told, which tells it nevertheless, and with its words, which are good until callback returns. It
  * is called by the thread that sees the end: this one before the function returns, one that waits, or one of the library's. It
- * may make calls on streams; it must not wait for any, destroy a communicator, or throw. */
+ * may make calls on streams, which are in no group; it must not wait for any, destroy a communicator, or throw. */
 typedef void (*rcclStreamCallback_t)(rcclStream_t stream, rcclResult_t result, const char *words, void *argument);
 rcclResult_t rcclStreamAddCallback(rcclStream_t stream, rcclStreamCallback_t callback, void *argument);
 /* rcclInProgress, or as rcclStreamSynchronize. */

@@ -35,6 +35,14 @@ pub(crate) fn refuse(function: &str) -> Result<(), Refusal> {
     if is_open() { Err(Refusal::usage(format!("{function} in a group: end that first"))) } else { Ok(()) }
 }
 
+/// Runs what is no part of the group that this thread may have open.
+pub(crate) fn outside<T>(run: impl FnOnce() -> T) -> T {
+    let open = OPEN.take();
+    let value = run();
+    OPEN.set(open);
+    value
+}
+
 /// Adds a call to the open group.
 pub(crate) fn add(on: &Communicator, call: Raw, blocks: bool) {
     OPEN.with(|open| {

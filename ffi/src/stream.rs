@@ -130,8 +130,10 @@ pub unsafe extern "C" fn rcclStreamAddCallback(
                 Ok(()) => (Answer::Success, text("no error".into())),
                 Err(error) => (number(error), text(Refusal::from(error.clone()).words)),
             };
+            let stream = std::ptr::without_provenance_mut(handle);
+            // Its calls are nobody's group, whoever sees the end.
             // SAFETY: the caller's promise; the words live until it has returned.
-            unsafe { callback(std::ptr::without_provenance_mut(handle), result, words.as_ptr(), argument) };
+            group::outside(|| unsafe { callback(stream, result, words.as_ptr(), argument) });
         });
         Ok(())
     })

@@ -6,13 +6,12 @@ mod dlpack;
 mod interface;
 mod tensor;
 
-use crate::dtype;
+use crate::dtype::{self, Kind, OfArray};
 use crate::error::argument;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use rccl::DataType;
 
 /// What an argument is called in errors: the function's name and its own.
 #[derive(Clone, Copy)]
@@ -25,7 +24,7 @@ pub struct Name {
 pub struct Array {
     pointer: *mut u8,
     count: usize,
-    dtype: DataType,
+    kind: Kind,
     writable: bool,
     /// Dropped with the interpreter attached.
     _kept: Kept,
@@ -90,8 +89,8 @@ impl Array {
     pub fn count(&self) -> usize {
         self.count
     }
-    pub fn dtype(&self) -> DataType {
-        self.dtype
+    pub fn kind(&self) -> &Kind {
+        &self.kind
     }
     pub fn pointer(&self) -> *mut u8 {
         self.pointer
@@ -111,11 +110,23 @@ impl Name {
         self.refuse(object, &format!("lies in the memory of {place}"), hint)
     }
 
-    fn unknown_type(self, object: &Bound<'_, PyAny>, dtype: &str) -> PyErr {
-        let swapped = if dtype::by_name(dtype).is_some() { " in the other order of bytes" } else { "" };
-        let all: Vec<&str> = DataType::ALL.into_iter().map(dtype::name).collect();
-        let hint = format!("elements are {}: view or convert it", all.join(", "));
-        self.refuse(object, &format!("has elements of type {dtype}{swapped}"), &hint)
+    /// The elements are of a type that cannot be used. `word`: what it is called, if the object does not say.
+    fn unknown_type(self, object: &Bound<'_, PyAny>, word: &str) -> PyErr {
+        let of = match OfArray::read(object) {
+            Ok(of) => of,
+            Err(error) => return error,
+        };
+        let swapped = of.as_ref().is_some_and(|of| !of.is_native);
+        let word = of.as_ref().map_or(word, |of| &of.name);
+        let (order, hint) = if swapped {
+            let hint = "convert it, as x.astype(x.dtype.newbyteorder(\"=\")) does";
+            (" in the other order of bytes", hint.to_owned())
+        } else if of.as_ref().is_some_and(|of| of.has_objects) {
+            ("", "objects are more than their memory: broadcast_object sends one by pickle".to_owned())
+        } else {
+            ("", format!("elements are {}, or what NumPy has in plain memory: convert it", dtype::names()))
+        };
+        self.refuse(object, &format!("has elements of type {word}{order}"), &hint)
     }
 
     fn strided(self, object: &Bound<'_, PyAny>) -> PyErr {

@@ -2,10 +2,14 @@
 
 use crate::array::{Array, Name};
 use crate::communicator::Communicator;
+use crate::dtype::{self, Kind};
 use crate::error::argument;
+use crate::of::Of;
 use crate::op::Operator;
+use crate::stream::Stream;
 use crate::work::Work;
-use crate::{dtype, group, waiting};
+use crate::{group, waiting};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use rccl::{Call, Collective, DataType, RawSizes};
@@ -34,9 +38,16 @@ impl Time {
 
 /// How a call is to be made.
 #[derive(Default)]
-pub struct Manner {
+pub struct Manner<'a> {
     pub async_op: bool,
     pub timeout: Option<Time>,
+    pub stream: Option<&'a Stream>,
+}
+
+impl Manner<'_> {
+    pub fn new(async_op: bool, timeout: Option<Time>) -> Self {
+        Manner { async_op, timeout, stream: None }
+    }
 }
 
 /// What a call does, but for its memory.
@@ -65,53 +76,43 @@ impl<'a> Asked<'a> {
 
 /// The memory of a call: what it reads and what it writes, the same array in place, and none where a rank has no part.
 pub struct Memory {
-    dtype: DataType,
+    kind: Kind,
     input: *const u8,
     output: *mut u8,
-    arrays: [Option<Array>; 2],
+    arrays: Arrays,
 }
+
+/// What a call keeps until it has ended.
+pub type Arrays = [Option<Array>; 2];
 
 impl Memory {
     pub fn in_place(array: Array) -> Memory {
-        let (dtype, pointer) = (array.dtype(), array.pointer());
-        Memory { dtype, input: pointer, output: pointer, arrays: [Some(array), None] }
+        let (kind, pointer) = (array.kind().clone(), array.pointer());
+        Memory { kind, input: pointer, output: pointer, arrays: [Some(array), None] }
     }
 
-    pub fn none(dtype: DataType) -> Memory {
-        Memory { dtype, input: std::ptr::null(), output: std::ptr::null_mut(), arrays: [None, None] }
+    pub fn none() -> Memory {
+        Memory::at(DataType::U8, 0, 0)
     }
 
     pub fn read(array: Array) -> Memory {
-        Memory {
-            input: array.pointer(),
-            dtype: array.dtype(),
-            arrays: [Some(array), None],
-            ..Memory::none(DataType::U8)
-        }
+        let (kind, input) = (array.kind().clone(), array.pointer());
+        Memory { kind, input, output: std::ptr::null_mut(), arrays: [Some(array), None] }
     }
 
     pub fn written(array: Array) -> Memory {
-        Memory {
-            output: array.pointer(),
-            dtype: array.dtype(),
-            arrays: [Some(array), None],
-            ..Memory::none(DataType::U8)
-        }
+        let (kind, output) = (array.kind().clone(), array.pointer());
+        Memory { kind, input: std::ptr::null(), output, arrays: [Some(array), None] }
     }
 
     /// Of two arrays, whose elements are of one type.
     pub fn apart(py: Python<'_>, call: &'static str, input: Array, output: Array) -> PyResult<Memory> {
-        if input.dtype() != output.dtype() {
-            let (x, out) = (dtype::name(input.dtype()), dtype::name(output.dtype()));
-            return Err(argument(
-                py,
-                call,
-                format!("x has {x} and out has {out}"),
-                "both have elements of one type",
-            ));
+        if input.kind() != output.kind() {
+            let what = format!("x has {} and out has {}", input.kind().name(), output.kind().name());
+            return Err(argument(py, call, what, "both have elements of one type"));
         }
         Ok(Memory {
-            dtype: input.dtype(),
+            kind: input.kind().clone(),
             input: input.pointer(),
             output: output.pointer(),
             arrays: [Some(input), Some(output)],
@@ -120,52 +121,93 @@ impl Memory {
 
     /// Of addresses, which the caller answers for.
     pub fn at(dtype: DataType, input: usize, output: usize) -> Memory {
-        Memory { dtype, input: input as *const u8, output: output as *mut u8, arrays: [None, None] }
+        let kind = Kind::Number(dtype);
+        Memory { kind, input: input as *const u8, output: output as *mut u8, arrays: [None, None] }
     }
 }
 
-/// Makes a call: now, in the background, or with the end of an open group. `answer` is what the method returns.
+/// Makes a call: now, in the background, on a stream, or with the end of an open group. `answer` is what the method returns.
 pub fn make(
     py: Python<'_>,
     on: &Communicator,
     asked: Asked<'_>,
     memory: Memory,
-    manner: Manner,
+    manner: Manner<'_>,
     answer: Py<PyAny>,
 ) -> PyResult<Py<PyAny>> {
     let Asked { collective, op, root, count, sizes } = asked;
-    let Memory { dtype, input, output, arrays } = memory;
-    let call = Call { collective, dtype, op: op.map(|op| op.op), root, count: count as u64 };
+    let Memory { kind, input, output, arrays } = memory;
+    let Manner { async_op, timeout, stream } = manner;
+    if let (Kind::Plain { name, .. }, Some(_)) = (&kind, op) {
+        return Err(cannot_reduce(collective, name));
+    }
+    let (dtype, per) = kind.moved();
+    let call = Call { collective, dtype, op: op.map(|op| op.op), root, count: (count * per) as u64 };
     let scalar = match op {
         Some(op) => op.scalar(dtype)?,
         None => None,
     };
-    let mut raw = on.inner().raw(&call, sizes, scalar.as_deref(), input, output);
+    let checked = |sizes: RawSizes<'_>| on.inner().raw(&call, sizes, scalar.as_deref(), input, output);
+    let raw = if per == 1 { checked(sizes) } else { times(per, sizes, checked) };
     let name = Name { call: collective.name(), argument: "timeout" };
+    let timeout = timeout.map(|timeout| timeout.duration(name, py)).transpose()?;
     if group::is_open() {
-        if manner.async_op || manner.timeout.is_some() {
-            let hint = "all calls of a group are over when it ends, and have the communicator's timeout";
-            return Err(argument(py, name.call, "async_op or timeout in a group".into(), hint));
+        if async_op {
+            let hint = "the calls of a group have one Work, which rccl.group(async_op=True) gives";
+            return Err(argument(py, name.call, "async_op in a group".into(), hint));
         }
         let refused = raw.as_ref().err().map(|error| on.exception(py, error, Some(&call)));
-        group::add(on.inner(), raw, arrays);
+        group::add(on.origin(), &call, raw, arrays, timeout, stream);
         return refused.map_or(Ok(answer), Err);
     }
-    if let Some(timeout) = manner.timeout {
-        let timeout = timeout.duration(name, py)?;
-        raw = raw.map(|raw| raw.within(timeout));
-    }
     let raw = raw.map_err(|error| on.exception(py, &error, Some(&call)))?;
-    if manner.async_op {
+    let raw = match timeout {
+        Some(timeout) => raw.within(timeout),
+        None => raw,
+    };
+    if let Some(stream) = stream {
+        // It tells what becomes of the call.
+        // SAFETY: the promise of whoever passed addresses.
+        drop(unsafe { stream.lead(on.origin()).start_raw(raw) });
+        return Ok(answer);
+    }
+    if async_op {
         // SAFETY: the arrays are kept until the call has ended, by the work or after it.
         let work = unsafe { on.inner().start_raw(raw) };
-        return Ok(Py::new(py, Work::new(on, work, call, arrays, answer))?.into_any());
+        let of = Of::Call(on.origin().clone(), call);
+        return Ok(Py::new(py, Work::new(of, work, arrays, answer))?.into_any());
     }
     // SAFETY: the arrays are kept until it has ended; that nobody else uses them meanwhile is the caller's promise, as of all
     // calls that let other threads of Python run.
     let result = unsafe { waiting::run(py, on.inner(), raw) }?;
     drop(arrays);
     result.map(|()| answer).map_err(|error| on.exception(py, &error, Some(&call)))
+}
+
+/// Has sizes in elements made into sizes in what an element is moved by.
+fn times<T>(per: usize, sizes: RawSizes<'_>, then: impl FnOnce(RawSizes<'_>) -> T) -> T {
+    let times = |counts: &[usize]| -> Vec<usize> { counts.iter().map(|count| count * per).collect() };
+    match sizes {
+        RawSizes::Counts(counts) => then(RawSizes::Counts(&times(counts))),
+        RawSizes::Cross { sent, received } => {
+            then(RawSizes::Cross { sent: &times(sent), received: &times(received) })
+        }
+        equal => then(equal),
+    }
+}
+
+/// The elements are nothing but bytes.
+fn cannot_reduce(collective: Collective, name: &str) -> PyErr {
+    let hint = match name {
+        "bool" => "view them as uint8, where max is or, and min is and".into(),
+        "complex64" => "view them as float32, whose sum and avg are the same".into(),
+        "complex128" => "view them as float64, whose sum and avg are the same".into(),
+        "int16" => "convert them to int32".into(),
+        "uint16" => "convert them to uint32".into(),
+        _ => format!("convert them, or view them as one of {}", dtype::names()),
+    };
+    let call = collective.name();
+    PyTypeError::new_err(format!("{call}: elements of type {name} can be moved, but not reduced; {hint}"))
 }
 
 /// The lengths of an array's axes.
@@ -184,5 +226,5 @@ pub fn like<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let helpers = object.py().import(intern!(object.py(), "rccl._arrays"))?;
     let shape = pyo3::types::PyTuple::new(object.py(), shape)?;
-    helpers.call_method1(intern!(object.py(), "like"), (object, shape, dtype::name(array.dtype())))
+    helpers.call_method1(intern!(object.py(), "like"), (object, shape, array.kind().name()))
 }

@@ -4,9 +4,10 @@ mod methods;
 
 use crate::array::Name;
 use crate::call::Time;
+use crate::dtype::{self, Kind};
 use crate::memory::Memory;
 use crate::unique_id::UniqueId;
-use crate::{dtype, error, waiting};
+use crate::{error, waiting};
 use pyo3::exceptions::{PySystemExit, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -14,7 +15,6 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyTuple};
 use rccl::{Builder, Call, Config, Error};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// A group of ranks that call collectives together. Every rank makes the same calls in the same order.
 ///
@@ -40,29 +40,22 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Whether both are of one communicator.
+    pub fn is(&self, other: &Origin) -> bool {
+        Arc::ptr_eq(&self.told, &other.told)
+    }
+
+    /// An exception tells what broke it.
+    pub fn tell(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
     pub fn exception(&self, py: Python<'_>, error: &Error, call: Option<&Call>) -> PyErr {
         if error.failure().is_some() {
-            self.told.store(true, Ordering::Relaxed);
+            self.tell();
         }
         let op = call.map(Call::to_string);
         error::exception(py, error, op.as_deref(), Some(self.communicator.rank()))
-    }
-
-    /// The end of the patience of whoever waits for a call, which goes on.
-    pub fn impatient(&self, py: Python<'_>, call: &Call, waited: Duration) -> PyErr {
-        let text = format!(
-            "{}: {call} has not ended after {:.1} s; it goes on: wait again, or abort the communicator",
-            self.communicator.label(),
-            waited.as_secs_f64()
-        );
-        let build = || {
-            let fields = PyDict::new(py);
-            fields.set_item("rank", self.communicator.rank())?;
-            fields.set_item("op", call.to_string())?;
-            let class = py.import("rccl.errors")?.getattr("TimeoutError")?;
-            PyResult::Ok(PyErr::from_value(class.call((text,), Some(&fields))?))
-        };
-        build().unwrap_or_else(|error| error)
     }
 }
 
@@ -240,12 +233,12 @@ impl Communicator {
         dtype: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let shape: Vec<usize> = shape.extract().or_else(|_| shape.extract().map(|length| vec![length]))?;
-        let dtype = dtype.map_or(Ok(rccl::DataType::F32), dtype::parse)?;
-        let bytes = shape.iter().try_fold(dtype.size(), |bytes, &extent| bytes.checked_mul(extent));
+        let kind = dtype.map_or(Ok(Kind::Number(rccl::DataType::F32)), dtype::parse)?;
+        let bytes = shape.iter().try_fold(kind.size(), |bytes, &extent| bytes.checked_mul(extent));
         let memory = Memory::new(self.inner(), bytes.unwrap_or(usize::MAX))
             .map_err(|error| self.exception(py, &error, None))?;
         let helpers = py.import(intern!(py, "rccl._arrays"))?;
-        helpers.call_method1("over", (Py::new(py, memory)?, PyTuple::new(py, shape)?, dtype::name(dtype)))
+        helpers.call_method1("over", (Py::new(py, memory)?, PyTuple::new(py, shape)?, kind.name()))
     }
 
     /// Raises the failure that broke the communicator, if one did. Never blocks.

@@ -3,7 +3,8 @@
 //! ```text
 //! communicator  its class, and `methods`: the calls      array     the memory of Python's objects, without a copy
 //! call          one call, from its arrays to its end     waiting   without the interpreter, but for signals
-//! work          calls under way                          error     exceptions
+//! work          calls under way                          group     calls that go together
+//! stream        an order of calls, for rccl.nccl         error     exceptions
 //! ```
 //!
 //! The C interface is in the same shared object, so that all of a process (these classes, and PyTorch's backend, which is C++)
@@ -16,7 +17,9 @@ mod dtype;
 mod error;
 mod group;
 mod memory;
+mod of;
 mod op;
+mod stream;
 mod unique_id;
 mod waiting;
 mod work;
@@ -35,11 +38,13 @@ mod _rccl {
     #[pymodule_export]
     use super::communicator::Communicator;
     #[pymodule_export]
-    use super::group::{group_drop, group_end, group_start};
+    use super::group::{group_drop, group_end, group_spoil, group_start};
     #[pymodule_export]
     use super::memory::Memory;
     #[pymodule_export]
     use super::op::PreMulSum;
+    #[pymodule_export]
+    use super::stream::Stream;
     #[pymodule_export]
     use super::unique_id::UniqueId;
     #[pymodule_export]

@@ -1,53 +1,58 @@
 //! Calls that are under way.
 
-use crate::array::{Array, Name};
-use crate::call::Time;
-use crate::communicator::{Communicator, Origin};
+use crate::array::Name;
+use crate::call::{Arrays, Time};
+use crate::error::argument;
+use crate::of::Of;
 use crate::waiting;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use rccl::Call;
 use std::fs::File;
 use std::future::Future;
 use std::io::Write;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-/// A call that is under way. It goes on by itself; its arrays belong to it until it has ended, whether or not this object
-/// lives. wait() for it, or await it in asyncio; the answer is what the blocking call returns.
+/// A call that is under way, or all calls of a group. It goes on by itself; its arrays belong to it until it has ended, whether
+/// or not this object lives. wait() for it, or await it in asyncio; the answer is what the blocking call returns, and of a group
+/// None.
 #[pyclass(module = "rccl", frozen, weakref, generic)]
 pub struct Work {
-    origin: Origin,
-    call: Call,
-    answer: Py<PyAny>,
+    /// Of a group: when that is over, and `None` if nothing of it was made.
+    of: OnceLock<Option<Of>>,
+    answer: Option<Py<PyAny>>,
     done: AtomicBool,
     state: Mutex<State>,
     /// What it reads and writes, until it has ended.
-    arrays: Mutex<Option<[Option<Array>; 2]>>,
+    arrays: Mutex<Vec<Arrays>>,
 }
 
 enum State {
-    Under(rccl::Work<()>),
+    /// A group none of whose calls were made.
+    Open,
+    /// What has not ended, the next one to be waited for last, and the first error of what has.
+    Under(Vec<rccl::Work<()>>, rccl::Result<()>),
     Ended(rccl::Result<()>),
 }
 
-/// A call whose object is gone, and what it still uses.
+/// Calls whose object is gone, and what they still use.
 struct Left {
-    work: rccl::Work<()>,
-    communicator: rccl::Communicator,
-    _arrays: [Option<Array>; 2],
+    works: Vec<rccl::Work<()>>,
+    communicators: Vec<rccl::Communicator>,
+    _arrays: Vec<Arrays>,
 }
 
 static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
 
 /// Lets go of what calls have used whose objects are gone.
 pub fn sweep() {
-    let ended: Vec<_> = lock(&LEFT).extract_if(.., |left| left.work.is_done()).collect();
+    let ended: Vec<_> =
+        lock(&LEFT).extract_if(.., |left| left.works.iter().all(rccl::Work::is_done)).collect();
     drop(ended); // frees objects of Python's, which may come back here
 }
 
@@ -55,52 +60,113 @@ pub fn sweep() {
 #[pyfunction]
 pub fn leave_calls(py: Python<'_>) {
     sweep();
-    let left: Vec<_> = lock(&LEFT).iter().map(|left| left.communicator.clone()).collect();
+    let left: Vec<_> = lock(&LEFT).iter().flat_map(|left| left.communicators.clone()).collect();
     py.detach(|| left.iter().for_each(rccl::Communicator::leave));
 }
 
+impl State {
+    /// Has `end` look at what has not ended, one by one, until it says `None`: the result, if all have ended.
+    fn look(
+        &mut self,
+        mut end: impl FnMut(&mut rccl::Work<()>) -> Option<rccl::Result<()>>,
+    ) -> Option<rccl::Result<()>> {
+        let State::Under(works, first) = self else {
+            return if let State::Ended(result) = self { Some(result.clone()) } else { None };
+        };
+        while let Some(work) = works.last_mut() {
+            let result = end(work)?;
+            works.pop();
+            if first.is_ok() {
+                *first = result;
+            }
+        }
+        let result = first.clone();
+        *self = State::Ended(result.clone());
+        Some(result)
+    }
+}
+
 impl Work {
-    pub fn new(
-        on: &Communicator,
-        work: rccl::Work<()>,
-        call: Call,
-        arrays: [Option<Array>; 2],
-        answer: Py<PyAny>,
-    ) -> Work {
-        sweep();
+    /// A call.
+    pub fn new(of: Of, work: rccl::Work<()>, arrays: Arrays, answer: Py<PyAny>) -> Work {
+        let call = Work::answering(Some(answer));
+        call.begin(of, vec![work], vec![arrays]);
+        call
+    }
+
+    /// A group whose calls are still to come.
+    pub fn open() -> Work {
+        Work::answering(None)
+    }
+
+    fn answering(answer: Option<Py<PyAny>>) -> Work {
         Work {
-            origin: on.origin().clone(),
-            call,
+            of: OnceLock::new(),
             answer,
             done: AtomicBool::new(false),
-            state: Mutex::new(State::Under(work)),
-            arrays: Mutex::new(Some(arrays)),
+            state: Mutex::new(State::Open),
+            arrays: Mutex::default(),
         }
     }
 
-    /// Blocks until the call has ended, or so long: its result, if it has.
-    fn look(&self, patience: Duration) -> Option<rccl::Result<()>> {
-        let mut state = lock(&self.state);
-        let result = match &mut *state {
-            State::Ended(result) => result.clone(),
-            State::Under(work) => match work.wait_timeout(patience) {
-                Ok(false) => return None,
-                Ok(true) => Ok(()),
-                // A forked child's answer is an error of a call that goes on in its parent.
-                Err(error) => Err(error),
-            },
+    /// Its calls were made.
+    pub fn begin(&self, of: Of, mut works: Vec<rccl::Work<()>>, arrays: Vec<Arrays>) {
+        sweep();
+        works.reverse();
+        *lock(&self.arrays) = arrays;
+        *lock(&self.state) = State::Under(works, Ok(()));
+        let _ = self.of.set(Some(of));
+    }
+
+    /// Its calls were not made.
+    pub fn drop_calls(&self) {
+        let _ = self.of.set(None);
+        self.done.store(true, Ordering::Release);
+    }
+
+    /// Whose it is, once its calls were made.
+    fn of(&self, py: Python<'_>) -> PyResult<&Of> {
+        let (what, hint) = match self.of.get() {
+            Some(Some(of)) => return Ok(of),
+            Some(None) => ("nothing of the group was made", "its block raised, or a call in it was refused"),
+            None => ("the group is still open", "its calls are made when its block ends: wait after that"),
         };
+        Err(argument(py, "wait", what.into(), hint))
+    }
+
+    /// Blocks until all has ended, or so long: the result, if it has.
+    fn look(&self, patience: Duration) -> Option<rccl::Result<()>> {
+        let result = lock(&self.state).look(|work| match work.wait_timeout(patience) {
+            Ok(false) => None,
+            // A forked child's answer is an error of a call that goes on in its parent.
+            ended => Some(ended.map(drop)),
+        })?;
         self.done.store(true, Ordering::Release);
         Some(result)
     }
 
-    /// The answer of a call that has ended.
-    fn ended(&self, py: Python<'_>, result: rccl::Result<()>) -> PyResult<Py<PyAny>> {
-        let arrays = lock(&self.arrays).take();
+    /// The answer of what has ended.
+    fn ended(&self, py: Python<'_>, of: &Of, result: rccl::Result<()>) -> PyResult<Py<PyAny>> {
+        let arrays = std::mem::take(&mut *lock(&self.arrays));
         drop(arrays);
         match result {
-            Ok(()) => Ok(self.answer.clone_ref(py)),
-            Err(error) => Err(self.origin.exception(py, &error, Some(&self.call))),
+            Ok(()) => Ok(self.answer.as_ref().map_or_else(|| py.None(), |answer| answer.clone_ref(py))),
+            Err(error) => Err(of.exception(py, &error)),
+        }
+    }
+
+    /// Blocks until all has ended, also after a signal: what was aborted ends soon, and only then may the arrays go.
+    pub fn settle(&self, py: Python<'_>) -> PyResult<()> {
+        let of = self.of(py)?;
+        let mut raised = None;
+        loop {
+            match waiting::until(py, |patience| self.look(patience), |why| of.abort(why)) {
+                Ok(result) => {
+                    let answer = self.ended(py, of, result);
+                    return raised.map_or(answer.map(drop), Err);
+                }
+                Err(error) => raised = raised.or(Some(error)),
+            }
         }
     }
 }
@@ -111,6 +177,7 @@ impl Work {
     /// `timeout` seconds it raises TimeoutError, and the call goes on.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<Time>) -> PyResult<Py<PyAny>> {
+        let of = self.of(py)?;
         let name = Name { call: "wait", argument: "timeout" };
         let began = Instant::now();
         let patience = timeout.map(|time| time.duration(name, py)).transpose()?;
@@ -122,9 +189,9 @@ impl Work {
                 ended => Some(ended),
             }
         };
-        match waiting::until(py, look, |why| self.origin.communicator.abort(why))? {
-            Some(result) => self.ended(py, result),
-            None => Err(self.origin.impatient(py, &self.call, began.elapsed())),
+        match waiting::until(py, look, |why| of.abort(why))? {
+            Some(result) => self.ended(py, of, result),
+            None => Err(of.impatient(py, began.elapsed())),
         }
     }
 
@@ -135,7 +202,8 @@ impl Work {
         }
         match self.state.try_lock() {
             Ok(state) => match &*state {
-                State::Under(work) => work.is_done(),
+                State::Open => false,
+                State::Under(works, _) => works.iter().all(rccl::Work::is_done),
                 State::Ended(_) => true,
             },
             Err(TryLockError::Poisoned(_)) => true,
@@ -150,24 +218,20 @@ impl Work {
         helpers.call_method1(intern!(py, "end_of"), (slf,))?.call_method0(intern!(py, "__await__"))
     }
 
-    /// Has an eventfd written when the call has ended: by the library's thread, which knows nothing of Python.
+    /// Has an eventfd written when the call has ended, or one of a group: by the library's thread, which knows nothing of Python.
     fn _ring(&self, py: Python<'_>, descriptor: i32) -> PyResult<()> {
+        self.of(py)?;
         // SAFETY: the caller's, who keeps it open until this returns.
         let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
         py.detach(|| {
             let bell = Arc::new(Bell(descriptor));
-            let mut state = lock(&self.state);
-            let ended = match &mut *state {
-                State::Ended(result) => Some(result.clone()),
-                State::Under(work) => {
-                    match Pin::new(work).poll(&mut Context::from_waker(&Waker::from(bell.clone()))) {
-                        Poll::Ready(result) => Some(result),
-                        Poll::Pending => None,
-                    }
-                }
-            };
-            if let Some(result) = ended {
-                *state = State::Ended(result);
+            let waker = Waker::from(bell.clone());
+            let ended =
+                lock(&self.state).look(|work| match Pin::new(work).poll(&mut Context::from_waker(&waker)) {
+                    Poll::Ready(result) => Some(result),
+                    Poll::Pending => None,
+                });
+            if ended.is_some() {
                 bell.wake();
             }
         });
@@ -179,19 +243,24 @@ impl Work {
     }
 
     fn __repr__(&self) -> String {
-        format!("<rccl.Work: {}, {}>", self.call, if self.done() { "ended" } else { "under way" })
+        match self.of.get() {
+            Some(Some(of)) if self.done() => format!("<rccl.Work: {of}, ended>"),
+            Some(Some(of)) => format!("<rccl.Work: {of}, under way>"),
+            Some(None) => "<rccl.Work: a group, not made>".into(),
+            None => "<rccl.Work: a group, open>".into(),
+        }
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
         let state = std::mem::replace(&mut *lock(&self.state), State::Ended(Ok(())));
-        let arrays = lock(&self.arrays).take();
-        if let (State::Under(work), Some(arrays)) = (state, arrays)
-            && !work.is_done()
+        let arrays = std::mem::take(&mut *lock(&self.arrays));
+        if let (State::Under(works, _), Some(of)) = (state, self.of.get().and_then(Option::as_ref))
+            && !works.iter().all(rccl::Work::is_done)
         {
-            let communicator = self.origin.communicator.clone();
-            lock(&LEFT).push(Left { work, communicator, _arrays: arrays });
+            let communicators = of.origins().iter().map(|origin| origin.communicator.clone()).collect();
+            lock(&LEFT).push(Left { works, communicators, _arrays: arrays });
         }
     }
 }

@@ -18,6 +18,11 @@ DTYPES = [
     np.int8, np.uint8, np.int32, np.uint32, np.int64, np.uint64, np.float16, np.float32, np.float64,
     ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
 ]  # fmt: skip
+#: What is moved, but not reduced.
+PLAIN = [
+    "bool", "int16", "uint16", "complex64", "complex128", "longdouble", "M8[ns]", "m8[D]", "S5", "U3", "V7",
+    ml_dtypes.int4, ml_dtypes.float8_e4m3b11fnuz, [("a", "f4"), ("b", "i2", 3)],
+]  # fmt: skip
 OPS = {
     "sum": lambda all: all.sum(0),
     "prod": lambda all: all.prod(0),
@@ -33,6 +38,15 @@ OPS = {
 def reached(name):
     """Tells the test that this rank is there."""
     Path(f"{sys.argv[1]}.{name}").touch()
+
+
+def wait_until_reached(rank, name):
+    """Until another rank of this job is there."""
+    place = Path(sys.argv[1]).with_name(f"{rank}.{name}")
+    until = time.monotonic() + 30
+    while not place.exists():
+        assert time.monotonic() < until, f"rank {rank} does not reach {name}"
+        time.sleep(0.01)
 
 
 def numbers(rank, count, dtype):
@@ -124,6 +138,74 @@ def values(comm, rank, size, dtype, block):
     return calls + 5
 
 
+def every_movement():
+    """Types that have no sum, by every call that moves elements, with blocks of one length and of different ones."""
+    with rccl.Communicator.from_env() as comm:
+        for dtype in PLAIN:
+            for block in (0, 1, 1025):
+                movements(comm, np.dtype(dtype), block)
+        return True
+
+
+def movements(comm, dtype, block):
+    rank, size = comm.rank, comm.size
+    # Any bytes will do, but a bool's.
+    bytes_ = np.random.default_rng(5).integers(0, 2, size * size * block * dtype.itemsize, np.uint8)
+    whole = bytes_.view(dtype).reshape(size, size * block)
+    mine, root = whole[rank].copy(), size - 1
+    part = slice(rank * block, (rank + 1) * block)
+
+    def same(given, expected):
+        assert given.dtype == dtype and given.tobytes() == expected.tobytes(), f"{dtype} x{block}"
+
+    x = mine.copy()
+    assert comm.broadcast(x, root) is x
+    same(x, whole[root])
+    same(comm.all_gather(mine), whole)
+    same(comm.all_gather(mine, async_op=True).wait(), whole)
+    out = np.zeros_like(whole)
+    out[rank] = mine
+    same(comm.all_gather(out[rank], out=out), whole)
+    same(comm.all_to_all(mine), np.concatenate([theirs[part] for theirs in whole]))
+    gathered = comm.gather(mine, root)
+    if rank == root:
+        same(gathered, whole)
+    same(comm.scatter(mine if rank == root else None, root, out=np.zeros(block, dtype)), whole[root][part])
+    nearest = np.zeros_like(mine)
+    with rccl.group():
+        comm.send(mine, (rank + 1) % size)
+        comm.recv(nearest, (rank - 1) % size)
+    same(nearest, whole[rank - 1])
+    counts = [other + block for other in range(size)]
+    all_ = whole.reshape(-1)[: sum(counts)] if block else np.zeros(sum(counts), dtype)
+    begin = sum(counts[:rank])
+    own = all_[begin : begin + counts[rank]].copy()
+    same(comm.all_gather(own, counts=counts), all_)
+    gathered = comm.gather(own, root, counts=counts if rank == root else True)
+    if rank == root:
+        same(gathered, all_)
+        same(comm.scatter(all_.copy(), root, counts=counts), own)
+    else:
+        same(comm.scatter(None, root, counts=True, out=np.zeros_like(own)), own)
+    received = comm.all_to_all(all_.copy(), send_counts=counts, recv_counts=[counts[rank]] * size)
+    same(received, np.concatenate([own] * size))
+
+
+def off_boundaries():
+    """Elements at addresses that are no multiples of their size."""
+    with rccl.Communicator.from_env() as comm:
+        for dtype in DTYPES:
+            size = np.dtype(dtype).itemsize
+            for count in (3, 5000):
+                x = np.zeros(count * size + 1, np.uint8)[1:].view(dtype)
+                x[:] = numbers(comm.rank, count, dtype)
+                expected = sum(numbers(other, count, np.float64) for other in range(comm.size))
+                assert comm.all_reduce(x) is x
+                equal(x, expected, np.dtype(dtype).name)
+                equal(comm.all_gather(x), np.stack([x] * comm.size), np.dtype(dtype).name)
+        return True
+
+
 def unequal_blocks():
     with rccl.Communicator.from_env() as comm:
         rank, size = comm.rank, comm.size
@@ -201,6 +283,62 @@ def without_blocking():
         [thread.start() for thread in threads]
         [thread.join(30) for thread in threads]
         assert answers == [None] * 3
+        return True
+
+
+def groups_without_blocking():
+    """Groups that go on when their block is over: waited for, awaited, many at once, dropped."""
+    with rccl.Communicator.from_env() as comm:
+        rank, size = comm.rank, comm.size
+        twin = comm.duplicate()
+
+        def begin(n, **how):
+            x, y, z = np.full(1000, n), np.full(3, rank), np.zeros(3, int)
+            with rccl.group(async_op=True, **how) as work:
+                assert comm.all_reduce(x) is x
+                table = twin.all_gather(y)
+                comm.send(y, (rank + 1) % size)
+                assert comm.recv(z, (rank - 1) % size) is z
+            return work, (x, table, z)
+
+        def check(n, x, table, z):
+            equal(x, np.full(1000, n * size), "all_reduce")
+            equal(table, np.repeat(np.arange(size), 3).reshape(size, 3), "all_gather")
+            equal(z, [(rank - 1) % size] * 3, "recv")
+
+        work, results = begin(7)
+        assert work.wait() is None and work.done() and work.wait(timeout=0) is None
+        check(7, *results)
+        begun = [begin(n, timeout=60) for n in range(20)]
+        for n, (work, results) in enumerate(begun):
+            assert work.wait(timeout=30) is None
+            check(n, *results)
+
+        async def program():
+            begun = [begin(n) for n in range(5)]
+            if rank == 1:
+                await asyncio.sleep(0.2)
+            assert await asyncio.gather(*(work for work, _ in begun)) == [None] * 5
+            return begun
+
+        for n, (_, results) in enumerate(asyncio.run(program())):
+            check(n, *results)
+        results = begin(3)[1]  # its Work goes at once, the arrays stay
+        comm.barrier()
+        twin.barrier()
+        check(3, *results)
+        if rank == 1:
+            wait_until_reached(0, "waited")
+            begin(1)[0].wait()
+        else:
+            work, results = begin(1)
+            error = raises(lambda: work.wait(timeout=0.1))
+            assert isinstance(error, rccl.TimeoutError) and "group of 4 calls: all_reduce i64 x1000 sum" in error.op
+            assert not work.done() and "under way" in repr(work)
+            reached("waited")
+            work.wait()
+            check(1, *results)
+        twin.close()
         return True
 
 
@@ -298,6 +436,49 @@ def late_in_background():
     return fields(raises(lambda: comm.all_reduce(np.ones(3), async_op=True, timeout=0.3).wait()))
 
 
+def late_in_a_group(where):
+    """Rank 1 comes too late for a group with a deadline."""
+    comm = rccl.Communicator.from_env(timeout=30)
+    comm.barrier()
+    if comm.rank == 1:
+        time.sleep(2)
+        return fields(raises(lambda: comm.barrier()))
+    limits = {"group": (0.3, None), "call": (None, 0.3), "both": (20, 0.3), "background": (0.3, 25)}
+    of_group, of_call = limits[where]
+
+    def call():
+        with rccl.group(timeout=of_group, async_op=where == "background") as work:
+            comm.all_reduce(np.ones(3), timeout=of_call)
+            comm.barrier()
+        assert where == "background", "it blocks"
+        work.wait()
+
+    began = time.monotonic()
+    error = raises(call)
+    assert time.monotonic() - began < 1.5
+    comm.close()  # what broke it has been raised
+    return fields(error)
+
+
+def mismatch_in_a_group(async_op):
+    """The second call of a group is another one on rank 1."""
+    comm = rccl.Communicator.from_env(label="dp")
+    x = np.ones(10_000, np.float32)
+    comm.barrier()
+
+    def call():
+        with rccl.group(async_op=async_op) as work:
+            comm.broadcast(x, 0)
+            comm.all_reduce(x, "sum" if comm.rank == 0 else "max")
+        assert async_op, "it blocks"
+        work.wait()
+
+    error = raises(call)
+    assert str(raises(comm.check)) == str(error)
+    comm.close()
+    return fields(error)
+
+
 def killed():
     """Rank 1 waits to be killed, the others for rank 1."""
     comm = rccl.Communicator.from_env()
@@ -321,6 +502,8 @@ def interrupted(kind):
         "work": lambda: comm.all_reduce(np.ones(100), async_op=True).wait(),
         "split": lambda: comm.split(0),
         "group": lambda: in_group(comm),
+        "group's work": lambda: in_group(comm, async_op=True),
+        "stream": lambda: on_stream(comm),
     }
     reached("there")
     try:
@@ -331,10 +514,19 @@ def interrupted(kind):
         return fields(error)
 
 
-def in_group(comm):
-    with rccl.group():
+def in_group(comm, async_op=False):
+    with rccl.group(async_op=async_op) as work:
         comm.send(np.ones(10), 1)
         comm.recv(np.ones(10), 1)
+    work.wait()
+
+
+def on_stream(comm):
+    from rccl import _rccl
+
+    x, stream = np.ones(100), _rccl.Stream()
+    comm._raw("all_reduce", rccl.nccl.NCCL_DOUBLE, rccl.nccl.NCCL_SUM, None, 100, x.ctypes.data, x.ctypes.data, stream)
+    stream.synchronize()
 
 
 def interrupted_joining():
@@ -464,6 +656,13 @@ def tensors():
             assert x.to(torch.float64).eq(size).all(), dtype
             gathered = comm.all_gather(x)
             assert gathered.shape == (size, 5) and gathered.dtype == dtype
+        for dtype in (torch.bool, torch.int16, torch.uint16, torch.complex64, torch.complex128):
+            x = torch.tensor([comm.rank, 1, 0]).to(dtype)
+            gathered = comm.all_gather(x)
+            expected = torch.tensor([[rank, 1, 0] for rank in range(size)]).to(dtype)
+            assert gathered.dtype == dtype and torch.equal(gathered, expected), gathered
+            assert torch.equal(comm.broadcast(x, 1), expected[1])
+        conjugated = torch.ones(3, dtype=torch.complex64).conj()
         wrong = {
             "sparse": torch.eye(3).to_sparse(),
             "complex64": torch.ones(3, dtype=torch.complex64),
@@ -473,10 +672,12 @@ def tensors():
             "negated": torch._neg_view(torch.ones(3)),
         }
         errors = {word: raises(lambda x=x: comm.all_reduce(x)) for word, x in wrong.items()}
+        errors["conjugated"] = raises(lambda: comm.broadcast(conjugated))
+        errors["qint8"] = raises(lambda: comm.broadcast(torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)))
         return {word: [str(error), isinstance(error, (TypeError, ValueError))] for word, error in errors.items()}
 
 
-def low_level():
+def low_level_communicator():
     from rccl import nccl
 
     place = Path(os.environ["RCCL_COMM_ID"].removeprefix("file://") + ".id")
@@ -487,7 +688,11 @@ def low_level():
     until = time.monotonic() + 30
     while not place.exists() and time.monotonic() < until:
         time.sleep(0.01)
-    comm = nccl.NcclCommunicator(size, tuple(json.loads(place.read_text())), rank)
+    return nccl, nccl.NcclCommunicator(size, tuple(json.loads(place.read_text())), rank), rank, size
+
+
+def low_level():
+    nccl, comm, rank, size = low_level_communicator()
     assert (comm.rank_id(), comm.size()) == (rank, size) and nccl.get_version() > 22900
     x, out = np.full(4, rank + 1, np.float32), np.zeros(4, np.float32)
     total = sum(range(1, size + 1))
@@ -517,11 +722,72 @@ def low_level():
         raises(lambda: comm.allReduce(0, address(out), 4, nccl.NCCL_FLOAT, nccl.NCCL_SUM)),
         raises(lambda: comm.bcast(address(x), 4, nccl.NCCL_FLOAT, 99)),
         raises(lambda: comm.bcast(address(x), 2**62, nccl.NCCL_FLOAT, 0)),
-        raises(lambda: comm.bcast(address(x), 4, nccl.NCCL_FLOAT, 0, 12345)),
     ]
-    assert [error.status for error in errors] == [4] * 6, errors
+    assert [error.status for error in errors] == [4] * 5, errors
     comm.destroy()
     return [str(error) for error in errors]
+
+
+def streams():
+    """Calls of the low level on streams."""
+    nccl, comm, rank, size = low_level_communicator()
+    address = lambda array: array.ctypes.data
+    stream, other = nccl.Stream(), nccl.Stream()
+    assert stream.done and stream.ptr and stream.ptr != other.ptr
+    stream.synchronize()
+    x, sums, all_ = np.full(4, rank + 1, np.float32), np.zeros(4, np.float32), np.zeros((size, 4), np.float32)
+    if rank == 1:
+        wait_until_reached(0, "alone")
+    comm.allReduce(address(x), address(sums), 4, nccl.NCCL_FLOAT, nccl.NCCL_SUM, stream.ptr)
+    other.wait_stream(stream)
+    comm.allGather(address(sums), address(all_), 4, nccl.NCCL_FLOAT, other.ptr)
+    if rank == 0:
+        assert not stream.done and not other.done, "it blocked"
+        error = raises(lambda: stream.synchronize(0.05))
+        assert error.status == 8 and "0.05" in str(error), error
+        reached("alone")
+    other.synchronize()
+    assert stream.done and other.done
+    equal(all_, [[sum(range(1, size + 1))] * 4] * size, "on streams")
+    if rank == 1:
+        wait_until_reached(0, "grouped")
+    nccl.groupStart()
+    comm.send(address(x), 4, nccl.NCCL_FLOAT, (rank + 1) % size, stream.ptr)
+    comm.recv(address(sums), 4, nccl.NCCL_FLOAT, (rank - 1) % size, stream.ptr)
+    assert stream.done, "nothing is made before the group ends"
+    nccl.groupEnd()
+    if rank == 0:
+        assert not stream.done, "the end of the group blocked"
+        reached("grouped")
+    stream.synchronize(30)
+    equal(sums, [(rank - 1) % size + 1] * 4, "in a group")
+    nccl.groupStart()
+    comm.bcast(address(sums), 4, nccl.NCCL_FLOAT, 0, stream.ptr)
+    comm.bcast(address(x), 4, nccl.NCCL_FLOAT, 0)
+    nccl.groupEnd()
+    assert stream.done, "a call on no stream has the group's end wait"
+    equal(x, [1] * 4, "without a stream")
+    gone = other.ptr
+    del other
+    for wrong in (1, 2, 12345, -1, 2**63, stream.ptr + 1000, address(x), gone, "stream", 0.5, True):
+        error = raises(lambda wrong=wrong: comm.bcast(address(x), 4, nccl.NCCL_FLOAT, 0, wrong))
+        assert isinstance(error, nccl.NcclError) and error.status == 4 and f"stream {wrong!r}" in str(error), error
+    for wrong in (lambda: comm.bcast(address(x), 4, nccl.NCCL_FLOAT, 0, gone), lambda: comm.bcast(address(x), 4, 99, 0)):
+        nccl.groupStart()
+        comm.recv(address(x), 4, nccl.NCCL_FLOAT, (rank + 1) % size)  # nobody sends it
+        refused = raises(wrong)
+        error = raises(nccl.groupEnd)
+        assert error.status == 4 and "nothing of it was made: " in str(error), error
+        assert ("99" in str(error) and "99" in str(refused)) or f"stream {gone}" in str(error), error
+    assert isinstance(raises(lambda: pickle.dumps(stream)), TypeError)
+    comm.allReduce(address(x), address(sums), 4, nccl.NCCL_FLOAT, nccl.NCCL_SUM, None)
+    comm.allReduce(address(x), address(sums), 4, nccl.NCCL_FLOAT, nccl.NCCL_SUM if rank else nccl.NCCL_MAX, stream.ptr)
+    error = raises(stream.synchronize)
+    assert error.status == 5 and str(error) == f"NCCL_INVALID_USAGE: {error.__cause__}", error
+    stream.synchronize()  # it was told
+    assert raises(comm.check_async_error).status == 5
+    comm.destroy()
+    return fields(error.__cause__)
 
 
 def forked():

@@ -28,6 +28,28 @@ def test_a_call_with_a_deadline_fails_on_all_ranks_and_names_who_is_missing(prog
     assert errors[0]["peer"] == 1 and errors[0]["op"] == "all_reduce f64 x3 sum"
 
 
+@pytest.mark.parametrize("where", ["group", "call", "both", "background"])
+def test_a_group_with_a_deadline_fails_on_all_ranks_and_names_who_is_missing(where):
+    errors = run(2, "late_in_a_group", where)
+    for rank, error in enumerate(errors):
+        assert error["bases"].count("TimeoutError") == 2, "ours and Python's"
+        assert (error["code"], error["rank"], error["sequence"]) == ("RCCL-2003", rank, 2)
+        assert "timed out after 0.3 s on rank 0" in error["text"] and "rank 1 is in no call" in error["cause"]
+        assert error["cause"] in error["text"] and error["pid"] and error["host"]
+    assert errors[0]["peer"] == 1 and errors[0]["op"] == "group of 2 calls: all_reduce f64 x3 sum, barrier"
+
+
+@pytest.mark.parametrize("async_op", [False, True])
+def test_a_mismatch_in_a_group_names_both_calls(async_op):
+    for rank, error in enumerate(run(2, "mismatch_in_a_group", async_op)):
+        assert "MismatchError" in error["bases"]
+        assert (error["code"], error["rank"], error["peer"], error["sequence"]) == ("RCCL-2001", rank, 1 - rank, 3)
+        assert error["text"].startswith("dp: mismatch at op #3: ") and error["cause"] in error["text"]
+        for call in ("rank 0 all_reduce f32 x10000 sum", "rank 1 all_reduce f32 x10000 max"):
+            assert call in error["cause"]
+        assert error["op"].startswith("group of 2 calls: broadcast f32 x10000 root 0, all_reduce f32 x10000 ")
+
+
 def test_a_killed_rank_is_named_by_the_others():
     with Job(3, "killed") as job:
         for rank in range(3):
@@ -46,7 +68,7 @@ def test_a_killed_rank_is_named_by_the_others():
         assert error["at"] - at < 3
 
 
-@pytest.mark.parametrize("kind", ["blocking", "work", "split", "group"])
+@pytest.mark.parametrize("kind", ["blocking", "work", "split", "group", "group's work", "stream"])
 def test_ctrl_c_raises_at_once_and_is_what_the_others_are_told(kind):
     with Job(3, "interrupted", kind) as job:
         job.wait_for(0, "there")

@@ -168,6 +168,11 @@ static void tell(rcclStream_t stream, rcclResult_t result, const char *words, vo
     *(volatile int *)argument += 1;
 }
 
+static void end_group(rcclStream_t stream, rcclResult_t result, const char *words, void *argument) {
+    (void)stream, (void)result, (void)words;
+    *(rcclResult_t *)argument = rcclGroupEnd();
+}
+
 /* A call whose deadline is over before the other ranks make it breaks its communicator on all of them. */
 static void deadlines_and_callbacks(void) {
     rcclComm_t part;
@@ -186,8 +191,14 @@ static void deadlines_and_callbacks(void) {
     /* With nothing under way it is called before the function returns. */
     GOOD(rcclStreamAddCallback(stream, tell, (void *)&told.times));
     CHECK(told.times == 2);
+    /* What it does is no part of a group that is open where it is called. */
+    rcclResult_t outside = rcclSuccess;
+    GOOD(rcclGroupStart());
+    GOOD(rcclStreamAddCallback(stream, end_group, &outside));
+    CHECK(outside == rcclInvalidUsage);
+    GOOD(rcclGroupEnd());
     if (size > 1 && rank == 0) {
-        GOOD(rcclStreamSetTimeout(stream, 50));
+        GOOD(rcclStreamSetTimeout(stream, 500)); /* a busy machine may keep this thread from the next line */
         GOOD(rcclBarrier(part, stream));
         CHECK(rcclStreamSynchronizeTimeout(stream, 0) == rcclInProgress);
         GOOD(rcclStreamAddCallback(stream, tell, (void *)&told.times));

@@ -52,7 +52,9 @@ pub fn settings_markdown() -> String {
          A value is looked for in the environment, then in the file named by `RCCL_CONF_FILE` or else `~/.rccl.conf` and\n\
          `/etc/rccl.conf` (lines `RCCL_X=value`, `#` for comments), then under the `NCCL_` name in the environment where\n\
          the table gives one. A value that cannot be used is an error under the `RCCL_` name, and ignored under the\n\
-         `NCCL_` name, which somebody else may have set for somebody else.\n",
+         `NCCL_` name, which somebody else may have set for somebody else.\n\n\
+         What the PyTorch backend reads besides, `RCCL_REPLACE_GLOO` and `RCCL_TORCH_...`, is in its\n\
+         [README](../ffi/python/README.md#pytorch).\n",
     );
     page
 }

@@ -8,6 +8,9 @@ from typing import Any
 _LETTERS = {
     "int8": "b",
     "uint8": "B",
+    "bool": "?",
+    "int16": "h",
+    "uint16": "H",
     "int32": "i",
     "uint32": "I",
     "int64": "q",
@@ -28,8 +31,10 @@ def _numpy() -> Any:
 
 def _dtype(numpy: Any, name: str) -> Any:
     """NumPy's type, or ml_dtypes'."""
-    if name in _LETTERS:
+    try:
         return numpy.dtype(name)
+    except TypeError:
+        pass
     try:
         import ml_dtypes
     except ImportError:

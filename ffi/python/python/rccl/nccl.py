@@ -1,16 +1,27 @@
 """The low level, in the manner of cupy.cuda.nccl: addresses and counts, NCCL's names and numbers, memory of the host.
 
-Addresses are integers (`array.ctypes.data`, `tensor.data_ptr()`); that there are as many elements as a call says is the
-caller's promise. There is no GPU, so there are no streams: pass None, or 0. Every call returns when its result is there; in
-a group, groupEnd does.
+Addresses are integers (`array.ctypes.data`, `tensor.data_ptr()`); that there are as many elements as a call says, until it
+has ended, is the caller's promise.
+
+A stream is the `ptr` of a Stream, or None or 0: then a call returns when its result is there, and in a group groupEnd does.
+On a Stream a call returns at once; Stream.synchronize waits for it, and raises its failure.
+
+>>> stream = nccl.Stream()
+>>> comm.allReduce(x.ctypes.data, x.ctypes.data, x.size, nccl.NCCL_FLOAT, nccl.NCCL_SUM, stream.ptr)
+>>> stream.synchronize()
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any, NoReturn
+from weakref import WeakValueDictionary
 
-from ._rccl import Communicator, UniqueId, group_end, group_start
+from . import _rccl
+from ._rccl import Communicator, UniqueId, group_end, group_spoil, group_start
 from .errors import ArgumentError, Error, MismatchError, PeerLostError, TimeoutError
 
 NCCL_INT8 = NCCL_CHAR = 0
@@ -81,6 +92,11 @@ def get_version() -> int:
     return 22907
 
 
+def get_build_version() -> int:
+    """The same: what was built is what runs."""
+    return get_version()
+
+
 def get_unique_id() -> tuple[int, ...]:
     """An id, as cupy has it: 128 integers from -128 to 127."""
     return tuple(byte - 256 if byte > 127 else byte for byte in bytes(_made(UniqueId.create)))
@@ -92,8 +108,52 @@ def groupStart() -> None:
 
 
 def groupEnd() -> None:
-    """Ends a group; the outermost makes its calls and returns when all have ended."""
+    """Ends a group; the outermost makes its calls and returns when all have ended that are on no stream."""
     _made(group_end)
+
+
+#: Above what an address can be, and never used twice: a stream of CUDA's, or one that is gone, is none of these.
+_PTRS = itertools.count(1 << 62)
+_STREAMS: WeakValueDictionary[int, Stream] = WeakValueDictionary()
+
+
+class Stream:
+    """An order of calls, across communicators, in the manner of cupy.cuda.Stream. Calls go on by themselves, also when the
+    object is gone; no call can be made on it then."""
+
+    ptr: int  #: what calls take as stream
+
+    def __init__(self) -> None:
+        self._stream = _rccl.Stream()
+        self.ptr = next(_PTRS)
+        _STREAMS[self.ptr] = self
+
+    @property
+    def done(self) -> bool:
+        """Whether all calls on it have ended, well or not."""
+        return self._stream.is_idle()
+
+    def synchronize(self, timeout: float | timedelta | None = None) -> None:
+        """Blocks until all calls on it have ended. Raises the first failure since it was asked last, and NCCL_TIMEOUT if
+        they have not ended after so many seconds; they go on then."""
+        if not _made(self._stream.synchronize, timeout):
+            raise NcclError(8, f"synchronize: the stream's calls have not ended after {timeout} s, and go on: wait again")
+
+    def wait_stream(self, other: Stream) -> None:
+        """What is made on this stream from now on begins after what was made on the other so far."""
+        self._stream.wait_for(other._stream)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Stream cannot be pickled: its calls belong to this process")
+
+
+def _stream_at(ptr: int, name: str) -> _rccl.Stream:
+    stream = _STREAMS.get(ptr)
+    if stream is None:
+        text = f"{name}: stream {ptr!r} is none of rccl's: pass the ptr of a Stream that lives, None or 0"
+        group_spoil(text)
+        raise NcclError(4, text)
+    return stream._stream
 
 
 class NcclCommunicator:
@@ -106,6 +166,17 @@ class NcclCommunicator:
             lambda: Communicator.connect(UniqueId.from_bytes(bytes(commId)), rank, ndev)
         )
 
+    @staticmethod
+    def initAll(devices: int | Sequence[int]) -> list[NcclCommunicator]:
+        """Communicators of all ranks in this one process, in order of rank: so many, or one for each of a list, whose numbers
+        say nothing here. One thread makes their calls between groupStart and groupEnd, or on a stream for each."""
+        ndev = devices if isinstance(devices, int) else len(devices)
+        if not 1 <= ndev <= 4096:
+            raise NcclError(4, f"initAll: {ndev} devices, where 1 to 4096 are possible")
+        id = get_unique_id()
+        with ThreadPoolExecutor(ndev) as threads:
+            return list(threads.map(lambda rank: NcclCommunicator(ndev, id, rank), range(ndev)))
+
     def _call(
         self,
         name: str,
@@ -117,9 +188,8 @@ class NcclCommunicator:
         recvbuf: int,
         stream: int | None,
     ) -> None:
-        if stream:
-            raise NcclError(4, f"{name}: a stream, and there are none of a GPU here; pass None or 0")
-        _made(self._communicator._raw, name, datatype, op, root, count, sendbuf, recvbuf)
+        on = _stream_at(stream, name) if stream else None
+        _made(self._communicator._raw, name, datatype, op, root, count, sendbuf, recvbuf, on)
 
     def allReduce(
         self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, stream: int | None = None
@@ -162,10 +232,16 @@ class NcclCommunicator:
         self._call("recv", datatype, None, peer, count, 0, recvbuf, stream)
 
     def rank_id(self) -> int:
+        """This communicator's rank."""
         return self._communicator.rank
 
     def size(self) -> int:
+        """How many ranks there are."""
         return self._communicator.size
+
+    def device_id(self) -> NoReturn:
+        """Refused: there is none."""
+        raise NcclError(5, "device_id: a communicator has no CUDA device")
 
     def check_async_error(self) -> None:
         """Raises what broke the communicator, if something did."""

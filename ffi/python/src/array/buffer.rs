@@ -1,7 +1,7 @@
 //! The buffer protocol.
 
 use super::{Array, Kept, Name};
-use crate::dtype;
+use crate::dtype::{self, OfArray};
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -45,10 +45,12 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Option<Array>> {
         unsafe { CStr::from_ptr(view.0.format) }
     };
     let size = view.0.itemsize;
-    let Some(dtype) = dtype::by_letter(format.to_bytes(), size as usize) else {
-        return Err(
-            name.unknown_type(object, &dtype::of(object).unwrap_or_else(|| format.to_string_lossy().into()))
-        );
+    let kind = match dtype::by_letter(format.to_bytes(), size as usize) {
+        Some(kind) => kind,
+        None => {
+            let of = OfArray::read(object)?.and_then(|of| of.kind());
+            of.ok_or_else(|| name.unknown_type(object, &format.to_string_lossy()))?
+        }
     };
     // SAFETY: a view that was filled.
     if unsafe { ffi::PyBuffer_IsContiguous(&raw const *view.0, b'C' as _) } == 0 {
@@ -57,7 +59,7 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Option<Array>> {
     Ok(Some(Array {
         pointer: view.0.buf.cast(),
         count: (view.0.len / size.max(1)) as usize,
-        dtype,
+        kind,
         writable: view.0.readonly == 0,
         _kept: Kept::View { _view: view },
     }))

@@ -2,6 +2,7 @@
 //! which are those of its specification. The capsule is kept as it is: its destructor frees what nobody has taken over.
 
 use super::{Array, Kept, Name};
+use crate::dtype::{self, Kind};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -64,7 +65,7 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
         // SAFETY: as above; the tensor comes first.
         (unsafe { place.cast::<Tensor>().read() }, false)
     };
-    let Some(dtype) = by_code(tensor) else {
+    let Some(kind) = by_code(tensor) else {
         return Err(
             name.unknown_type(object, &format!("DLPack's kind {} with {} bits", tensor.code, tensor.bits))
         );
@@ -84,7 +85,7 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
     Ok(Array {
         pointer: tensor.data.wrapping_add(tensor.byte_offset as usize),
         count: count as usize,
-        dtype,
+        kind,
         writable,
         _kept: Kept::Object { _object: capsule.into_any().unbind() },
     })
@@ -101,8 +102,8 @@ unsafe fn list<'a>(first: *const i64, count: i32) -> &'a [i64] {
 }
 
 /// The type of elements by `DLDataTypeCode`.
-fn by_code(tensor: Tensor) -> Option<DataType> {
-    Some(match (tensor.code, tensor.bits, tensor.lanes) {
+fn by_code(tensor: Tensor) -> Option<Kind> {
+    Some(Kind::Number(match (tensor.code, tensor.bits, tensor.lanes) {
         (0, 8, 1) => DataType::I8,
         (0, 32, 1) => DataType::I32,
         (0, 64, 1) => DataType::I64,
@@ -115,6 +116,11 @@ fn by_code(tensor: Tensor) -> Option<DataType> {
         (4, 16, 1) => DataType::BF16,
         (10, 8, 1) => DataType::F8E4M3,
         (12, 8, 1) => DataType::F8E5M2,
+        (0, 16, 1) => return dtype::by_name("int16"),
+        (1, 16, 1) => return dtype::by_name("uint16"),
+        (5, 64, 1) => return dtype::by_name("complex64"),
+        (5, 128, 1) => return dtype::by_name("complex128"),
+        (6, 8, 1) => return dtype::by_name("bool"),
         _ => return None,
-    })
+    }))
 }

@@ -1,7 +1,7 @@
 //! NumPy's `__array_interface__`, for types that the buffer protocol has no letter for.
 
 use super::{Array, Kept, Name};
-use crate::dtype;
+use crate::dtype::{self, OfArray};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -12,14 +12,13 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
     let field = |key: &str| interface.get_item(key).map(|value| value.filter(|value| !value.is_none()));
     let missing = || name.refuse(object, "does not say where its elements lie", "pass a NumPy array");
     // Only arrays of NumPy's kind have names for types.
-    let (dtype, word) = match dtype::of(object) {
-        Some(word) => (dtype::by_name(&word), word),
+    let kind = match OfArray::read(object)? {
+        Some(of) => of.kind().ok_or_else(|| name.unknown_type(object, &of.name))?,
         None => {
             let word: String = field("typestr")?.ok_or_else(missing)?.extract()?;
-            (dtype::by_typestr(&word), word)
+            dtype::by_typestr(&word).ok_or_else(|| name.unknown_type(object, &word))?
         }
     };
-    let Some(dtype) = dtype else { return Err(name.unknown_type(object, &word)) };
     if field("strides")?.is_some() {
         return Err(name.strided(object));
     }
@@ -29,7 +28,7 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
     Ok(Array {
         pointer: address as *mut u8,
         count,
-        dtype,
+        kind,
         writable: !read_only,
         _kept: Kept::Object { _object: object.clone().unbind() },
     })

@@ -1,17 +1,16 @@
 //! Tensors of PyTorch, known by their methods: torch is not imported.
 
 use super::{Array, Kept, Name};
-use crate::dtype;
+use crate::dtype::Kind;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
-use rccl::DataType;
 
 /// What torch has one object of each, so that looking is enough.
 struct Known {
     strided: Py<PyAny>,
-    dtypes: Vec<(Py<PyAny>, DataType)>,
+    dtypes: Vec<(Py<PyAny>, Kind)>,
 }
 
 static KNOWN: PyOnceLock<Known> = PyOnceLock::new();
@@ -21,10 +20,10 @@ impl Known {
         KNOWN.get_or_try_init(py, || {
             let torch = py.import("torch")?; // there is a tensor, so this finds it
             let mut dtypes = Vec::new();
-            for dtype in DataType::ALL {
+            for kind in Kind::all() {
                 // Older ones lack some.
-                if let Some(object) = torch.getattr_opt(dtype::name(dtype))? {
-                    dtypes.push((object.unbind(), dtype));
+                if let Some(object) = torch.getattr_opt(kind.name())? {
+                    dtypes.push((object.unbind(), kind));
                 }
             }
             Ok(Known { strided: torch.getattr("strided")?.unbind(), dtypes })
@@ -50,7 +49,7 @@ pub fn read(object: &Bound<'_, PyAny>, pointer: &Bound<'_, PyAny>, name: Name) -
         ));
     }
     let word = object.getattr(intern!(py, "dtype"))?;
-    let Some(&(_, dtype)) = known.dtypes.iter().find(|(object, _)| word.is(object)) else {
+    let Some((_, kind)) = known.dtypes.iter().find(|(object, _)| word.is(object)) else {
         return Err(name.unknown_type(object, word.str()?.to_str()?));
     };
     if !object.call_method0(intern!(py, "is_contiguous"))?.is_truthy()? {
@@ -59,10 +58,17 @@ pub fn read(object: &Bound<'_, PyAny>, pointer: &Bound<'_, PyAny>, name: Name) -
     if object.call_method0(intern!(py, "is_neg"))?.is_truthy()? {
         return Err(name.refuse(object, "is a negated view of its memory", "pass what resolve_neg() gives"));
     }
+    if matches!(kind, Kind::Plain { .. }) && object.call_method0(intern!(py, "is_conj"))?.is_truthy()? {
+        return Err(name.refuse(
+            object,
+            "is a conjugated view of its memory",
+            "pass what resolve_conj() gives",
+        ));
+    }
     Ok(Array {
         pointer: pointer.call0()?.extract::<usize>()? as *mut u8,
         count: object.call_method0(intern!(py, "numel"))?.extract()?,
-        dtype,
+        kind: kind.clone(),
         writable: true,
         _kept: Kept::Object { _object: object.clone().unbind() },
     })

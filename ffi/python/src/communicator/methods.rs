@@ -5,6 +5,7 @@ use crate::array::{Array, Name};
 use crate::call::{Asked, Manner, Memory, Time, like, make, shape};
 use crate::error::argument;
 use crate::op::Operator;
+use crate::stream::Stream;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rccl::{Collective, DataType, RawSizes};
@@ -75,7 +76,7 @@ impl Communicator {
         call: &'static str,
         x_: Object<'_, 'py>,
         out_: Option<Object<'_, 'py>>,
-        manner: Manner,
+        manner: Manner<'_>,
     ) -> PyResult<Py<PyAny>> {
         let py = x_.py();
         let Some(out_) = out_ else {
@@ -102,7 +103,7 @@ impl Communicator {
         (object, input): (Object<'_, 'py>, Array),
         out_: Option<Object<'_, 'py>>,
         (elements, shape): (usize, Vec<usize>),
-        manner: Manner,
+        manner: Manner<'_>,
     ) -> PyResult<Py<PyAny>> {
         let py = object.py();
         let call = asked.collective.name();
@@ -153,7 +154,7 @@ impl Communicator {
         timeout: Option<Time>,
     ) -> PyResult<Py<PyAny>> {
         let asked = |count| Asked::new(Collective::AllReduce, count).reducing(op);
-        self.same(asked, "all_reduce", x, out, Manner { async_op, timeout })
+        self.same(asked, "all_reduce", x, out, Manner::new(async_op, timeout))
     }
 
     /// Every rank gets the root's elements. With out=, only the root's x is read.
@@ -167,7 +168,7 @@ impl Communicator {
         timeout: Option<Time>,
     ) -> PyResult<Py<PyAny>> {
         let asked = |count| Asked::new(Collective::Broadcast, count).rooted(root);
-        self.same(asked, "broadcast", x, out, Manner { async_op, timeout })
+        self.same(asked, "broadcast", x, out, Manner::new(async_op, timeout))
     }
 
     /// The root gets the reduction of all ranks' elements, and returns it; the others return None.
@@ -185,7 +186,7 @@ impl Communicator {
         timeout: Option<Time>,
     ) -> PyResult<Py<PyAny>> {
         let asked = |count| Asked::new(Collective::Reduce, count).reducing(op).rooted(root);
-        let manner = Manner { async_op, timeout };
+        let manner = Manner::new(async_op, timeout);
         if self.is_root(py, "reduce", root)? {
             return self.same(asked, "reduce", x, out, manner);
         }
@@ -206,7 +207,7 @@ impl Communicator {
         timeout: Option<Time>,
     ) -> PyResult<Py<PyAny>> {
         let input = Array::input(x, self::x("all_gather"))?;
-        let manner = Manner { async_op, timeout };
+        let manner = Manner::new(async_op, timeout);
         if let Some(counts) = counts {
             let name = Name { call: "all_gather_v", argument: "counts" };
             let all = self.total(py, name, &counts)?;
@@ -234,7 +235,7 @@ impl Communicator {
         timeout: Option<Time>,
     ) -> PyResult<Py<PyAny>> {
         let input = Array::input(x, self::x("reduce_scatter"))?;
-        let manner = Manner { async_op, timeout };
+        let manner = Manner::new(async_op, timeout);
         if let Some(counts) = counts {
             let name = Name { call: "reduce_scatter_v", argument: "counts" };
             let all = self.total(py, name, &counts)?;
@@ -263,7 +264,7 @@ impl Communicator {
         timeout: Option<Time>,
     ) -> PyResult<Py<PyAny>> {
         let input = Array::input(x, self::x("all_to_all"))?;
-        let manner = Manner { async_op, timeout };
+        let manner = Manner::new(async_op, timeout);
         match (send_counts, recv_counts) {
             (Some(sent), Some(received)) => {
                 let call = "all_to_all_v";
@@ -302,7 +303,7 @@ impl Communicator {
     ) -> PyResult<Py<PyAny>> {
         let at_root = self.is_root(py, "gather", root)?;
         let input = Array::input(x, self::x("gather"))?;
-        let manner = Manner { async_op, timeout };
+        let manner = Manner::new(async_op, timeout);
         let equal = counts.is_none();
         let collective = if equal { Collective::Gather } else { Collective::GatherV };
         let asked = Asked::new(collective, input.count()).rooted(root);
@@ -336,7 +337,7 @@ impl Communicator {
         async_op: bool,
         timeout: Option<Time>,
     ) -> PyResult<Py<PyAny>> {
-        let manner = Manner { async_op, timeout };
+        let manner = Manner::new(async_op, timeout);
         let collective = if counts.is_none() { Collective::Scatter } else { Collective::ScatterV };
         if !self.is_root(py, "scatter", root)? {
             let Some(out) = out else {
@@ -379,7 +380,7 @@ impl Communicator {
     ) -> PyResult<Py<PyAny>> {
         let input = Array::input(x, self::x("send"))?;
         let asked = Asked::new(Collective::Send, input.count()).rooted(to);
-        make(py, self, asked, Memory::read(input), Manner { async_op, timeout }, py.None())
+        make(py, self, asked, Memory::read(input), Manner::new(async_op, timeout), py.None())
     }
 
     /// Receives x from a rank, which sends as many elements of the same type.
@@ -394,14 +395,14 @@ impl Communicator {
     ) -> PyResult<Py<PyAny>> {
         let output = Array::output(x, self::x("recv"))?;
         let asked = Asked::new(Collective::Recv, output.count()).rooted(source);
-        make(py, self, asked, Memory::written(output), Manner { async_op, timeout }, x.clone().unbind())
+        make(py, self, asked, Memory::written(output), Manner::new(async_op, timeout), x.clone().unbind())
     }
 
     /// Returns when every rank has called it.
     #[pyo3(signature = (*, async_op=false, timeout=None))]
     fn barrier(&self, py: Python<'_>, async_op: bool, timeout: Option<Time>) -> PyResult<Py<PyAny>> {
         let asked = Asked::new(Collective::Barrier, 0);
-        make(py, self, asked, Memory::none(DataType::U8), Manner { async_op, timeout }, py.None())
+        make(py, self, asked, Memory::none(), Manner::new(async_op, timeout), py.None())
     }
 
     /// Every rank gets a copy of the root's object, by pickle. What the others pass is not looked at.
@@ -427,6 +428,7 @@ impl Communicator {
     }
 
     /// A call on addresses, for rccl.nccl: `collective` by its name, types and operators by NCCL's numbers.
+    #[pyo3(signature = (collective, dtype, op, root, count, input, output, stream=None))]
     #[allow(clippy::too_many_arguments)]
     fn _raw(
         &self,
@@ -438,8 +440,12 @@ impl Communicator {
         count: usize,
         input: usize,
         output: usize,
+        stream: Option<&Bound<'_, Stream>>,
     ) -> PyResult<Py<PyAny>> {
-        let wrong = |what: String, hint: &str| argument(py, "nccl", what, hint);
+        let wrong = |what: String, hint: &str| {
+            crate::group::group_spoil(what.clone());
+            argument(py, "nccl", what, hint)
+        };
         let collective = Collective::ALL.into_iter().find(|known| known.name() == collective);
         let collective = collective.ok_or_else(|| wrong("no such call".into(), "see rccl.nccl"))?;
         let dtype = DataType::try_from(dtype).map_err(|error| wrong(error.to_string(), "see rccl.nccl"))?;
@@ -450,7 +456,8 @@ impl Communicator {
             ),
             None => asked,
         };
-        make(py, self, asked, Memory::at(dtype, input, output), Manner::default(), py.None())
+        let manner = Manner { stream: stream.map(|stream| stream.get()), ..Manner::default() };
+        make(py, self, asked, Memory::at(dtype, input, output), manner, py.None())
     }
 }
 

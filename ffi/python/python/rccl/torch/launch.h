@@ -3,6 +3,7 @@
 
 #include "backend.h"
 #include "error.h"
+#include "group.h"
 
 namespace rccl_torch {
 
@@ -21,23 +22,5 @@ Backend::Result Backend::launch(const Call& call, Buffers buffers, Tensors resul
   work->made();
   return started(work);
 }
-
-// Calls that are submitted together.
-class Group {
- public:
-  Group() {
-    rcclGroupStart();
-  }
-  ~Group() {
-    if (open_) rcclGroupEnd();
-  }
-  void end(const char* call) {
-    open_ = false;
-    check(rcclGroupEnd(), call);
-  }
-
- private:
-  bool open_ = true;
-};
 
 } // namespace rccl_torch

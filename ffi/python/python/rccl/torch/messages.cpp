@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "error.h"
+#include "group.h"
 
 namespace rccl_torch {
 
@@ -87,11 +88,11 @@ void Messages::send(const c10::intrusive_ptr<Work>& work, const at::Tensor& tens
   {
     const void* memory = tensor.const_data_ptr();
     std::lock_guard<std::mutex> lock(out->order);
+    // Together: what is refused of one of them keeps back the other.
+    Group group;
     check(rcclSend(header.get(), sizeof(Header), rcclUint8, out->peer_there, out->comm, stream), work->call());
-    const rcclResult_t made = rcclSend(memory, header->count, elements.type, out->peer_there, out->comm, stream);
-    // The header is on its way: rather memory that stays than memory that is gone.
-    if (made != rcclSuccess) new std::shared_ptr<Header>(header);
-    check(made, work->call());
+    check(rcclSend(memory, header->count, elements.type, out->peer_there, out->comm, stream), work->call());
+    group.end(work->call());
   }
   sent_->add(work);
   work->made();
