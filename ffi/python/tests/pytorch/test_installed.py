@@ -28,7 +28,9 @@ backend = dist.group.WORLD._get_backend(torch.device("cpu"))
 text = f"{dist.get_backend()} by {backend.name()}"
 dist.destroy_process_group()
 if dist.is_torchelastic_launched() and os.environ["RANK"] == "0":
-    print(text)
+    print(text, flush=True)
+if backend.name() == "gloo":
+    os._exit(0)  # on a busy machine the interpreter's end may abort in one of gloo's threads
 """
 
 

@@ -147,11 +147,24 @@ c10::intrusive_ptr<c10d::Backend::Options> Backend::getBackendOptions() {
 c10::intrusive_ptr<c10d::Backend> Backend::split(
     const c10::intrusive_ptr<c10d::Store>& store, const std::vector<int>& ranks,
     const c10::intrusive_ptr<Options>& opts) {
+  {
+    std::lock_guard<std::mutex> lock(order_);
+    refuse_closed("split");
+  }
+  for (const int rank : ranks) {
+    if (rank >= 0 && rank < size_) continue;
+    // torch does not look, and who waited for such a rank would wait in vain.
+    std::rethrow_exception(error(c10::str("rccl split: there is no rank ", rank, " in a group of ", size_, " ranks")));
+  }
   const auto mine = std::find(ranks.begin(), ranks.end(), rank_);
   if (mine == ranks.end()) return nullptr;
   const auto timeout = opts ? opts->timeout : milliseconds(timeout_.load());
+  std::string name = "split";
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 9
+  if (opts && !opts->group_name.empty()) name = opts->group_name;
+#endif
   return c10::make_intrusive<Backend>(
-      store, static_cast<int>(mine - ranks.begin()), static_cast<int>(ranks.size()), timeout, label_ + "/split");
+      store, static_cast<int>(mine - ranks.begin()), static_cast<int>(ranks.size()), timeout, label_ + "/" + name);
 }
 
 } // namespace rccl_torch
