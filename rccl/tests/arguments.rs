@@ -290,7 +290,7 @@ fn a_rank_beyond_the_size_is_refused() {
 
 #[test]
 fn an_aborted_communicator_says_who_and_why() {
-    let errors = try_on_ranks(3, &config("shm", ""), |comm| {
+    let errors = try_on_ranks(3, &config("shm", ""), |comm| -> Result<()> {
         let comm = comm.unwrap();
         if comm.rank() == 1 {
             comm.abort("the loss is NaN");
