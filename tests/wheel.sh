@@ -40,7 +40,8 @@ ok "${wheel##*/}, $(($(stat -c %s "$wheel") / 1024)) KiB"
 
 "$python" -m zipfile -e "$wheel" "$work/unpacked"
 library=$work/unpacked/rccl/_rccl.abi3.so
-newest=$(objdump -T "$library" | grep -oE '\(GLIBC_[0-9.]+' | sort -uV | tail -n 1)
+newest=$(objdump -T "$library" | grep -oE '\(GLIBC_[0-9.]+' | sort -uV | tail -n 1 || true)
+[ -n "$newest" ] || failed "objdump names no symbol of glibc in $library"
 [ "$(printf '%s\n' "$newest" "(GLIBC_2.28" | sort -V | tail -n 1)" = "(GLIBC_2.28" ] || failed "it asks for ${newest#(}"
 ok "no symbol is newer than ${newest#(}"
 needed=$(objdump -p "$library" | awk '$1 == "NEEDED" { print $2 }')

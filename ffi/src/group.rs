@@ -37,7 +37,11 @@ pub(crate) fn refuse(function: &str) -> Result<(), Refusal> {
 
 /// Runs what is no part of the group that this thread may have open.
 pub(crate) fn outside<T>(run: impl FnOnce() -> T) -> T {
-    let (depth, open) = (DEPTH.take(), OPEN.take());
+    let depth = DEPTH.take();
+    if depth == 0 {
+        return run(); // also where a thread's end has taken what is open
+    }
+    let open = OPEN.take();
     let value = run();
     DEPTH.set(depth);
     OPEN.set(open);

@@ -84,11 +84,11 @@ pub fn group_start(py: Python<'_>, async_op: bool, timeout: Option<Time>) -> PyR
     let name = Name { call: "group", argument: "timeout" };
     let timeout = timeout.map(|timeout| timeout.duration(name, py)).transpose()?;
     let fresh = Py::new(py, Work::open())?;
+    if OPEN.with_borrow(|open| open.as_ref().is_some_and(|open| async_op && !open.async_op)) {
+        let hint = "the outermost group makes the calls of all: pass async_op to that";
+        return Err(argument(py, name.call, "async_op of a group in a group".into(), hint));
+    }
     OPEN.with_borrow_mut(|open| {
-        if open.as_ref().is_some_and(|open| async_op && !open.async_op) {
-            let hint = "the outermost group makes the calls of all: pass async_op to that";
-            return Err(argument(py, name.call, "async_op of a group in a group".into(), hint));
-        }
         let open = open.get_or_insert_with(|| Open {
             depth: 0,
             async_op,
@@ -119,8 +119,8 @@ fn close() -> PyResult<Option<Open>> {
     })
 }
 
-/// Ends a group; the outermost makes its calls and returns when all have ended that are on no stream, or at once if it is
-/// asynchronous. If a call was refused, none is made.
+/// Ends a group; the outermost makes its calls and returns when all have ended, or at once if it is asynchronous or all are on
+/// streams. If a call was refused, none is made.
 #[pyfunction]
 pub fn group_end(py: Python<'_>) -> PyResult<()> {
     let Some(Open { async_op, blocks, spoiled, calls, of, arrays, work, .. }) = close()? else {

@@ -108,7 +108,7 @@ def groupStart() -> None:
 
 
 def groupEnd() -> None:
-    """Ends a group; the outermost makes its calls and returns when all have ended that are on no stream."""
+    """Ends a group; the outermost makes its calls, and returns when all have ended, or at once if all are on streams."""
     _made(group_end)
 
 
@@ -189,7 +189,11 @@ class NcclCommunicator:
         stream: int | None,
     ) -> None:
         on = _stream_at(stream, name) if stream else None
-        _made(self._communicator._raw, name, datatype, op, root, count, sendbuf, recvbuf, on)
+        try:
+            _made(self._communicator._raw, name, datatype, op, root, count, sendbuf, recvbuf, on)
+        except (OverflowError, TypeError) as error:  # no such number
+            group_spoil(f"{name}: {error}")
+            raise NcclError(4, f"{name}: {error}") from error
 
     def allReduce(
         self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, stream: int | None = None

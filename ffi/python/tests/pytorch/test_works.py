@@ -38,29 +38,48 @@ def at_once(rank, size):
 
 
 def nothing_is_kept(rank, size):
-    """Tensors are let go of when their call has ended, though the group makes no other call."""
+    """Tensors are let go of when somebody has waited for their call, though the group makes no other call."""
     peer = 1 - rank
 
-    def by_all(x, wait):
-        work = dist.all_reduce(x, async_op=not wait)
-        assert wait == (work is None)
+    def by_all(x):
+        assert dist.all_reduce(x) is None
 
-    def sent(x, wait):
-        works = [dist.irecv(x, peer), dist.isend(torch.ones(50_000), peer)]
-        for work in works if wait else []:
+    def by_all_later(x):
+        dist.all_reduce(x, async_op=True).wait()
+
+    def by_future(x):
+        dist.all_reduce(x, async_op=True).get_future().wait()
+
+    def sent(x):
+        for work in [dist.irecv(x, peer), dist.isend(torch.ones(50_000), peer)]:
             work.wait()
 
-    for call in (by_all, sent):
-        for wait in (True, False):
-            x = torch.ones(50_000)
-            alive = weakref.ref(x)
-            call(x, wait)
-            del x
-            end = time.monotonic() + 20
-            while alive() is not None:
-                assert not wait, f"{call.__name__}: it was waited for, and its tensor is kept"
-                assert time.monotonic() < end, f"{call.__name__}: nobody waited for it, and its tensor is kept"
-                time.sleep(0.001)
+    for call in (by_all, by_all_later, by_future, sent):
+        x = torch.ones(50_000)
+        alive = weakref.ref(x)
+        call(x)
+        del x
+        end = time.monotonic() + 20
+        while alive() is not None:
+            # A future is completed on another thread, which may be about to let go.
+            assert call is by_future and time.monotonic() < end, f"{call.__name__} keeps its tensor"
+            time.sleep(0.001)
+    # Nobody waits: later calls let go, also of what ended behind one that has not.
+    late = dist.irecv(torch.ones(1), peer, tag=1)
+
+    def exchange():
+        x = torch.ones(10)
+        work = dist.irecv(x, peer)
+        dist.isend(torch.ones(10), peer).wait()
+        return weakref.ref(x), work
+
+    alive = [exchange()[0] for _ in range(100)]
+    exchange()[1].wait()  # so all before have ended
+    for _ in range(200):
+        exchange()
+    assert not any(there() is not None for there in alive)
+    dist.isend(torch.ones(1), peer, tag=1).wait()
+    late.wait()
 
 
 def of_one_only(rank, size):

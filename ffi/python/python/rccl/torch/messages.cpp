@@ -100,9 +100,9 @@ void Messages::send(const c10::intrusive_ptr<Work>& work, const at::Tensor& tens
 
 void Messages::recv(const c10::intrusive_ptr<Work>& work, const at::Tensor& tensor, int peer, int64_t tag) {
   Lane& from = lane(peer, work->call());
-  received_->add(work);
   const Elements elements(tensor.scalar_type());
   Receive receive{work.get(), tensor.data_ptr(), elements, elements.count(tensor), tag, 0};
+  received_->add(work);
   work->share(from.stream);
   const auto deadline = work->deadline;
   std::unique_lock<std::mutex> lock(mutex_);
@@ -123,9 +123,9 @@ void Messages::recv_any(const c10::intrusive_ptr<Work>& work, const at::Tensor& 
   for (int peer = 0; peer < size_; ++peer) {
     if (peer != rank_) meet(peer, work->call());
   }
-  received_->add(work);
   const Elements elements(tensor.scalar_type());
   Receive receive{work.get(), tensor.data_ptr(), elements, elements.count(tensor), tag, 0};
+  received_->add(work);
   const auto deadline = work->deadline;
   std::vector<Lane*> asked;
   {

@@ -36,6 +36,12 @@ Backend::Result Backend::sparse(const at::Tensor& tensor, const c10d::AllreduceO
       check(rcclCommShrink(comm_, nullptr, 0, &sparse_comm_, nullptr, RCCL_SHRINK_DEFAULT), call.name);
     }
     if (!sparse_runner_) sparse_runner_ = std::make_unique<Runner>();
+    sparse_runner_->begin();
+  }
+  // Before it may end, and without a lock: this may run what the program wants.
+  under_way_->add(work);
+  {
+    std::lock_guard<std::mutex> lock(sparse_order_);
     sparse_runner_->run([this, work, tensor = tensor, timeout = call.timeout]() mutable {
       std::exception_ptr exception;
       try {
@@ -46,7 +52,6 @@ Backend::Result Backend::sparse(const at::Tensor& tensor, const c10d::AllreduceO
       work->ended(exception);
     });
   }
-  under_way_->add(work);
   return started(work);
 }
 

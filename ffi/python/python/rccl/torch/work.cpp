@@ -80,10 +80,11 @@ void Work::ended(std::exception_ptr exception) noexcept {
   ended_ = true;
   exception_ = std::move(exception);
   const bool nothing_is_left = !future_ && !recordFunctionEndCallback_ && (exception_ || !buffers.copies_back());
-  if (nothing_is_left) completed_ = true;
-  // Nobody else would: its tensors would be kept.
-  const bool is_forgotten = c10::raw::intrusive_ptr::use_count(this) == 1;
-  if (future_ || is_forgotten) conclude_later();
+  if (nothing_is_left) {
+    completed_ = true;
+  } else if (future_) {
+    conclude_later();
+  }
   // Under the lock: who sees the end may destroy this.
   cv_.notify_all();
 }
@@ -303,6 +304,14 @@ void UnderWay::add(c10::intrusive_ptr<Work> work) {
     while (!works_.empty() && works_.front()->has_ended()) {
       gone.push_back(std::move(works_.front()));
       works_.pop_front();
+    }
+    // One that waits long, as a receive may, must not keep all behind it.
+    if (works_.size() >= look_at_) {
+      const auto ended =
+          std::stable_partition(works_.begin(), works_.end(), [](auto& kept) { return !kept->has_ended(); });
+      gone.insert(gone.end(), std::make_move_iterator(ended), std::make_move_iterator(works_.end()));
+      works_.erase(ended, works_.end());
+      look_at_ = std::max(FEW, 2 * works_.size());
     }
     work->keeper = weak_from_this();
     works_.push_back(std::move(work));

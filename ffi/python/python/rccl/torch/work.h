@@ -109,11 +109,11 @@ class Works final : public c10d::Work {
   std::vector<c10::intrusive_ptr<c10d::Work>> works_;
 };
 
-// Keeps works, with their tensors, until they were concluded, whoever else lets go of them: they must not be dropped where their end
-// is seen, since dropping a tensor may want Python's lock.
+// Keeps works, with their tensors, whoever else lets go of them, until they were concluded, or have ended and another one comes: they
+// must not be dropped where their end is seen, since dropping a tensor may want Python's lock.
 class UnderWay : public std::enable_shared_from_this<UnderWay> {
  public:
-  // Keeps another one, and lets go of those before it that have ended.
+  // Keeps another one, and lets go of others that have ended.
   void add(c10::intrusive_ptr<rccl_torch::Work> work);
   // Lets go of one, if it is kept. The caller has it too.
   void drop(const rccl_torch::Work& work);
@@ -122,8 +122,12 @@ class UnderWay : public std::enable_shared_from_this<UnderWay> {
   bool is_empty();
 
  private:
+  static constexpr size_t FEW = 64;
+
   std::mutex mutex_;
   std::deque<c10::intrusive_ptr<rccl_torch::Work>> works_;
+  // With so many, those that have ended are looked for everywhere.
+  size_t look_at_ = FEW;
 };
 
 } // namespace rccl_torch
