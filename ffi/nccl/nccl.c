@@ -1,5 +1,6 @@
 /* libnccl.so.2: NCCL's functions by those of libroceccl. Both libraries see the same communicators and streams. */
 #include "nccl.h"
+#include <pthread.h>
 #include <roceccl.h>
 #include <stdlib.h>
 
@@ -225,7 +226,24 @@ BOTH(ncclResult_t, ncclCommDeregister);
 struct ncclWindow_vidmem {
     void *registration;
     void *memory;
+    ncclComm_t comm;
+    struct ncclWindow_vidmem *next;
 };
+
+/* All windows that there are: what is none of them is not looked into. */
+static struct ncclWindow_vidmem *windows;
+static pthread_mutex_t windows_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Where the list has a communicator's window, or its end. Under the lock. */
+static struct ncclWindow_vidmem **find(const struct ncclComm *comm, const struct ncclWindow_vidmem *window) {
+    struct ncclWindow_vidmem **at = &windows;
+    while (*at != NULL && (*at != window || window->comm != comm)) at = &(*at)->next;
+    return at;
+}
+
+static ncclResult_t no_window(void) {
+    return refuse(ncclInvalidArgument, "the communicator has no such window: it was deregistered, or never registered");
+}
 
 ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size, ncclWindow_t *win, int winFlags) {
     (void)winFlags;
@@ -238,6 +256,11 @@ ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size, nc
         return result;
     }
     window->memory = buff;
+    window->comm = comm;
+    pthread_mutex_lock(&windows_lock);
+    window->next = windows;
+    windows = window;
+    pthread_mutex_unlock(&windows_lock);
     *win = window;
     return ncclSuccess;
 }
@@ -245,17 +268,24 @@ BOTH(ncclResult_t, ncclCommWindowRegister);
 
 ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win) {
     if (win == NULL) return ncclSuccess;
-    ncclResult_t result = answered(rcclCommDeregister(communicator(comm), win->registration));
-    if (result == ncclSuccess) free(win);
+    pthread_mutex_lock(&windows_lock);
+    struct ncclWindow_vidmem **at = find(comm, win), *window = *at;
+    if (window != NULL) *at = window->next;
+    pthread_mutex_unlock(&windows_lock);
+    if (window == NULL) return no_window();
+    ncclResult_t result = answered(rcclCommDeregister(communicator(comm), window->registration));
+    free(window);
     return result;
 }
 BOTH(ncclResult_t, ncclCommWindowDeregister);
 
 ncclResult_t ncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr) {
-    (void)comm;
     if (win == NULL || outUserPtr == NULL) return refuse(ncclInvalidArgument, "win or outUserPtr is NULL");
-    *outUserPtr = win->memory;
-    return ncclSuccess;
+    pthread_mutex_lock(&windows_lock);
+    const struct ncclWindow_vidmem *window = *find(comm, win);
+    if (window != NULL) *outUserPtr = window->memory;
+    pthread_mutex_unlock(&windows_lock);
+    return window != NULL ? ncclSuccess : no_window();
 }
 BOTH(ncclResult_t, ncclWinGetUserPtr);
 

@@ -14,15 +14,7 @@ fn make(
     on: stream::Handle,
     check: impl FnOnce(&Comm, &Communicator) -> Result<Raw, Refusal>,
 ) -> Answer {
-    answer(|| {
-        let made = prepare(comm, on, check);
-        if let Err(refusal) = &made
-            && group::is_open()
-        {
-            group::spoil(refusal);
-        }
-        made
-    })
+    answer(|| group::part(prepare(comm, on, check)))
 }
 
 #[inline]

@@ -134,43 +134,54 @@ pub unsafe extern "C" fn rcclCommInitRankConfig(
     rank: c_int,
     config: *const config::Config,
 ) -> Answer {
-    answer_or(|| {
-        let place = out(comm, "comm")?;
-        // SAFETY: the caller's promise. Whoever looks before it was joined finds nothing.
-        unsafe { place.write(std::ptr::null_mut()) };
-        // SAFETY: the caller's promise.
-        let settings = unsafe { config::read(config) }?;
-        let id = UniqueId::from_bytes(id.internal)?;
-        let (Ok(rank), Ok(size)) = (u32::try_from(rank), u32::try_from(nranks)) else {
-            return Err(Refusal::argument(format!("rank {rank} of {nranks} ranks")));
-        };
-        if rank >= size {
-            return Err(Refusal::argument(format!(
-                "rank {rank} of {nranks} ranks: they count from 0 to {}",
-                size - 1
-            )));
-        }
-        let blocks = settings.blocks;
-        let join = move || {
-            let Settings { config, label, .. } = settings;
-            Communicator::builder()?.config(config).label(label).connect(&id, rank, size)
-        };
-        if !blocks {
-            let handle = put(Comm::new())?;
-            in_background(handle, join)?;
-            // SAFETY: the caller's promise.
-            unsafe { place.write(handle) };
-            return Ok(Answer::InProgress);
-        }
-        if group::is_open() {
-            group::join_later(place, Box::new(join));
-            return Ok(Answer::Success);
-        }
-        let handle = insert(join()?)?;
+    // SAFETY: the caller's promise.
+    answer_or(|| group::part(unsafe { join(comm, nranks, id, rank, config) }))
+}
+
+/// # Safety
+/// As for rcclCommInitRankConfig.
+unsafe fn join(
+    comm: *mut Handle,
+    nranks: c_int,
+    id: RawId,
+    rank: c_int,
+    config: *const config::Config,
+) -> Result<Answer, Refusal> {
+    let place = out(comm, "comm")?;
+    // SAFETY: the caller's promise. Whoever looks before it was joined finds nothing.
+    unsafe { place.write(std::ptr::null_mut()) };
+    // SAFETY: the caller's promise.
+    let settings = unsafe { config::read(config) }?;
+    let id = UniqueId::from_bytes(id.internal)?;
+    let (Ok(rank), Ok(size)) = (u32::try_from(rank), u32::try_from(nranks)) else {
+        return Err(Refusal::argument(format!("rank {rank} of {nranks} ranks")));
+    };
+    if rank >= size {
+        return Err(Refusal::argument(format!(
+            "rank {rank} of {nranks} ranks: they count from 0 to {}",
+            size - 1
+        )));
+    }
+    let blocks = settings.blocks;
+    let join = move || {
+        let Settings { config, label, .. } = settings;
+        Communicator::builder()?.config(config).label(label).connect(&id, rank, size)
+    };
+    if !blocks {
+        let handle = put(Comm::new())?;
+        in_background(handle, join)?;
         // SAFETY: the caller's promise.
         unsafe { place.write(handle) };
-        Ok(Answer::Success)
-    })
+        return Ok(Answer::InProgress);
+    }
+    if group::is_open() {
+        group::join_later(place, Box::new(join));
+        return Ok(Answer::Success);
+    }
+    let handle = insert(join()?)?;
+    // SAFETY: the caller's promise.
+    unsafe { place.write(handle) };
+    Ok(Answer::Success)
 }
 
 /// # Safety
@@ -366,9 +377,7 @@ pub unsafe extern "C" fn rcclCommSplit(
         unsafe { place.write(std::ptr::null_mut()) };
         // SAFETY: the caller's promise. What it says was decided when the parent was joined.
         unsafe { config::read(config) }?;
-        if group::is_open() {
-            return Err(Refusal::usage("a split in a group: it is a call of its own"));
-        }
+        group::part(group::refuse("rcclCommSplit"))?;
         // RCCL_SPLIT_NOCOLOR
         let color = match color {
             -1 => None,

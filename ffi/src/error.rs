@@ -100,7 +100,8 @@ pub(crate) fn answer_or(function: impl FnOnce() -> Result<Answer, Refusal>) -> A
 
 fn keep(words: String) {
     let words = text(words);
-    LAST.with(|last| *last.borrow_mut() = words);
+    // At a thread's end there may be nowhere to keep it.
+    let _ = LAST.try_with(|last| *last.borrow_mut() = words);
 }
 
 /// Words for C.
@@ -110,7 +111,7 @@ pub(crate) fn text(words: String) -> CString {
 
 /// What the last function that failed on this thread said; empty if none did. Valid until the next one fails.
 pub(crate) fn last() -> *const c_char {
-    LAST.with(|last| last.borrow().as_ptr())
+    LAST.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
 
 /// A number in words.
@@ -149,5 +150,28 @@ mod tests {
         assert_eq!(last_words(), "a fault of rccl: on purpose", "a success changes nothing");
         assert_eq!(answer_or(|| Ok(Answer::InProgress)), Answer::InProgress);
         std::thread::spawn(|| assert_eq!(last_words(), "")).join().unwrap();
+    }
+
+    #[test]
+    fn calls_at_the_end_of_a_thread_are_refused_like_others() {
+        struct AtTheEnd(std::sync::mpsc::Sender<(Answer, String)>);
+        impl Drop for AtTheEnd {
+            fn drop(&mut self) {
+                let refused = answer(|| Err(Refusal::argument("late")));
+                self.0.send((refused, last_words())).unwrap();
+            }
+        }
+        thread_local! {
+            static END: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) };
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(|| {
+            // What is first used first goes last.
+            END.set(Some(AtTheEnd(tell)));
+            answer(|| Err(Refusal::argument("early")));
+        });
+        let (refused, words) = told.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert_eq!(refused, Answer::InvalidArgument);
+        assert!(words.is_empty() || words == "late", "{words}");
     }
 }

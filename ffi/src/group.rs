@@ -57,8 +57,19 @@ pub(crate) fn add(on: &Communicator, call: Raw, blocks: bool) {
     });
 }
 
-/// Remembers that a call of the open group was refused.
-pub(crate) fn spoil(refusal: &Refusal) {
+/// What came of a call that may be of an open group, which does nothing then if the call was refused.
+#[inline]
+pub(crate) fn part<T>(made: Result<T, Refusal>) -> Result<T, Refusal> {
+    if let Err(refusal) = &made
+        && is_open()
+    {
+        spoil(refusal);
+    }
+    made
+}
+
+#[cold]
+fn spoil(refusal: &Refusal) {
     OPEN.with(|open| {
         open.borrow_mut().wrong.get_or_insert_with(|| (refusal.answer, refusal.words.clone()));
     });

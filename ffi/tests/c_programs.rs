@@ -94,17 +94,33 @@ fn programs_for_nccl_compile_and_run() {
     assert_eq!(run(&program, &[], 1), ["NCCL's interface: right\n"]);
 }
 
+/// As most programs for NCCL are.
+#[test]
+fn the_header_of_nccl_is_one_of_cpp() {
+    if !have(&["c++"]) {
+        return;
+    }
+    let header = installed().join("include/roceccl/nccl/nccl.h");
+    let how = ["-std=c++11", "-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only", "-x", "c++"];
+    said(Command::new("c++").args(how).arg(header));
+}
+
 /// Both names of every function of the header, without versions, as those of NVIDIA's library.
 #[test]
 fn nccl_has_every_function_by_both_names() {
     let library = installed().join("lib/roceccl/nccl/libnccl.so.2");
-    let exported = said(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
-    let exported: BTreeSet<&str> = exported.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    let symbols = said(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
+    let exported: BTreeSet<&str> = symbols.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    let place =
+        |name: &str| symbols.lines().find(|line| line.ends_with(&format!(" {name}"))).map(|line| &line[..16]);
+    let program = std::fs::read_to_string(source("nccl.c")).unwrap();
     let functions: Vec<&str> = exported.iter().copied().filter(|name| name.starts_with("nccl")).collect();
     assert_eq!(functions.len(), 50, "NCCL 2.29 has 50");
     let header = std::fs::read_to_string(installed().join("include/roceccl/nccl/nccl.h")).unwrap();
     for name in &functions {
         assert!(exported.contains(format!("p{name}").as_str()), "{name} has one name only");
+        assert_eq!(place(name), place(&format!("p{name}")), "{name} is two functions");
+        assert!(program.contains(&format!("{name}(")), "{name} is not called");
         assert!(header.contains(&format!(", {name},")), "{name} is not declared");
     }
     assert_eq!(exported.len(), 100, "and nothing else: {exported:?}");

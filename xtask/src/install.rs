@@ -130,7 +130,7 @@ fn link(root: &Path, archive: &Path, shared: &Path, soversion: &str) -> Result<(
 fn link_nccl(root: &Path, shared: &Path, nccl: &Path) -> Result<(), String> {
     let ffi = root.join("ffi");
     let mut compiler = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
-    compiler.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-o"]).arg(nccl);
+    compiler.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-pthread", "-shared", "-o"]).arg(nccl);
     compiler.arg("-I").arg(ffi.join("include")).arg(ffi.join("nccl/nccl.c"));
     compiler.args([
         "-Wl,-soname,libnccl.so.2",

@@ -49,7 +49,13 @@ static void reductions(void) {
     GOOD(rcclAllReduce(x, y, COUNT, rcclFloat, halves, comm, NULL));
     all_are(y, COUNT, sum_of_ranks() / 2);
     REFUSED(rcclAllReduce(x, y, 1, rcclDouble, halves, comm, NULL), rcclInvalidArgument, "created for elements of type f32");
+    /* Calls of a group keep it, too. */
+    fill(y, COUNT, 0);
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(x, y, COUNT, rcclFloat, halves, comm, NULL));
     GOOD(rcclRedOpDestroy(halves, comm));
+    GOOD(rcclGroupEnd());
+    all_are(y, COUNT, sum_of_ranks() / 2);
     REFUSED(rcclAllReduce(x, y, 1, rcclFloat, halves, comm, NULL), rcclInvalidArgument, "operator 16");
     REFUSED(rcclRedOpDestroy(halves, comm), rcclInvalidArgument, "not created");
     unsigned bits = 1u << rank, all;
@@ -149,6 +155,19 @@ static void messages_and_groups(void) {
     GOOD(rcclSend(mine, COUNT, rcclFloat, next, comm, NULL));
     REFUSED(rcclRecv(theirs, COUNT, rcclFloat, size, comm, NULL), rcclInvalidArgument, "ranks");
     REFUSED(rcclGroupEnd(), rcclInvalidArgument, "nothing of the group was done");
+    /* Nor if a communicator was refused: nobody waits for those that were not. */
+    rcclUniqueId id;
+    rcclComm_t pair[2];
+    GOOD(rcclGetUniqueId(&id));
+    GOOD(rcclGroupStart());
+    GOOD(rcclCommInitRank(&pair[0], 2, id, 0));
+    REFUSED(rcclCommInitRank(&pair[1], 2, id, 2), rcclInvalidArgument, "rank 2 of 2");
+    REFUSED(rcclGroupEnd(), rcclInvalidArgument, "nothing of the group was done");
+    CHECK(pair[0] == NULL && pair[1] == NULL);
+    GOOD(rcclGroupStart());
+    GOOD(rcclRecv(theirs, COUNT, rcclFloat, (rank + 1) % size, comm, NULL));
+    REFUSED(rcclCommSplit(comm, 0, 0, &pair[0], NULL), rcclInvalidUsage, "rcclCommSplit in a group");
+    REFUSED(rcclGroupEnd(), rcclInvalidUsage, "nothing of the group was done");
     free(mine);
     free(theirs);
     free(sum);

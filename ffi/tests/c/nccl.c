@@ -111,7 +111,16 @@ int main(void) {
     CHECK(ops[0] >= ncclNumOps);
     EACH(ncclAllReduce(x[i], y[i], COUNT, ncclFloat, ops[i], comms[i], NULL));
     CHECK(y[1][3] == 4);
+    /* As programs with several devices do: all three in one group. */
     for (int i = 0; i < RANKS; i++) GOOD(ncclRedOpDestroy(ops[i], comms[i]));
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) {
+        GOOD(ncclRedOpCreatePreMulSum(&ops[i], &two, ncclFloat, ncclScalarHostImmediate, comms[i]));
+        GOOD(ncclAllReduce(x[i], y[i], COUNT, ncclFloat, ops[i], comms[i], NULL));
+        GOOD(ncclRedOpDestroy(ops[i], comms[i]));
+    }
+    GOOD(ncclGroupEnd());
+    CHECK(y[0][3] == 4);
     CHECK(ncclAllReduce(x, y, 1, ncclInt, (ncclRedOp_t)6, comms[0], NULL) == ncclInvalidArgument);
     SAYS("none of NCCL's");
 
@@ -123,7 +132,13 @@ int main(void) {
     GOOD(ncclCommWindowRegister(comms[0], memory, 4096, &window, NCCL_WIN_DEFAULT));
     GOOD(ncclWinGetUserPtr(comms[0], window, &seen));
     CHECK(seen == memory);
+    CHECK(ncclWinGetUserPtr(comms[1], window, &seen) == ncclInvalidArgument);
+    SAYS("no such window");
+    CHECK(ncclCommWindowDeregister(comms[1], window) == ncclInvalidArgument);
+    CHECK(ncclCommWindowDeregister(comms[0], (ncclWindow_t)memory) == ncclInvalidArgument);
     GOOD(ncclCommWindowDeregister(comms[0], window));
+    CHECK(ncclWinGetUserPtr(comms[0], window, &seen) == ncclInvalidArgument);
+    CHECK(ncclCommWindowDeregister(comms[0], window) == ncclInvalidArgument);
     GOOD(ncclMemFree(memory));
 
     uint64_t bytes = 1;

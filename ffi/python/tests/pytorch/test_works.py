@@ -197,6 +197,51 @@ def registered_memory(rank, size):
         assert bool((view == view[0]).all())
 
 
+def memory_of_fsdp(rank, size):
+    from torch.distributed.fsdp import fully_shard
+
+    backend = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
+    kind, sizes = type(backend), []
+    allocate = kind.allocate_tensor
+
+    def counted(self, size, **options):
+        sizes.append(size)
+        return allocate(self, size, **options)
+
+    kind.allocate_tensor = counted
+    layer = fully_shard(torch.nn.Linear(64, 32))
+    layer.set_allocate_memory_from_process_group_for_comm(True)
+    layer(torch.ones(4, 64)).sum().backward()
+    return sizes
+
+
+def test_fsdp_takes_registered_memory():
+    for sizes in ranks.run(2, memory_of_fsdp).values():
+        # What is gathered, and what is reduced: the weights and biases of all ranks, the bias's rows rounded up.
+        assert len(sizes) >= 2 and min(sizes) >= (64 * 32 + 32) // 2, sizes
+
+
+def the_timeout_of_a_group(rank, size):
+    group = dist.distributed_c10d._get_default_group()
+    backend = group._get_backend(torch.device("cpu"))
+    if not hasattr(backend, "_set_default_timeout"):
+        return
+    backend._set_default_timeout(datetime.timedelta(milliseconds=300))
+    if rank == 0:
+        began = time.monotonic()
+        try:
+            dist.all_reduce(torch.ones(1))
+        except RuntimeError as error:
+            assert "timed out" in str(error), error
+            assert 0.25 < time.monotonic() - began < 20
+        else:
+            raise AssertionError("nobody else came")
+
+
+def test_a_group_has_the_timeout_that_it_was_given():
+    ranks.run(2, the_timeout_of_a_group)
+
+
 def test_calls_return_at_once():
     ranks.run(2, at_once)
 
