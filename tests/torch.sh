@@ -5,9 +5,9 @@
 #
 # tests/torchrun-venv.sh makes one, and tests/python.sh puts roceccl there.
 #
-# First the project's own tests, then torch's conformance suite as gloo (2, 3, 4 ranks) and as mpi (3, 4 ranks: its
-# tests want no fewer), each of which must run 80 tests at least. One test of that is left out: it expects the name of a backend that torch brings along. With CI=true torch's own runner wants
-# packages of its CI, so that suite does not see it.
+# First the project's own tests, then torch's conformance suite as gloo (2, 3, 4 ranks) and as mpi (3, 4 ranks: its tests want
+# no fewer), each of which must run 80 tests at least. One test is left out: it expects the name of a backend that torch
+# brings along. With CI=true torch's own runner wants packages of its CI, so that suite does not see it.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2; }

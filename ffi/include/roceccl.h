@@ -142,7 +142,8 @@ rcclResult_t rcclCommGetAsyncError(rcclComm_t comm, rcclResult_t *asyncError);
 rcclResult_t rcclCommCount(rcclComm_t comm, int *count);
 rcclResult_t rcclCommUserRank(rcclComm_t comm, int *rank);
 /* A communicator for each colour (0 or more), with ranks in the order of key; with RCCL_SPLIT_NOCOLOR this rank gets NULL.
- * Every rank calls it. config may be NULL, and settings of the parent hold. */
+ * Every rank calls it. In a group, where a thread that has several ranks must call it, newcomm is there at the group's end; each
+ * communicator is split once in a group. config may be NULL, and settings of the parent hold. */
 rcclResult_t rcclCommSplit(rcclComm_t comm, int color, int key, rcclComm_t *newcomm, const rcclConfig_t *config);
 /* A communicator of the ranks that are not excluded. Those alone call it; nothing is sent, so it works on a broken
  * one. With none excluded: a communicator of the same ranks, of which the others learn nothing. */

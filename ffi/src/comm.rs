@@ -242,11 +242,11 @@ pub unsafe extern "C" fn rcclCommInitAll(comms: *mut Handle, ndev: c_int, devlis
             size.ok_or_else(|| Refusal::argument(format!("{ndev} devices, where 1 to 4096 are possible")))?;
         let config = config::environment()?;
         let id = UniqueId::create(&config)?;
-        let joins: Vec<group::Join> = (0..size)
+        let joins: Vec<group::Join<Communicator>> = (0..size)
             .map(|rank| {
                 let config = config.clone();
                 Box::new(move || Communicator::builder()?.config(config).connect(&id, rank, size))
-                    as group::Join
+                    as group::Join<Communicator>
             })
             .collect();
         for (rank, joined) in group::join_all(joins).into_iter().enumerate() {
@@ -371,27 +371,42 @@ pub unsafe extern "C" fn rcclCommSplit(
     newcomm: *mut Handle,
     config: *const config::Config,
 ) -> Answer {
-    answer(|| {
-        let (comm, place) = (get(comm)?, out(newcomm, "newcomm")?);
+    // SAFETY: the caller's promise.
+    answer(|| group::part(unsafe { split(comm, color, key, newcomm, config) }))
+}
+
+/// # Safety
+/// As for rcclCommSplit.
+unsafe fn split(
+    handle: Handle,
+    color: c_int,
+    key: c_int,
+    newcomm: *mut Handle,
+    config: *const config::Config,
+) -> Result<(), Refusal> {
+    let (comm, place) = (get(handle)?, out(newcomm, "newcomm")?);
+    // SAFETY: the caller's promise.
+    unsafe { place.write(std::ptr::null_mut()) };
+    // SAFETY: the caller's promise. What it says was decided when the parent was joined.
+    unsafe { config::read(config) }?;
+    // RCCL_SPLIT_NOCOLOR
+    let color = match color {
+        -1 => None,
+        color => Some(u32::try_from(color).map_err(|_| {
+            Refusal::argument(format!("colour {color}: colours are 0 or more, or RCCL_SPLIT_NOCOLOR"))
+        })?),
+    };
+    let communicator = comm.communicator()?;
+    if group::is_open() {
+        let communicator = communicator.clone();
+        return group::split_later(place, handle, Box::new(move || communicator.split(color, key)));
+    }
+    if let Some(part) = communicator.split(color, key)? {
+        let handle = insert(part)?;
         // SAFETY: the caller's promise.
-        unsafe { place.write(std::ptr::null_mut()) };
-        // SAFETY: the caller's promise. What it says was decided when the parent was joined.
-        unsafe { config::read(config) }?;
-        group::part(group::refuse("rcclCommSplit"))?;
-        // RCCL_SPLIT_NOCOLOR
-        let color = match color {
-            -1 => None,
-            color => Some(u32::try_from(color).map_err(|_| {
-                Refusal::argument(format!("colour {color}: colours are 0 or more, or RCCL_SPLIT_NOCOLOR"))
-            })?),
-        };
-        if let Some(part) = comm.communicator()?.split(color, key)? {
-            let handle = insert(part)?;
-            // SAFETY: the caller's promise.
-            unsafe { place.write(handle) };
-        }
-        Ok(())
-    })
+        unsafe { place.write(handle) };
+    }
+    Ok(())
 }
 
 /// # Safety

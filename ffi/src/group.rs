@@ -5,15 +5,23 @@ use crate::error::{Answer, Refusal, answer};
 use rccl::{Communicator, Raw, RawGroup};
 use std::cell::{Cell, RefCell};
 
-/// A join that waits for the end of its group.
-pub(crate) type Join = Box<dyn FnOnce() -> rccl::Result<Communicator> + Send>;
+/// What blocks until other ranks do the same.
+pub(crate) type Join<T> = Box<dyn FnOnce() -> rccl::Result<T> + Send>;
+
+/// A communicator that is made at the end of its group, by a join or a split; a split may give none.
+struct Later {
+    place: *mut comm::Handle,
+    /// Which one is split.
+    of: Option<comm::Handle>,
+    make: Join<Option<Communicator>>,
+}
 
 #[derive(Default)]
 struct Open {
     calls: RawGroup,
     /// A call is on no stream, so the end of the group is the end of the calls.
     blocks: bool,
-    joins: Vec<(*mut comm::Handle, Join)>,
+    later: Vec<Later>,
     /// What the first call that was wrong said when it was made.
     wrong: Option<(Answer, String)>,
 }
@@ -76,12 +84,32 @@ fn spoil(refusal: &Refusal) {
 }
 
 /// Joins at the end of the group, together with the others; the handle comes then.
-pub(crate) fn join_later(place: *mut comm::Handle, join: Join) {
-    OPEN.with(|open| open.borrow_mut().joins.push((place, join)));
+pub(crate) fn join_later(place: *mut comm::Handle, join: Join<Communicator>) {
+    let make = Box::new(move || join().map(Some));
+    OPEN.with(|open| open.borrow_mut().later.push(Later { place, of: None, make }));
+}
+
+/// As [`join_later`], of a split.
+pub(crate) fn split_later(
+    place: *mut comm::Handle,
+    of: comm::Handle,
+    make: Join<Option<Communicator>>,
+) -> Result<(), Refusal> {
+    OPEN.with(|open| {
+        let later = &mut open.borrow_mut().later;
+        // They are made at once, so the ranks might do two in different orders.
+        if later.iter().any(|other| other.of == Some(of)) {
+            return Err(Refusal::usage(
+                "a second split of one communicator in a group: end the group between them",
+            ));
+        }
+        later.push(Later { place, of: Some(of), make });
+        Ok(())
+    })
 }
 
 /// Joins all at once: each may wait for the others.
-pub(crate) fn join_all(joins: Vec<Join>) -> Vec<rccl::Result<Communicator>> {
+pub(crate) fn join_all<T: Send>(joins: Vec<Join<T>>) -> Vec<rccl::Result<T>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = joins.into_iter().map(|join| scope.spawn(join)).collect();
         let joined = threads.into_iter().map(|thread| thread.join());
@@ -111,16 +139,18 @@ pub unsafe extern "C" fn rcclGroupEnd() -> Answer {
         if left > 0 {
             return Ok(());
         }
-        let Open { calls, blocks, joins, wrong } = OPEN.take();
+        let Open { calls, blocks, later, wrong } = OPEN.take();
         if let Some((answer, words)) = wrong {
             return Err(Refusal { answer, words: format!("nothing of the group was done: {words}") });
         }
         // Few groups join, and threads for none still cost memory and time.
-        if !joins.is_empty() {
-            let (places, joins): (Vec<_>, Vec<_>) = joins.into_iter().unzip();
-            for (place, joined) in places.into_iter().zip(join_all(joins)) {
-                let handle = comm::insert(joined?)?;
-                // SAFETY: the promise of who called rcclCommInitRank.
+        if !later.is_empty() {
+            let (places, joins): (Vec<_>, Vec<_>) =
+                later.into_iter().map(|Later { place, make, .. }| (place, make)).unzip();
+            for (place, made) in places.into_iter().zip(join_all(joins)) {
+                let Some(communicator) = made? else { continue };
+                let handle = comm::insert(communicator)?;
+                // SAFETY: the promise of who called rcclCommInitRank or rcclCommSplit.
                 unsafe { place.write(handle) };
             }
         }

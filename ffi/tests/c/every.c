@@ -166,8 +166,25 @@ static void messages_and_groups(void) {
     CHECK(pair[0] == NULL && pair[1] == NULL);
     GOOD(rcclGroupStart());
     GOOD(rcclRecv(theirs, COUNT, rcclFloat, (rank + 1) % size, comm, NULL));
-    REFUSED(rcclCommSplit(comm, 0, 0, &pair[0], NULL), rcclInvalidUsage, "rcclCommSplit in a group");
+    GOOD(rcclCommSplit(comm, 0, 0, &pair[0], NULL));
+    REFUSED(rcclCommSplit(comm, 0, 0, &pair[1], NULL), rcclInvalidUsage, "a second split");
     REFUSED(rcclGroupEnd(), rcclInvalidUsage, "nothing of the group was done");
+    CHECK(pair[0] == NULL && pair[1] == NULL);
+    /* A split of a group is there at its end. */
+    int members;
+    GOOD(rcclGroupStart());
+    GOOD(rcclCommSplit(comm, rank == 0 ? RCCL_SPLIT_NOCOLOR : 7, -rank, &pair[0], NULL));
+    CHECK(pair[0] == NULL);
+    GOOD(rcclGroupEnd());
+    if (rank == 0) {
+        CHECK(pair[0] == NULL);
+    } else {
+        GOOD(rcclCommCount(pair[0], &members));
+        CHECK(members == size - 1);
+        GOOD(rcclCommUserRank(pair[0], &members));
+        CHECK(members == size - 1 - rank);
+        GOOD(rcclCommDestroy(pair[0]));
+    }
     free(mine);
     free(theirs);
     free(sum);

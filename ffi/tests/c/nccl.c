@@ -124,6 +124,18 @@ int main(void) {
     CHECK(ncclAllReduce(x, y, 1, ncclInt, (ncclRedOp_t)6, comms[0], NULL) == ncclInvalidArgument);
     SAYS("none of NCCL's");
 
+    /* One thread splits for all of its ranks: each split waits for the others. */
+    ncclComm_t halves[RANKS];
+    int members;
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) GOOD(ncclCommSplit(comms[i], i % 2, -i, &halves[i], NULL));
+    GOOD(ncclGroupEnd());
+    for (int i = 0; i < RANKS; i++) {
+        GOOD(ncclCommCount(halves[i], &members));
+        CHECK(members == (RANKS + 1 - i % 2) / 2);
+        GOOD(ncclCommDestroy(halves[i]));
+    }
+
     void *memory, *handle, *seen;
     ncclWindow_t window;
     GOOD(ncclMemAlloc(&memory, 4096));
