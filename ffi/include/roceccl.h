@@ -230,6 +230,7 @@ rcclResult_t rcclGroupEnd(void);
 /* The sum of all ranks' elements, each first multiplied by its rank's scalar, one element of datatype, which is read now. */
 rcclResult_t rcclRedOpCreatePreMulSum(rcclRedOp_t *op, const void *scalar, rcclDataType_t datatype,
                                       rcclScalarResidence_t residence, rcclComm_t comm);
+/* Calls that were made with it keep its scalar, also those of an open group. */
 rcclResult_t rcclRedOpDestroy(rcclRedOp_t op, rcclComm_t comm);
 
 /* Memory that the other ranks of this host map, and RDMA devices know: calls on it copy nothing between. Zeroed. */
