@@ -164,6 +164,7 @@ disturbing='cd /dev/shm
         local devices=("$2" "$3")
         export RCCL_COMM_ID=127.0.0.1:$1
         shift 3
+        : >out0 # of the run before
         timeout 200 env RCCL_RANK=0 RCCL_IB_HCA="=${devices[0]}" $rccl perf all_reduce "$@" >out0 2>&1 & zero=$!
         timeout 200 env RCCL_RANK=1 RCCL_IB_HCA="=${devices[1]}" $rccl perf all_reduce "$@" >out1 2>&1 & one=$!
         for ((i = 0; i < 300; i++)); do ! grep -q "Using ranks" out0 || break; sleep 0.2; done

@@ -89,6 +89,7 @@ panic() {
 # ended_by SIGNAL STATUS: a runner that gets a signal ends, and its guest too.
 ended_by() {
     local runner status=0
+    : >"$work/out" # which the check before left: the runner may begin after the first look
     "$rxe/run" sh -c 'echo running; sleep 1000' >"$work/out" 2>"$work/err" </dev/null &
     runner=$!
     for _ in {1..600}; do
