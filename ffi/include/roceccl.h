@@ -149,6 +149,14 @@ rcclResult_t rcclCommSplit(rcclComm_t comm, int color, int key, rcclComm_t *newc
  * one. With none excluded: a communicator of the same ranks, of which the others learn nothing. */
 rcclResult_t rcclCommShrink(rcclComm_t comm, const int *excludeRanksList, int excludeRanksCount, rcclComm_t *newcomm,
                             const rcclConfig_t *config, int shrinkFlags);
+/* A communicator of the ranks of comm, which keep their numbers, and of new ones, which have the numbers from comm's size on.
+ * Every rank of comm calls it with rank -1; one of them (or all) passes the id, which it got by rcclCommGetUniqueId and
+ * handed to the new ranks, the others NULL. New ranks call it with NULL as comm, the id, and their own number. Blocks until all nranks
+ * have joined, as rcclCommInitRankConfig does; may be in a group, as that. Of config the ranks of comm heed `blocking`: their
+ * other settings are comm's. comm is as before; where a rank of it was lost, shrink it first. */
+rcclResult_t rcclCommGetUniqueId(rcclComm_t comm, rcclUniqueId *uniqueId);
+rcclResult_t rcclCommGrow(rcclComm_t comm, int nranks, const rcclUniqueId *uniqueId, int rank, rcclComm_t *newcomm,
+                          const rcclConfig_t *config);
 
 /* --- Streams: an order of calls, across communicators ------------------------------------------------------------ */
 

@@ -167,15 +167,15 @@ ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int *device) {
 BOTH(ncclResult_t, ncclCommCuDevice);
 
 ncclResult_t ncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId) {
-    (void)comm, (void)uniqueId;
-    return refuse(ncclInvalidUsage, "communicators do not grow: make a new one with ncclGetUniqueId and ncclCommInitRank");
+    return answered(rcclCommGetUniqueId(communicator(comm), (rcclUniqueId *)uniqueId));
 }
 BOTH(ncclResult_t, ncclCommGetUniqueId);
 
 ncclResult_t ncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqueId, int rank, ncclComm_t *newcomm,
                           ncclConfig_t *config) {
-    (void)comm, (void)nRanks, (void)uniqueId, (void)rank, (void)newcomm, (void)config;
-    return refuse(ncclInvalidUsage, "communicators do not grow: make a new one with ncclGetUniqueId and ncclCommInitRank");
+    CONFIGURED(config, settings);
+    return answered(rcclCommGrow(communicator(comm), nRanks, (const rcclUniqueId *)uniqueId, rank,
+                                 (rcclComm_t *)newcomm, &settings));
 }
 BOTH(ncclResult_t, ncclCommGrow);
 

@@ -8,10 +8,10 @@ use std::cell::{Cell, RefCell};
 /// What blocks until other ranks do the same.
 pub(crate) type Join<T> = Box<dyn FnOnce() -> rccl::Result<T> + Send>;
 
-/// A communicator that is made at the end of its group, by a join or a split; a split may give none.
+/// A communicator that is made at the end of its group, by a join, a split or growth; a split may give none.
 struct Later {
     place: *mut comm::Handle,
-    /// Which one is split.
+    /// Which one is split or grows.
     of: Option<comm::Handle>,
     make: Join<Option<Communicator>>,
 }
@@ -83,27 +83,22 @@ fn spoil(refusal: &Refusal) {
     });
 }
 
-/// Joins at the end of the group, together with the others; the handle comes then.
-pub(crate) fn join_later(place: *mut comm::Handle, join: Join<Communicator>) {
-    let make = Box::new(move || join().map(Some));
-    OPEN.with(|open| open.borrow_mut().later.push(Later { place, of: None, make }));
-}
-
-/// As [`join_later`], of a split.
-pub(crate) fn split_later(
+/// Makes a communicator at the end of the group, together with the others; the handle comes then. `of`: the communicator
+/// whose ranks agree on it.
+pub(crate) fn make_later(
     place: *mut comm::Handle,
-    of: comm::Handle,
+    of: Option<comm::Handle>,
     make: Join<Option<Communicator>>,
 ) -> Result<(), Refusal> {
     OPEN.with(|open| {
         let later = &mut open.borrow_mut().later;
         // They are made at once, so the ranks might do two in different orders.
-        if later.iter().any(|other| other.of == Some(of)) {
+        if of.is_some() && later.iter().any(|other| other.of == of) {
             return Err(Refusal::usage(
-                "a second split of one communicator in a group: end the group between them",
+                "one communicator is split or grown a second time in a group: end the group between them",
             ));
         }
-        later.push(Later { place, of: Some(of), make });
+        later.push(Later { place, of, make });
         Ok(())
     })
 }
@@ -150,7 +145,7 @@ pub unsafe extern "C" fn rcclGroupEnd() -> Answer {
             for (place, made) in places.into_iter().zip(join_all(joins)) {
                 let Some(communicator) = made? else { continue };
                 let handle = comm::insert(communicator)?;
-                // SAFETY: the promise of who called rcclCommInitRank or rcclCommSplit.
+                // SAFETY: the promise of who called rcclCommInitRank, rcclCommSplit or rcclCommGrow.
                 unsafe { place.write(handle) };
             }
         }

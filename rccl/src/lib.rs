@@ -32,6 +32,7 @@ mod error;
 mod flow;
 mod fork;
 mod group;
+mod grow;
 pub mod launch;
 mod meet;
 mod op;

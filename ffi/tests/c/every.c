@@ -167,7 +167,7 @@ static void messages_and_groups(void) {
     GOOD(rcclGroupStart());
     GOOD(rcclRecv(theirs, COUNT, rcclFloat, (rank + 1) % size, comm, NULL));
     GOOD(rcclCommSplit(comm, 0, 0, &pair[0], NULL));
-    REFUSED(rcclCommSplit(comm, 0, 0, &pair[1], NULL), rcclInvalidUsage, "a second split");
+    REFUSED(rcclCommSplit(comm, 0, 0, &pair[1], NULL), rcclInvalidUsage, "a second time");
     REFUSED(rcclGroupEnd(), rcclInvalidUsage, "nothing of the group was done");
     CHECK(pair[0] == NULL && pair[1] == NULL);
     /* A split of a group is there at its end. */
@@ -392,6 +392,38 @@ static void communicators(void) {
     CHECK(rcclCommInitRank(&again, size, id, rank) != rcclSuccess && again == NULL);
 }
 
+/* One rank more, which is the first process's second. */
+static void growth(void) {
+    rcclUniqueId id;
+    rcclComm_t grown, newcomer = NULL;
+    int of, number;
+    if (rank == 0) GOOD(rcclCommGetUniqueId(comm, &id));
+    GOOD(rcclGroupStart());
+    GOOD(rcclCommGrow(comm, size + 1, rank == 0 ? &id : NULL, -1, &grown, NULL));
+    if (rank == 0) GOOD(rcclCommGrow(NULL, size + 1, &id, size, &newcomer, NULL));
+    GOOD(rcclGroupEnd());
+    GOOD(rcclCommCount(grown, &of));
+    GOOD(rcclCommUserRank(grown, &number));
+    CHECK(of == size + 1 && number == rank);
+    float x[2] = {1, 1};
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(&x[0], &x[0], 1, rcclFloat, rcclSum, grown, NULL));
+    if (newcomer) GOOD(rcclAllReduce(&x[1], &x[1], 1, rcclFloat, rcclSum, newcomer, NULL));
+    GOOD(rcclGroupEnd());
+    CHECK(x[0] == (float)(size + 1) && (rank || x[1] == (float)(size + 1)));
+    GOOD(rcclCommDestroy(grown));
+    if (newcomer) GOOD(rcclCommDestroy(newcomer));
+
+    REFUSED(rcclCommGetUniqueId(comm, NULL), rcclInvalidArgument, "id");
+    REFUSED(rcclCommGrow(comm, size + 1, NULL, -1, NULL, NULL), rcclInvalidArgument, "newcomm");
+    REFUSED(rcclCommGrow(comm, size + 1, NULL, rank, &grown, NULL), rcclInvalidArgument, "keep theirs");
+    REFUSED(rcclCommGrow(comm, -1, NULL, -1, &grown, NULL), rcclInvalidArgument, "-1 ranks");
+    REFUSED(rcclCommGrow(NULL, size + 1, NULL, size, &grown, NULL), rcclInvalidArgument, "id is NULL");
+    REFUSED(rcclCommGrow(comm, size + 1, NULL, -1, &grown, NULL), rcclInvalidArgument, "no rank passes an id");
+    CHECK(grown == NULL);
+    GOOD(rcclBarrier(comm, NULL));
+}
+
 /* Several ranks in this process, from one thread. */
 static void in_one_process(void) {
     rcclComm_t all[3];
@@ -464,6 +496,7 @@ int main(void) {
     deadlines_and_callbacks();
     memory();
     communicators();
+    growth();
     in_one_process();
     nonsense();
     GOOD(rcclBarrier(comm, NULL));

@@ -136,6 +136,19 @@ int main(void) {
         GOOD(ncclCommDestroy(halves[i]));
     }
 
+    /* And so it makes them grow, by a rank of its own. */
+    ncclComm_t grown[RANKS + 1];
+    GOOD(ncclCommGetUniqueId(comms[0], &id));
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) GOOD(ncclCommGrow(comms[i], RANKS + 1, i ? NULL : &id, -1, &grown[i], NULL));
+    GOOD(ncclCommGrow(NULL, RANKS + 1, &id, RANKS, &grown[RANKS], NULL));
+    GOOD(ncclGroupEnd());
+    for (int i = 0; i <= RANKS; i++) {
+        GOOD(ncclCommUserRank(grown[i], &members));
+        CHECK(members == i);
+        GOOD(ncclCommDestroy(grown[i]));
+    }
+
     void *memory, *handle, *seen;
     ncclWindow_t window;
     GOOD(ncclMemAlloc(&memory, 4096));
@@ -163,9 +176,6 @@ int main(void) {
     SAYS("host memory");
     CHECK(ncclCommSuspend(comms[0], NCCL_SUSPEND_MEM) == ncclInvalidUsage);
     CHECK(ncclCommResume(comms[0]) == ncclInvalidUsage);
-    CHECK(ncclCommGetUniqueId(comms[0], &id) == ncclInvalidUsage);
-    CHECK(ncclCommGrow(comms[0], 3, &id, -1, &parts[0], NULL) == ncclInvalidUsage);
-    SAYS("do not grow");
     CHECK(ncclPutSignal(x, 1, ncclFloat, 1, NULL, 0, 0, 0, 0, comms[0], NULL) == ncclInvalidUsage);
     CHECK(ncclSignal(1, 0, 0, 0, comms[0], NULL) == ncclInvalidUsage);
     CHECK(ncclWaitSignal(0, NULL, comms[0], NULL) == ncclInvalidUsage);
