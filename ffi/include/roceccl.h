@@ -107,6 +107,17 @@ typedef struct {
             RCCL_CONFIG_UNDEF_INT, RCCL_CONFIG_UNDEF_INT, NULL                                                         \
     }
 
+/* Begin with RCCL_SIM_INFO_INITIALIZER. */
+typedef struct {
+    size_t size;
+    unsigned int magic;
+    unsigned int version;
+    float estimatedTime; /* microseconds */
+} rcclSimInfo_t;
+
+#define RCCL_SIM_INFO_INITIALIZER                                                                                      \
+    { sizeof(rcclSimInfo_t), RCCL_CONFIG_MAGIC, RCCL_VERSION_CODE, -1.0f }
+
 /* --- The library ------------------------------------------------------------------------------------------------ */
 
 rcclResult_t rcclGetVersion(int *version);
@@ -232,6 +243,10 @@ rcclResult_t rcclRecv(void *recvbuff, size_t count, rcclDataType_t datatype, int
 rcclResult_t rcclGroupStart(void);
 /* Returns when the calls without a stream have ended. If a call was refused, nothing of the group is done. */
 rcclResult_t rcclGroupEnd(void);
+/* Ends the group without doing anything of it, and says how many microseconds its calls would take: what the simulator says
+ * of the algorithms that they take, on hosts of this job's kind with nothing else under way. Nothing is measured.
+ * rcclInvalidUsage if that is not known: for calls whose lengths only other ranks know, and more than 512 ranks. */
+rcclResult_t rcclGroupSimulateEnd(rcclSimInfo_t *simInfo);
 
 /* --- Operators and memory ---------------------------------------------------------------------------------------- */
 

@@ -412,7 +412,11 @@ ncclResult_t ncclGroupEnd(void) {
 BOTH(ncclResult_t, ncclGroupEnd);
 
 ncclResult_t ncclGroupSimulateEnd(ncclSimInfo_t *simInfo) {
-    (void)simInfo;
-    return refuse(ncclInvalidUsage, "a group is not simulated here (rccl simulate does that): end it with ncclGroupEnd");
+    rcclSimInfo_t info = RCCL_SIM_INFO_INITIALIZER;
+    const int initialised = simInfo != NULL && simInfo->magic == NCCL_SIM_INFO_MAGIC && simInfo->size >= sizeof *simInfo;
+    const rcclResult_t result = rcclGroupSimulateEnd(&info); /* whatever simInfo is, the group has ended */
+    if (!initialised) return refuse(ncclInvalidArgument, "simInfo was not initialised: begin with NCCL_SIM_INFO_INITIALIZER");
+    if (result == rcclSuccess) simInfo->estimatedTime = info.estimatedTime;
+    return answered(result);
 }
 BOTH(ncclResult_t, ncclGroupSimulateEnd);

@@ -1,9 +1,10 @@
 //! Groups: calls between rcclGroupStart and rcclGroupEnd of one thread are made together, and so are joins.
 
-use crate::comm;
 use crate::error::{Answer, Refusal, answer};
+use crate::{comm, config, out};
 use rccl::{Communicator, Raw, RawGroup};
 use std::cell::{Cell, RefCell};
+use std::ffi::c_uint;
 
 /// What blocks until other ranks do the same.
 pub(crate) type Join<T> = Box<dyn FnOnce() -> rccl::Result<T> + Send>;
@@ -122,22 +123,66 @@ pub unsafe extern "C" fn rcclGroupStart() -> Answer {
     })
 }
 
+/// Ends a group; what was in it, if it was the outermost one and nothing of it was refused.
+fn close(function: &str) -> Result<Option<Open>, Refusal> {
+    let Some(left) = DEPTH.get().checked_sub(1) else {
+        return Err(Refusal::usage(format!("{function} without rcclGroupStart on this thread")));
+    };
+    DEPTH.set(left);
+    if left > 0 {
+        return Ok(None);
+    }
+    let open = OPEN.take();
+    match open.wrong {
+        Some((answer, words)) => {
+            Err(Refusal { answer, words: format!("nothing of the group was done: {words}") })
+        }
+        None => Ok(Some(open)),
+    }
+}
+
+/// `rcclSimInfo_t`.
+#[repr(C)]
+pub struct Estimate {
+    size: usize,
+    magic: c_uint,
+    version: c_uint,
+    /// In microseconds.
+    time: f32,
+}
+
+/// # Safety
+/// `info` is NULL or as RCCL_SIM_INFO_INITIALIZER made it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclGroupSimulateEnd(info: *mut Estimate) -> Answer {
+    answer(|| {
+        // The group has ended, whatever is wrong with `info`.
+        let open = close("rcclGroupSimulateEnd")?;
+        let info = out(info, "simInfo")?;
+        // SAFETY: the caller's promise: every version begins with these.
+        let (size, magic) = unsafe { ((*info).size, (*info).magic) };
+        if magic != config::MAGIC || size < size_of::<Estimate>() {
+            return Err(Refusal::argument(
+                "simInfo was not initialised: begin with RCCL_SIM_INFO_INITIALIZER",
+            ));
+        }
+        let Some(open) = open else { return Ok(()) };
+        let time = open.calls.estimate().ok_or_else(|| {
+            let why = "how long the group takes is not known: only other ranks know the lengths of a call, or they are more than 512";
+            Refusal::usage(why)
+        })?;
+        // SAFETY: the caller's promise, and its size was looked at.
+        unsafe { (*info).time = (time.as_secs_f64() * 1e6) as f32 };
+        Ok(())
+    })
+}
+
 /// # Safety
 /// The memory of every call of the group is as the call wants it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rcclGroupEnd() -> Answer {
     answer(|| {
-        let Some(left) = DEPTH.get().checked_sub(1) else {
-            return Err(Refusal::usage("rcclGroupEnd without rcclGroupStart on this thread"));
-        };
-        DEPTH.set(left);
-        if left > 0 {
-            return Ok(());
-        }
-        let Open { calls, blocks, later, wrong } = OPEN.take();
-        if let Some((answer, words)) = wrong {
-            return Err(Refusal { answer, words: format!("nothing of the group was done: {words}") });
-        }
+        let Some(Open { calls, blocks, later, .. }) = close("rcclGroupEnd")? else { return Ok(()) };
         // Few groups join, and threads for none still cost memory and time.
         if !later.is_empty() {
             let (places, joins): (Vec<_>, Vec<_>) =

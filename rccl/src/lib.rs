@@ -29,6 +29,7 @@ pub mod config;
 mod control;
 mod engine;
 mod error;
+mod estimate;
 mod flow;
 mod fork;
 mod group;

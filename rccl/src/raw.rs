@@ -323,6 +323,12 @@ impl RawGroup {
         self.calls.add(on, call.map(|raw| raw.task));
     }
 
+    /// How long the calls would take, as [`Communicator::estimate`] says it of each: those of one communicator one after
+    /// the other, different communicators at the same time. `None` if that is not known of one.
+    pub fn estimate(&self) -> Option<Duration> {
+        self.calls.estimate()
+    }
+
     /// Makes all calls and blocks until all have ended.
     ///
     /// # Errors

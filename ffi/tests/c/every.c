@@ -392,6 +392,31 @@ static void communicators(void) {
     CHECK(rcclCommInitRank(&again, size, id, rank) != rcclSuccess && again == NULL);
 }
 
+/* What groups would take, without their being made: nobody else need ask. */
+static void estimates(void) {
+    static float x[1 << 16];
+    rcclSimInfo_t brief = RCCL_SIM_INFO_INITIALIZER, lengthy = brief, wrong = brief;
+    if (rank) return;
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(x, x, 1, rcclFloat, rcclSum, comm, NULL));
+    GOOD(rcclGroupStart());
+    GOOD(rcclGroupSimulateEnd(&brief));
+    CHECK(brief.estimatedTime < 0); /* an inner group says nothing */
+    GOOD(rcclGroupSimulateEnd(&brief));
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(x, x, 1 << 16, rcclFloat, rcclSum, comm, NULL));
+    GOOD(rcclSend(x, 1 << 16, rcclFloat, 1, comm, NULL));
+    GOOD(rcclGroupSimulateEnd(&lengthy));
+    CHECK(brief.estimatedTime > 0 && lengthy.estimatedTime > brief.estimatedTime);
+    GOOD(rcclGroupStart());
+    GOOD(rcclGatherV(x, 1, NULL, NULL, rcclFloat, 1, comm, NULL));
+    REFUSED(rcclGroupSimulateEnd(&brief), rcclInvalidUsage, "not known");
+    GOOD(rcclGroupStart());
+    wrong.magic = 0;
+    REFUSED(rcclGroupSimulateEnd(&wrong), rcclInvalidArgument, "RCCL_SIM_INFO_INITIALIZER");
+    REFUSED(rcclGroupSimulateEnd(&brief), rcclInvalidUsage, "without rcclGroupStart");
+}
+
 /* One rank more, which is the first process's second. */
 static void growth(void) {
     rcclUniqueId id;
@@ -449,6 +474,7 @@ static void layouts(void) {
     CHECK(offsetof(rcclConfig_t, blocking) == 16 && offsetof(rcclConfig_t, timeoutMs) == 20);
     CHECK(offsetof(rcclConfig_t, initTimeoutMs) == 24 && offsetof(rcclConfig_t, reproducible) == 28);
     CHECK(offsetof(rcclConfig_t, commName) == 32 && sizeof(rcclConfig_t) == 40);
+    CHECK(offsetof(rcclSimInfo_t, estimatedTime) == 16 && sizeof(rcclSimInfo_t) == 24);
 }
 
 static void nonsense(void) {
@@ -496,6 +522,7 @@ int main(void) {
     deadlines_and_callbacks();
     memory();
     communicators();
+    estimates();
     growth();
     in_one_process();
     nonsense();

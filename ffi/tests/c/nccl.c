@@ -180,7 +180,16 @@ int main(void) {
     CHECK(ncclSignal(1, 0, 0, 0, comms[0], NULL) == ncclInvalidUsage);
     CHECK(ncclWaitSignal(0, NULL, comms[0], NULL) == ncclInvalidUsage);
     SAYS("ncclSend");
-    CHECK(ncclGroupSimulateEnd(NULL) == ncclInvalidUsage);
+    ncclSimInfo_t info = NCCL_SIM_INFO_INITIALIZER;
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) GOOD(ncclAllReduce(x[i], y[i], COUNT, ncclFloat, ncclSum, comms[i], NULL));
+    y[0][0] = -7;
+    GOOD(ncclGroupSimulateEnd(&info));
+    CHECK(info.estimatedTime > 0 && info.estimatedTime < 1e6f && y[0][0] == -7);
+    GOOD(ncclGroupStart());
+    CHECK(ncclGroupSimulateEnd(NULL) == ncclInvalidArgument);
+    SAYS("NCCL_SIM_INFO_INITIALIZER");
+    CHECK(ncclGroupSimulateEnd(&info) == ncclInvalidUsage); /* which has ended nevertheless */
     ncclResetDebugInit();
     CHECK(strcmp(ncclGetErrorString(ncclSuccess), pncclGetErrorString(ncclSuccess)) == 0);
     CHECK(ncclCommCount(NULL, &count) == ncclInvalidArgument);
