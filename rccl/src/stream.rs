@@ -85,6 +85,16 @@ struct End {
 }
 
 impl Stage {
+    /// One of so many calls, whose ends [`Stage::end`] is told.
+    pub fn of(calls: usize) -> Arc<Stage> {
+        Arc::new(Stage { left: AtomicUsize::new(calls), ..Stage::default() })
+    }
+
+    /// The first error of its calls.
+    pub fn result(&self) -> Result<()> {
+        lock(&self.state).error.clone().map_or(Ok(()), Err)
+    }
+
     /// Whether all of its calls have ended.
     pub fn is_over(&self) -> bool {
         self.left.load(Ordering::Acquire) == 0
@@ -98,7 +108,8 @@ impl Stage {
         }
     }
 
-    fn end(&self, result: &Result<()>) {
+    /// One of its calls has ended.
+    pub fn end(&self, result: &Result<()>) {
         let mut state = lock(&self.state);
         if let Err(error) = result {
             state.error.get_or_insert_with(|| error.clone());
@@ -190,6 +201,25 @@ impl Stream {
             communicators.iter().try_for_each(background::look_after)?;
         }
         Ok(())
+    }
+
+    /// Puts a stage at the end, of calls that somebody else makes; who waits for it moves these communicators. Returns what it
+    /// comes after, which [`after`] waits for: the stage must not be over before.
+    pub(crate) fn append(&self, stage: &Arc<Stage>, moved: &[&Arc<Shared>]) -> Vec<Arc<Stage>> {
+        let (before, unattended) = {
+            let mut tail = lock(&self.line.tail);
+            let unattended = if tail.left_to_waiters { tail.look().to_vec() } else { Vec::new() };
+            tail.look();
+            tail.under_way.extend(moved.iter().map(|&shared| (stage.clone(), shared.clone())));
+            (std::mem::replace(&mut tail.last, vec![stage.clone()]), unattended)
+        };
+        attend(unattended.iter().map(|(_, communicator)| communicator));
+        before
+    }
+
+    /// How long each call may take that is made now, if not as long as its communicator's.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        lock(&self.line.tail).timeout
     }
 
     /// A call on it was not even begun.
@@ -321,7 +351,7 @@ pub(crate) unsafe fn submit(
         tail.look();
         after.append(&mut tail.last);
     }
-    let stage = Arc::new(Stage { left: AtomicUsize::new(tasks.len()), ..Stage::default() });
+    let stage = Stage::of(tasks.len());
     for tail in &mut tails {
         tail.last.push(stage.clone());
         for (communicator, ..) in &tasks {
@@ -340,6 +370,18 @@ pub(crate) unsafe fn submit(
     }
     drop(tails);
     attend(unattended.iter());
+}
+
+/// Runs `then` when all of these stages are over, on the thread that sees it; as of [`Stream::on_end`].
+pub(crate) fn after(mut stages: Vec<Arc<Stage>>, then: impl FnOnce() + Send + 'static) {
+    while let Some(stage) = stages.pop() {
+        let mut state = lock(&stage.state);
+        if !stage.is_over() {
+            state.then.push(Box::new(move |_| after(stages, then)));
+            return;
+        }
+    }
+    then();
 }
 
 /// Has the progress thread move what has not ended of these communicators.

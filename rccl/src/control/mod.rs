@@ -195,6 +195,11 @@ impl Control {
         Ok(Control(Arc::new(Handle { shared, process })))
     }
 
+    /// From now on `child` fails when this communicator does.
+    pub(crate) fn lead(&self, child: &Control) {
+        self.0.shared.lead(&child.0.shared);
+    }
+
     /// This communicator's number in the job: 0 for the world.
     pub(crate) fn id(&self) -> u64 {
         self.0.shared.id
