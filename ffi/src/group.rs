@@ -2,7 +2,7 @@
 
 use crate::comm;
 use crate::error::{Answer, Refusal, answer};
-use rccl::{Communicator, Raw, RawGroup};
+use rccl::{Communicator, OneSidedCall, Raw, RawGroup};
 use std::cell::{Cell, RefCell};
 
 /// What blocks until other ranks do the same.
@@ -63,6 +63,11 @@ pub(crate) fn add(on: &Communicator, call: Raw, blocks: bool) {
         open.calls.add(on, Ok(call));
         open.blocks |= blocks;
     });
+}
+
+/// As [`add`]; the end of the group is its end, too, if it is on no stream.
+pub(crate) fn add_one_sided(call: OneSidedCall) {
+    OPEN.with(|open| open.borrow_mut().calls.add_one_sided(call));
 }
 
 /// What came of a call that may be of an open group, which does nothing then if the call was refused.

@@ -4,35 +4,14 @@ use crate::comm;
 use crate::error::{Answer, Refusal, answer};
 use crate::handle::Table;
 use crate::out;
-use rccl::{Buffer, OwnedBuf, Registered};
+use rccl::{Buffer, RawMemory, Registered};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What rcclMemAlloc gave and rcclMemFree has not taken back, by address.
 static ALLOCATED: Mutex<Option<HashMap<usize, Buffer<u8>>>> = Mutex::new(None);
-static REGISTERED: Table<Registered<Foreign>> = Table::new(3);
-
-/// Memory that the program has and registers.
-struct Foreign {
-    memory: *mut u8,
-    bytes: usize,
-}
-
-// SAFETY: it is only ever handed to devices, which have no threads.
-unsafe impl Send for Foreign {}
-// SAFETY: as above.
-unsafe impl Sync for Foreign {}
-
-// SAFETY: whoever registers memory promises that it stays where it is until it is deregistered. The elements are looked at
-// by nobody here.
-unsafe impl OwnedBuf for Foreign {
-    type Item = u8;
-    fn elements(&mut self) -> &mut [u8] {
-        // SAFETY: the promise of whoever registered it.
-        unsafe { std::slice::from_raw_parts_mut(self.memory, self.bytes) }
-    }
-}
+static REGISTERED: Table<Registered<RawMemory>> = Table::new(3);
 
 /// Memory for calls of any communicator of this process, zeroed and on a page of its own. Ranks of one host map it, and over
 /// RDMA it is registered once.
@@ -88,7 +67,9 @@ pub unsafe extern "C" fn rcclCommRegister(
         if buff.is_null() || isize::try_from(size).is_err() {
             return Err(Refusal::argument(format!("{size} bytes at {buff:?} are no memory")));
         }
-        let registered = comm.communicator()?.register(Foreign { memory: buff.cast(), bytes: size })?;
+        // SAFETY: the caller's promise.
+        let memory = unsafe { RawMemory::new(buff.cast(), size) };
+        let registered = comm.communicator()?.register(memory)?;
         let made = REGISTERED.insert(registered);
         let made = made.ok_or_else(|| Refusal::usage("there are 16 million registrations already"))?;
         // SAFETY: the caller's promise.

@@ -378,7 +378,9 @@ impl RawGroup {
     /// As for [`Communicator::run_raw`] and [`OneSidedCall::run`], of every call.
     pub unsafe fn run(self) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.make(|calls| calls.run()) }
+        let make = |calls: Group<'static>| unsafe { calls.run() };
+        // SAFETY: as above.
+        unsafe { self.make(make) }
     }
 
     /// Makes all calls and returns at once, but for one-sided calls on no stream. What each of the others answers may be dropped.
@@ -390,7 +392,9 @@ impl RawGroup {
     /// As for [`Communicator::start_raw`] and [`OneSidedCall::run`], of every call.
     pub unsafe fn start(self) -> Result<Vec<Work<()>>> {
         // SAFETY: the caller's promise.
-        unsafe { self.make(|calls| calls.start()) }
+        let make = |calls: Group<'static>| unsafe { calls.start() };
+        // SAFETY: as above.
+        unsafe { self.make(make) }
     }
 
     /// # Safety

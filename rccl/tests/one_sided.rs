@@ -32,7 +32,7 @@ impl Own {
     fn read(&self) -> Vec<u64> {
         let first = self.window.memory().cast_const().cast::<u64>();
         // SAFETY: the words are there, and nobody writes to them while no signal is waited for.
-        (0..self.memory.len()).map(|i| unsafe { first.add(i).read() }).collect()
+        (0..self.memory.len()).map(|i| unsafe { first.wrapping_add(i).read() }).collect()
     }
 }
 
@@ -242,7 +242,7 @@ fn windows_are_what_a_model_says() {
             let mut kept = VecDeque::new();
             for step in 0..=STEPS {
                 let by = |what: u64| {
-                    if random(&[seed, 1, rank as u64, step, what]) % 2 == 0 {
+                    if random(&[seed, 1, rank as u64, step, what]).is_multiple_of(2) {
                         return &on;
                     }
                     // What is made without a stream does not wait for it.
