@@ -399,7 +399,10 @@ impl RawGroup {
 
     /// # Safety
     /// As for [`OneSidedCall::run`].
-    unsafe fn make<T>(self, make: impl FnOnce(Group<'static>) -> Result<T>) -> Result<T> {
+    unsafe fn make<T>(mut self, make: impl FnOnce(Group<'static>) -> Result<T>) -> Result<T> {
+        if !self.one_sided.is_empty() {
+            self.calls.check()?;
+        }
         let (waits, puts): (Vec<_>, Vec<_>) = self.one_sided.into_iter().partition(OneSidedCall::waits);
         for put in puts {
             // SAFETY: the caller's promise.

@@ -1,5 +1,6 @@
 //! What comes to this rank from one other, or from itself: signals, and what was put before them.
 
+use super::copies::Copies;
 use super::window::{Destination, Windows};
 use crate::communicator::Communicator;
 use crate::control::{Control, thread};
@@ -25,6 +26,7 @@ pub(super) struct Whole {
     pub label: String,
     pub timeout: Duration,
     pub windows: Arc<Windows>,
+    pub copies: Copies,
 }
 
 impl Whole {

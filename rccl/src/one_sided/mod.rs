@@ -8,6 +8,7 @@
 //! A put is over when its data have been copied, and goes out in the background, without a deadline. It must not wait for its
 //! receiver, as it would without a copy: that one may wait for the signal only behind calls which wait for this rank.
 
+mod copies;
 mod incoming;
 mod window;
 
@@ -53,7 +54,8 @@ struct Pairs {
 
 impl OneSided {
     pub fn new(control: Control, label: String, timeout: Duration) -> OneSided {
-        let whole = Whole { control, label, timeout, windows: Arc::default() };
+        let (windows, copies) = Default::default();
+        let whole = Whole { control, label, timeout, windows, copies };
         OneSided { whole: Arc::new(whole), pairs: Mutex::new(Some(Pairs::default())) }
     }
 
@@ -397,14 +399,9 @@ impl Put {
                 incoming.arrived();
             }
             By::Channel(channel) => {
-                let mut copy = Vec::<u8>::with_capacity(bytes);
-                if bytes > 0 {
-                    // SAFETY: as above; the vector has room for as many, and is new.
-                    unsafe { std::ptr::copy_nonoverlapping(data, copy.as_mut_ptr(), bytes) };
-                    // SAFETY: all of them were written.
-                    unsafe { copy.set_len(bytes) };
-                }
-                send(&channel, Sent { destination: to.pack(), data: copy });
+                // SAFETY: the caller's promise.
+                let data = unsafe { whole.copies.of(data, bytes) };
+                send(&channel, Sent { destination: to.pack(), data, of: whole });
             }
         }
         Ok(())
@@ -415,6 +412,13 @@ impl Put {
 struct Sent {
     destination: [u64; Destination::WORDS],
     data: Vec<u8>,
+    of: Arc<Whole>,
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.of.copies.give_back(std::mem::take(&mut self.data));
+    }
 }
 
 impl Finish for Sent {
