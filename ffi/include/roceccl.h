@@ -227,7 +227,7 @@ rcclResult_t rcclRecv(void *recvbuff, size_t count, rcclDataType_t datatype, int
  * what one puts by its k-th window comes to the other's k-th. They may have different sizes, also 0. Nothing is sent. The memory
  * is written to while this rank waits for signals, and no window may go meanwhile. winFlags: RCCL_WIN_DEFAULT. */
 rcclResult_t rcclCommWindowRegister(rcclComm_t comm, void *buff, size_t size, rcclWindow_t *win, int winFlags);
-/* What still comes for it breaks the communicator when it is waited for. NULL is none. */
+/* What still comes for it breaks the communicator when it is waited for. NULL is none. The end of the communicator does it, too. */
 rcclResult_t rcclCommWindowDeregister(rcclComm_t comm, rcclWindow_t win);
 rcclResult_t rcclWinGetUserPtr(rcclComm_t comm, rcclWindow_t win, void **ptr);
 /* Writes to peer's window of the same registration as peerWin, peerWinOffset bytes behind its start, and signals that; peer may be

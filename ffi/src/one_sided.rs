@@ -28,6 +28,11 @@ fn get(comm: comm::Handle, window: Handle) -> Result<Arc<OfComm>, Refusal> {
     })
 }
 
+/// Deregisters what a communicator that goes has left.
+pub(crate) fn deregister_all(comm: comm::Handle) {
+    drop(WINDOWS.remove_all(|of| of.comm == comm.addr()));
+}
+
 /// Registers memory that the ranks of the communicator may put into.
 ///
 /// # Safety

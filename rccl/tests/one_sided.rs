@@ -206,6 +206,18 @@ fn in_groups_puts_come_first_and_waits_last() {
         unsafe { calls.run() }.unwrap();
         assert_eq!(own.read(), [[1; 100], [2; 100], [3; 100]].concat());
         assert_eq!(sum, [3; 4]);
+        comm.barrier().unwrap();
+        // Nothing of a group is done if one of its calls cannot be.
+        let mut calls = RawGroup::new();
+        calls.add_one_sided(comm.signal(next).unwrap());
+        let lost = Call { collective: Collective::Send, op: None, root: Some(comm.rank()), ..call };
+        calls.add(&comm, comm.raw(&lost, RawSizes::Equal, None, words.cast_const().cast(), words.cast()));
+        // SAFETY: as above.
+        assert!(matches!(unsafe { calls.run() }, Err(Error::InvalidArgument { .. })));
+        put(&comm, &[7], next, &own, 0).unwrap();
+        wait(&comm, &[(last, 1)]).unwrap();
+        assert_eq!(own.read()[0], 7);
+        comm.barrier().unwrap();
     });
 }
 
@@ -431,6 +443,49 @@ fn who_leaves_waits_for_those_that_are_late() {
             assert_eq!(own.read(), vec![1; LARGE]);
         }
         comm.finish().unwrap();
+    });
+}
+
+#[test]
+fn who_leaves_waits_for_what_is_on_its_streams() {
+    on_ranks(2, &config("", ""), |comm| {
+        let other = comm.duplicate().unwrap();
+        let own = Own::new(&comm, 5);
+        let stream = Stream::new();
+        if comm.rank() == 0 {
+            drop(other.on(&stream).start_barrier());
+            put(&comm.on(&stream), &[3; 5], 1, &own, 0).unwrap();
+            comm.finish().unwrap();
+            assert!(stream.is_idle());
+        } else {
+            let on = comm.on(&stream);
+            std::thread::sleep(LATE);
+            drop(other.on(&stream).start_barrier());
+            wait(&on, &[(0, 1)]).unwrap();
+            drop(on);
+            comm.finish().unwrap();
+            assert_eq!(own.read(), [3; 5]);
+        }
+        stream.synchronize().unwrap();
+    });
+}
+
+#[test]
+fn who_waits_too_late_is_told_who_left() {
+    on_ranks(2, &config("", ""), |comm| {
+        let own = Own::new(&comm, LARGE);
+        // They have met.
+        signal(&comm, 1 - comm.rank()).unwrap();
+        wait(&comm, &[(1 - comm.rank(), 1)]).unwrap();
+        if comm.rank() == 0 {
+            put(&comm, &vec![1; LARGE], 1, &own, 0).unwrap();
+            comm.finish().unwrap();
+        } else {
+            std::thread::sleep(Duration::from_secs(6));
+            let error = wait(&comm, &[(0, 1)]).unwrap_err().to_string();
+            let left = "left before rank 1 had waited for all of its signals";
+            assert!(error.contains(left) && error.contains("rank 0"), "{error}");
+        }
     });
 }
 

@@ -11,7 +11,7 @@ use crate::stream::Stage;
 use crate::work::Finish;
 use rccl_schedule::Few;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub(super) struct Whole {
     pub timeout: Duration,
     pub windows: Arc<Windows>,
     pub copies: Copies,
+    /// Calls on streams whose turn has not come.
+    pub deferred: AtomicUsize,
 }
 
 impl Whole {

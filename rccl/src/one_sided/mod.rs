@@ -25,6 +25,7 @@ use crate::work::Finish;
 use incoming::{Incoming, Whole};
 use rccl_schedule::Few;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use window::Destination;
@@ -55,7 +56,7 @@ struct Pairs {
 impl OneSided {
     pub fn new(control: Control, label: String, timeout: Duration) -> OneSided {
         let (windows, copies) = Default::default();
-        let whole = Whole { control, label, timeout, windows, copies };
+        let whole = Whole { control, label, timeout, windows, copies, deferred: AtomicUsize::new(0) };
         OneSided { whole: Arc::new(whole), pairs: Mutex::new(Some(Pairs::default())) }
     }
 
@@ -71,7 +72,10 @@ impl OneSided {
                 flows.iter().all(|flow| !flow.is_busy())
             });
         };
-        flow::help(&flows, None, || incoming.iter().all(|incoming| incoming.is_idle()));
+        flow::help(&flows, None, || {
+            self.whole.deferred.load(Ordering::Acquire) == 0
+                && incoming.iter().all(|incoming| incoming.is_idle())
+        });
         end(LINGER);
         let left = self.pairs().take();
         left.iter().flat_map(|pairs| &pairs.outgoing).for_each(|(&peer, to)| give_up(to.shared(), peer));
@@ -284,7 +288,7 @@ impl OneSidedCall {
             (What::Put(put), Some(stream)) => {
                 // SAFETY: the caller's promise.
                 let make = move |stage: &Arc<Stage>| stage.end(&unsafe { put.make() });
-                in_turn(stream, 1, &[&communicator], make);
+                in_turn(&communicator, stream, 1, &[&communicator], make);
                 Ok(())
             }
             (What::Wait(list), stream) => wait(&communicator, stream, list),
@@ -320,7 +324,7 @@ fn wait(communicator: &Communicator, stream: Option<&Stream>, list: Vec<(Arc<Inc
     if calls > 0 {
         let moved: Vec<&Communicator> = channels.iter().chain([communicator]).collect();
         let attended = channels.clone();
-        in_turn(stream, calls, &moved, move |stage| {
+        in_turn(communicator, stream, calls, &moved, move |stage| {
             begin(stage);
             attended.iter().for_each(attend);
         });
@@ -331,6 +335,7 @@ fn wait(communicator: &Communicator, stream: Option<&Stream>, list: Vec<(Arc<Inc
 /// Takes the next place on a stream for so many calls, which `begin` makes when everything before them has ended. Who waits for
 /// them moves these communicators.
 fn in_turn(
+    communicator: &Communicator,
     stream: &Stream,
     calls: usize,
     moved: &[&Communicator],
@@ -338,8 +343,13 @@ fn in_turn(
 ) {
     let stage = Stage::of(calls);
     let moved: Vec<_> = moved.iter().map(|communicator| communicator.shared()).collect();
+    let whole = communicator.one_sided().whole.clone();
+    whole.deferred.fetch_add(1, Ordering::Relaxed);
     let before = stream.append(&stage, &moved);
-    stream::after(before, move || begin(&stage));
+    stream::after(before, move || {
+        begin(&stage);
+        whole.deferred.fetch_sub(1, Ordering::Release);
+    });
 }
 
 fn flows<'c>(channels: impl IntoIterator<Item = &'c Communicator>) -> Vec<&'c Flow> {
