@@ -73,7 +73,9 @@ mod tests {
         assert_eq!((again.as_ptr(), again.len()), (place, 2 * LONG - 5));
         assert!(again.iter().all(|&byte| byte == 7));
         copies.give_back(again);
-        assert!(copy(3 * LONG).as_ptr() != place, "it is too short");
+        let longer = copy(3 * LONG);
+        assert!(longer.as_ptr() != place && longer.len() == 3 * LONG, "it would be too short");
+        drop(longer);
         for _ in 0..3 {
             copies.give_back(Vec::with_capacity(KEPT / 2));
         }
