@@ -109,6 +109,17 @@ typedef struct {
             RCCL_CONFIG_UNDEF_INT, RCCL_CONFIG_UNDEF_INT, NULL                                                         \
     }
 
+/* Begin with RCCL_SIM_INFO_INITIALIZER. */
+typedef struct {
+    size_t size;
+    unsigned int magic;
+    unsigned int version;
+    float estimatedTime; /* microseconds */
+} rcclSimInfo_t;
+
+#define RCCL_SIM_INFO_INITIALIZER                                                                                      \
+    { sizeof(rcclSimInfo_t), RCCL_CONFIG_MAGIC, RCCL_VERSION_CODE, -1.0f }
+
 /* --- The library ------------------------------------------------------------------------------------------------ */
 
 rcclResult_t rcclGetVersion(int *version);
@@ -151,6 +162,14 @@ rcclResult_t rcclCommSplit(rcclComm_t comm, int color, int key, rcclComm_t *newc
  * one. With none excluded: a communicator of the same ranks, of which the others learn nothing. */
 rcclResult_t rcclCommShrink(rcclComm_t comm, const int *excludeRanksList, int excludeRanksCount, rcclComm_t *newcomm,
                             const rcclConfig_t *config, int shrinkFlags);
+/* A communicator of the ranks of comm, which keep their numbers, and of new ones, which have the numbers from comm's size on.
+ * Every rank of comm calls it with rank -1; one of them (or all) passes the id, which it got by rcclCommGetUniqueId and
+ * handed to the new ranks, the others NULL. New ranks call it with NULL as comm, the id, and their own number. Blocks until all nranks
+ * have joined, as rcclCommInitRankConfig does; may be in a group, as that. Of config the ranks of comm heed `blocking`: their
+ * other settings are comm's. comm is as before; where a rank of it was lost, shrink it first. */
+rcclResult_t rcclCommGetUniqueId(rcclComm_t comm, rcclUniqueId *uniqueId);
+rcclResult_t rcclCommGrow(rcclComm_t comm, int nranks, const rcclUniqueId *uniqueId, int rank, rcclComm_t *newcomm,
+                          const rcclConfig_t *config);
 
 /* --- Streams: an order of calls, across communicators ------------------------------------------------------------ */
 
@@ -254,6 +273,11 @@ rcclResult_t rcclWaitSignal(int nDesc, const rcclWaitSignalDesc_t *signalDescs, 
 rcclResult_t rcclGroupStart(void);
 /* Returns when the calls without a stream have ended. If a call was refused, nothing of the group is done. */
 rcclResult_t rcclGroupEnd(void);
+/* Ends the group without doing anything of it, and says how many microseconds its calls would take: what the simulator says
+ * of the algorithms that they take, on hosts of this job's kind with nothing else under way. Nothing is measured.
+ * rcclInvalidUsage if that is not known: for calls whose lengths only other ranks know, one-sided calls, and more than 512
+ * ranks. */
+rcclResult_t rcclGroupSimulateEnd(rcclSimInfo_t *simInfo);
 
 /* --- Operators and memory ---------------------------------------------------------------------------------------- */
 

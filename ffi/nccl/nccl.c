@@ -165,15 +165,15 @@ ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int *device) {
 BOTH(ncclResult_t, ncclCommCuDevice);
 
 ncclResult_t ncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId) {
-    (void)comm, (void)uniqueId;
-    return refuse(ncclInvalidUsage, "communicators do not grow: make a new one with ncclGetUniqueId and ncclCommInitRank");
+    return answered(rcclCommGetUniqueId(communicator(comm), (rcclUniqueId *)uniqueId));
 }
 BOTH(ncclResult_t, ncclCommGetUniqueId);
 
 ncclResult_t ncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqueId, int rank, ncclComm_t *newcomm,
                           ncclConfig_t *config) {
-    (void)comm, (void)nRanks, (void)uniqueId, (void)rank, (void)newcomm, (void)config;
-    return refuse(ncclInvalidUsage, "communicators do not grow: make a new one with ncclGetUniqueId and ncclCommInitRank");
+    CONFIGURED(config, settings);
+    return answered(rcclCommGrow(communicator(comm), nRanks, (const rcclUniqueId *)uniqueId, rank,
+                                 (rcclComm_t *)newcomm, &settings));
 }
 BOTH(ncclResult_t, ncclCommGrow);
 
@@ -358,7 +358,11 @@ ncclResult_t ncclGroupEnd(void) {
 BOTH(ncclResult_t, ncclGroupEnd);
 
 ncclResult_t ncclGroupSimulateEnd(ncclSimInfo_t *simInfo) {
-    (void)simInfo;
-    return refuse(ncclInvalidUsage, "a group is not simulated here (rccl simulate does that): end it with ncclGroupEnd");
+    rcclSimInfo_t info = RCCL_SIM_INFO_INITIALIZER;
+    const int initialised = simInfo != NULL && simInfo->magic == NCCL_SIM_INFO_MAGIC && simInfo->size >= sizeof *simInfo;
+    const rcclResult_t result = rcclGroupSimulateEnd(&info); /* whatever simInfo is, the group has ended */
+    if (!initialised) return refuse(ncclInvalidArgument, "simInfo was not initialised: begin with NCCL_SIM_INFO_INITIALIZER");
+    if (result == rcclSuccess) simInfo->estimatedTime = info.estimatedTime;
+    return answered(result);
 }
 BOTH(ncclResult_t, ncclGroupSimulateEnd);

@@ -153,7 +153,13 @@ impl Communicator {
         Ok(Builder { config: Config::from_env()?, label: "world".into() })
     }
 
-    fn join(meeting: &Meeting, rank: u32, size: u32, config: &Config, label: String) -> Result<Communicator> {
+    pub(crate) fn join(
+        meeting: &Meeting,
+        rank: u32,
+        size: u32,
+        config: &Config,
+        label: String,
+    ) -> Result<Communicator> {
         if rank >= size {
             return Err(Error::InvalidArgument {
                 call: "Communicator::new",
@@ -433,6 +439,10 @@ impl Communicator {
         Caller { rank: self.shared.rank, size: self.shared.size }
     }
 
+    pub(crate) fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
     pub(crate) fn stream(&self) -> Option<&Stream> {
         self.stream.as_ref()
     }
@@ -447,6 +457,13 @@ impl Communicator {
 
     fn engine(&self) -> impl DerefMut<Target = Driven> + '_ {
         self.shared.flow.engine()
+    }
+}
+
+impl std::fmt::Debug for Communicator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Shared { rank, size, label, .. } = &*self.shared;
+        f.debug_struct("Communicator").field("label", label).field("rank", rank).field("size", size).finish()
     }
 }
 

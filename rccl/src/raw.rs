@@ -369,6 +369,12 @@ impl RawGroup {
         self.one_sided.push(call);
     }
 
+    /// How long the calls would take, as [`Communicator::estimate`] says it of each: those of one communicator one after
+    /// the other, different communicators at the same time. `None` if that is not known of one, as of one-sided calls.
+    pub fn estimate(&self) -> Option<Duration> {
+        if self.one_sided.is_empty() { self.calls.estimate() } else { None }
+    }
+
     /// Makes all calls and blocks until all have ended; one-sided calls on streams may go on.
     ///
     /// # Errors

@@ -167,7 +167,7 @@ static void messages_and_groups(void) {
     GOOD(rcclGroupStart());
     GOOD(rcclRecv(theirs, COUNT, rcclFloat, (rank + 1) % size, comm, NULL));
     GOOD(rcclCommSplit(comm, 0, 0, &pair[0], NULL));
-    REFUSED(rcclCommSplit(comm, 0, 0, &pair[1], NULL), rcclInvalidUsage, "a second split");
+    REFUSED(rcclCommSplit(comm, 0, 0, &pair[1], NULL), rcclInvalidUsage, "a second time");
     REFUSED(rcclGroupEnd(), rcclInvalidUsage, "nothing of the group was done");
     CHECK(pair[0] == NULL && pair[1] == NULL);
     /* A split of a group is there at its end. */
@@ -472,6 +472,66 @@ static void communicators(void) {
     CHECK(rcclCommInitRank(&again, size, id, rank) != rcclSuccess && again == NULL);
 }
 
+/* What groups would take, without their being made: nobody else need ask. */
+static void estimates(void) {
+    static float x[1 << 16];
+    rcclSimInfo_t brief = RCCL_SIM_INFO_INITIALIZER, lengthy = brief, wrong = brief;
+    if (rank) return;
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(x, x, 1, rcclFloat, rcclSum, comm, NULL));
+    GOOD(rcclGroupStart());
+    GOOD(rcclGroupSimulateEnd(&brief));
+    CHECK(brief.estimatedTime < 0); /* an inner group says nothing */
+    GOOD(rcclGroupSimulateEnd(&brief));
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(x, x, 1 << 16, rcclFloat, rcclSum, comm, NULL));
+    GOOD(rcclSend(x, 1 << 16, rcclFloat, 1, comm, NULL));
+    GOOD(rcclGroupSimulateEnd(&lengthy));
+    CHECK(brief.estimatedTime > 0 && lengthy.estimatedTime > brief.estimatedTime);
+    GOOD(rcclGroupStart());
+    GOOD(rcclGatherV(x, 1, NULL, NULL, rcclFloat, 1, comm, NULL));
+    REFUSED(rcclGroupSimulateEnd(&brief), rcclInvalidUsage, "not known");
+    GOOD(rcclGroupStart());
+    GOOD(rcclSignal(1, 0, 0, 0, comm, NULL));
+    REFUSED(rcclGroupSimulateEnd(&brief), rcclInvalidUsage, "one-sided");
+    GOOD(rcclGroupStart());
+    wrong.magic = 0;
+    REFUSED(rcclGroupSimulateEnd(&wrong), rcclInvalidArgument, "RCCL_SIM_INFO_INITIALIZER");
+    REFUSED(rcclGroupSimulateEnd(&brief), rcclInvalidUsage, "without rcclGroupStart");
+}
+
+/* One rank more, which is the first process's second. */
+static void growth(void) {
+    rcclUniqueId id;
+    rcclComm_t grown, newcomer = NULL;
+    int of, number;
+    if (rank == 0) GOOD(rcclCommGetUniqueId(comm, &id));
+    GOOD(rcclGroupStart());
+    GOOD(rcclCommGrow(comm, size + 1, rank == 0 ? &id : NULL, -1, &grown, NULL));
+    if (rank == 0) GOOD(rcclCommGrow(NULL, size + 1, &id, size, &newcomer, NULL));
+    GOOD(rcclGroupEnd());
+    GOOD(rcclCommCount(grown, &of));
+    GOOD(rcclCommUserRank(grown, &number));
+    CHECK(of == size + 1 && number == rank);
+    float x[2] = {1, 1};
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(&x[0], &x[0], 1, rcclFloat, rcclSum, grown, NULL));
+    if (newcomer) GOOD(rcclAllReduce(&x[1], &x[1], 1, rcclFloat, rcclSum, newcomer, NULL));
+    GOOD(rcclGroupEnd());
+    CHECK(x[0] == (float)(size + 1) && (rank || x[1] == (float)(size + 1)));
+    GOOD(rcclCommDestroy(grown));
+    if (newcomer) GOOD(rcclCommDestroy(newcomer));
+
+    REFUSED(rcclCommGetUniqueId(comm, NULL), rcclInvalidArgument, "id");
+    REFUSED(rcclCommGrow(comm, size + 1, NULL, -1, NULL, NULL), rcclInvalidArgument, "newcomm");
+    REFUSED(rcclCommGrow(comm, size + 1, NULL, rank, &grown, NULL), rcclInvalidArgument, "keep theirs");
+    REFUSED(rcclCommGrow(comm, -1, NULL, -1, &grown, NULL), rcclInvalidArgument, "-1 ranks");
+    REFUSED(rcclCommGrow(NULL, size + 1, NULL, size, &grown, NULL), rcclInvalidArgument, "id is NULL");
+    REFUSED(rcclCommGrow(comm, size + 1, NULL, -1, &grown, NULL), rcclInvalidArgument, "no rank passes an id");
+    CHECK(grown == NULL);
+    GOOD(rcclBarrier(comm, NULL));
+}
+
 /* Several ranks in this process, from one thread. */
 static void in_one_process(void) {
     rcclComm_t all[3];
@@ -499,6 +559,7 @@ static void layouts(void) {
     CHECK(offsetof(rcclConfig_t, commName) == 32 && sizeof(rcclConfig_t) == 40);
     CHECK(offsetof(rcclWaitSignalDesc_t, peer) == 4 && offsetof(rcclWaitSignalDesc_t, sigIdx) == 8);
     CHECK(offsetof(rcclWaitSignalDesc_t, ctx) == 12 && sizeof(rcclWaitSignalDesc_t) == 16);
+    CHECK(offsetof(rcclSimInfo_t, estimatedTime) == 16 && sizeof(rcclSimInfo_t) == 24);
 }
 
 static void nonsense(void) {
@@ -547,6 +608,8 @@ int main(void) {
     memory();
     one_sided();
     communicators();
+    estimates();
+    growth();
     in_one_process();
     nonsense();
     GOOD(rcclBarrier(comm, NULL));

@@ -136,6 +136,19 @@ int main(void) {
         GOOD(ncclCommDestroy(halves[i]));
     }
 
+    /* And so it makes them grow, by a rank of its own. */
+    ncclComm_t grown[RANKS + 1];
+    GOOD(ncclCommGetUniqueId(comms[0], &id));
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) GOOD(ncclCommGrow(comms[i], RANKS + 1, i ? NULL : &id, -1, &grown[i], NULL));
+    GOOD(ncclCommGrow(NULL, RANKS + 1, &id, RANKS, &grown[RANKS], NULL));
+    GOOD(ncclGroupEnd());
+    for (int i = 0; i <= RANKS; i++) {
+        GOOD(ncclCommUserRank(grown[i], &members));
+        CHECK(members == i);
+        GOOD(ncclCommDestroy(grown[i]));
+    }
+
     void *memory, *handle, *seen;
     GOOD(ncclMemAlloc(&memory, 4096));
     GOOD(ncclCommRegister(comms[0], memory, 4096, &handle));
@@ -181,10 +194,16 @@ int main(void) {
     SAYS("host memory");
     CHECK(ncclCommSuspend(comms[0], NCCL_SUSPEND_MEM) == ncclInvalidUsage);
     CHECK(ncclCommResume(comms[0]) == ncclInvalidUsage);
-    CHECK(ncclCommGetUniqueId(comms[0], &id) == ncclInvalidUsage);
-    CHECK(ncclCommGrow(comms[0], 3, &id, -1, &parts[0], NULL) == ncclInvalidUsage);
-    SAYS("do not grow");
-    CHECK(ncclGroupSimulateEnd(NULL) == ncclInvalidUsage);
+    ncclSimInfo_t info = NCCL_SIM_INFO_INITIALIZER;
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) GOOD(ncclAllReduce(x[i], y[i], COUNT, ncclFloat, ncclSum, comms[i], NULL));
+    y[0][0] = -7;
+    GOOD(ncclGroupSimulateEnd(&info));
+    CHECK(info.estimatedTime > 0 && info.estimatedTime < 1e6f && y[0][0] == -7);
+    GOOD(ncclGroupStart());
+    CHECK(ncclGroupSimulateEnd(NULL) == ncclInvalidArgument);
+    SAYS("NCCL_SIM_INFO_INITIALIZER");
+    CHECK(ncclGroupSimulateEnd(&info) == ncclInvalidUsage); /* which has ended nevertheless */
     ncclResetDebugInit();
     CHECK(strcmp(ncclGetErrorString(ncclSuccess), pncclGetErrorString(ncclSuccess)) == 0);
     CHECK(ncclCommCount(NULL, &count) == ncclInvalidArgument);
