@@ -16,6 +16,7 @@
 //! - Calls that do not block: `start_*`, which own their memory until their [`Work`] gives it back; and
 //!   [`Communicator::scope`], in which calls borrow it.
 //! - Several calls as one: [`group()`]; an order of calls across communicators: [`Stream`].
+//! - Into another rank's memory: [`Communicator::put_signal`].
 //! - Some of the ranks: [`Communicator::split`], [`Communicator::duplicate`], [`Communicator::shrink`].
 //! - Settings: [`Config`], or `RCCL_X` in the environment.
 

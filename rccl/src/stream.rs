@@ -13,6 +13,8 @@ use crate::flow::{self, Job};
 use crate::fork;
 use crate::work::Finish;
 use rccl_transport::shm::Doorbell;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,13 +75,22 @@ pub(crate) struct Stage {
     state: Mutex<End>,
 }
 
+/// What is to be done at the end of a stage.
+type Then = Box<dyn FnOnce(Option<Error>) + Send>;
+
+thread_local! {
+    /// What is to be done at the ends of stages that come while this thread does such things. A stream may be longer than a
+    /// stack is deep, so one is not done inside of another.
+    static AFTERWARDS: RefCell<Option<VecDeque<(Then, Option<Error>)>>> = const { RefCell::new(None) };
+}
+
 /// What happens when a stage is over.
 #[derive(Default)]
 struct End {
     /// Whom to ring.
     bells: Vec<Arc<Doorbell>>,
     /// What to do, with the first error.
-    then: Vec<Box<dyn FnOnce(Option<Error>) + Send>>,
+    then: Vec<Then>,
     /// The first error.
     error: Option<Error>,
 }
@@ -120,14 +131,41 @@ impl Stage {
         let End { bells, then, error } = &mut *state;
         let (bells, then, error) = (std::mem::take(bells), std::mem::take(then), error.clone());
         drop(state);
-        for then in then {
-            run(then, error.clone());
-        }
+        run_all(then.into_iter().map(|then| (then, error.clone())).collect());
         for bell in bells {
             if let Err(error) = bell.ring() {
                 tracing::debug!(%error, "a doorbell cannot be rung");
             }
         }
+    }
+}
+
+/// Does what is to be done at the end of a stage, and what this leads to.
+fn run_all(mut all: VecDeque<(Then, Option<Error>)>) {
+    if all.is_empty() {
+        return;
+    }
+    let others = AFTERWARDS.try_with(|others| match &mut *others.borrow_mut() {
+        Some(others) => {
+            others.append(&mut all);
+            true
+        }
+        others => {
+            *others = Some(std::mem::take(&mut all));
+            false
+        }
+    });
+    match others {
+        Ok(true) => {}
+        Ok(false) => {
+            let next = || AFTERWARDS.with_borrow_mut(|others| others.as_mut()?.pop_front());
+            while let Some((then, error)) = next() {
+                run(then, error);
+            }
+            AFTERWARDS.set(None);
+        }
+        // The thread ends.
+        Err(_) => all.into_iter().for_each(|(then, error)| run(then, error)),
     }
 }
 

@@ -179,6 +179,30 @@ fn calls_on_a_stream_keep_its_order() {
 }
 
 #[test]
+fn a_stream_is_as_long_as_it_likes() {
+    const MANY: u64 = 10_000;
+    on_ranks(2, &config("", ""), |comm| {
+        let own = Own::new(&comm, 1);
+        let peer = 1 - comm.rank();
+        let stream = Stream::new();
+        let on = comm.on(&stream);
+        if comm.rank() == 0 {
+            std::thread::sleep(LATE);
+        }
+        drop(on.start_barrier());
+        let words: Vec<u64> = (1..=MANY).collect();
+        for word in words.chunks(1) {
+            put(&on, word, peer, &own, 0).unwrap();
+            signal(&on, comm.rank()).unwrap();
+            wait(&on, &[(comm.rank(), 1)]).unwrap();
+        }
+        wait(&on, &[(peer, MANY)]).unwrap();
+        stream.synchronize().unwrap();
+        assert_eq!(own.read(), [MANY]);
+    });
+}
+
+#[test]
 fn in_groups_puts_come_first_and_waits_last() {
     on_ranks(3, &config("", ""), |comm| {
         let own = Own::new(&comm, 300);
