@@ -78,10 +78,13 @@ pub(crate) struct Stage {
 /// What is to be done at the end of a stage.
 type Then = Box<dyn FnOnce(Option<Error>) + Send>;
 
+/// The same with what it is told.
+type Due = VecDeque<(Then, Option<Error>)>;
+
 thread_local! {
     /// What is to be done at the ends of stages that come while this thread does such things. A stream may be longer than a
     /// stack is deep, so one is not done inside of another.
-    static AFTERWARDS: RefCell<Option<VecDeque<(Then, Option<Error>)>>> = const { RefCell::new(None) };
+    static AFTERWARDS: RefCell<Option<Due>> = const { RefCell::new(None) };
 }
 
 /// What happens when a stage is over.
@@ -141,7 +144,7 @@ impl Stage {
 }
 
 /// Does what is to be done at the end of a stage, and what this leads to.
-fn run_all(mut all: VecDeque<(Then, Option<Error>)>) {
+fn run_all(mut all: Due) {
     if all.is_empty() {
         return;
     }

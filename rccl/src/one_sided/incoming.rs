@@ -61,14 +61,18 @@ impl Whole {
             Some(Failure::Timeout { waited, waiting_for, .. }) => {
                 let missing: Vec<u32> = waiting_for.iter().map(|of| of.rank).collect();
                 self.control.report_timeout(0, *waited, &missing);
-                let deadline = Instant::now() + DECISION;
-                while !self.control.failed() && Instant::now() < deadline {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+            }
+            Some(Failure::LinkLost { rank, peer, transport, cause, .. }) => {
+                let other = if *rank == self.rank() { *peer } else { *rank };
+                self.control.report_link_lost(other, transport, 0, cause);
             }
             Some(failure) => self.control.abort(&failure.to_string()),
-            None if matches!(error, Error::Forked { .. }) => {}
+            None if matches!(error, Error::Forked { .. }) => return error,
             None => self.control.abort(&error.to_string()),
+        }
+        let deadline = Instant::now() + DECISION;
+        while !self.control.failed() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
         }
         self.check().err().unwrap_or(error)
     }
