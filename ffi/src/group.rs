@@ -164,8 +164,10 @@ pub unsafe extern "C" fn rcclGroupSimulateEnd(info: *mut Estimate) -> Answer {
         // The group has ended, whatever is wrong with `info`.
         let open = close("rcclGroupSimulateEnd")?;
         let info = out(info, "simInfo")?;
-        // SAFETY: the caller's promise: every version begins with these.
-        let (size, magic) = unsafe { ((*info).size, (*info).magic) };
+        // SAFETY: the caller's promise: every version begins with this.
+        let size = unsafe { (*info).size };
+        // SAFETY: and with this.
+        let magic = unsafe { (*info).magic };
         if magic != config::MAGIC || size < size_of::<Estimate>() {
             return Err(Refusal::argument(
                 "simInfo was not initialised: begin with RCCL_SIM_INFO_INITIALIZER",
