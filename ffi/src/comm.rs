@@ -5,7 +5,7 @@ use crate::error::{Answer, Refusal, answer, answer_or, number};
 use crate::group;
 use crate::handle::Table;
 use crate::op::Created;
-use crate::out;
+use crate::{one_sided, out};
 use rccl::{Communicator, Error, UniqueId};
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -304,15 +304,16 @@ pub unsafe extern "C" fn rcclCommFinalize(comm: Handle) -> Answer {
 pub unsafe extern "C" fn rcclCommDestroy(comm: Handle) -> Answer {
     answer(|| {
         get(comm)?;
-        let Some(comm) = COMMS.remove(comm) else { return Ok(()) };
-        match comm.joined.get() {
+        let Some(removed) = COMMS.remove(comm) else { return Ok(()) };
+        match removed.joined.get() {
             // Its failure was told before, by calls or rcclCommGetAsyncError.
-            Some(Ok(communicator)) if !comm.left.swap(true, Ordering::AcqRel) => {
+            Some(Ok(communicator)) if !removed.left.swap(true, Ordering::AcqRel) => {
                 drop(communicator.clone().finish())
             }
             Some(_) => {}
-            None => comm.given_up.store(true, Ordering::Release),
+            None => removed.given_up.store(true, Ordering::Release),
         }
+        one_sided::deregister_all(comm);
         Ok(())
     })
 }
@@ -323,11 +324,12 @@ pub unsafe extern "C" fn rcclCommDestroy(comm: Handle) -> Answer {
 pub unsafe extern "C" fn rcclCommAbort(comm: Handle) -> Answer {
     answer(|| {
         get(comm)?;
-        let Some(comm) = COMMS.remove(comm) else { return Ok(()) };
-        comm.given_up.store(true, Ordering::Release);
-        if let Some(Ok(communicator)) = comm.joined.get() {
+        let Some(removed) = COMMS.remove(comm) else { return Ok(()) };
+        removed.given_up.store(true, Ordering::Release);
+        if let Some(Ok(communicator)) = removed.joined.get() {
             communicator.abort("rcclCommAbort was called");
         }
+        one_sided::deregister_all(comm);
         Ok(())
     })
 }

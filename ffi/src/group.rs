@@ -2,7 +2,7 @@
 
 use crate::error::{Answer, Refusal, answer};
 use crate::{comm, config, out};
-use rccl::{Communicator, Raw, RawGroup};
+use rccl::{Communicator, OneSidedCall, Raw, RawGroup};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_uint;
 
@@ -64,6 +64,11 @@ pub(crate) fn add(on: &Communicator, call: Raw, blocks: bool) {
         open.calls.add(on, Ok(call));
         open.blocks |= blocks;
     });
+}
+
+/// As [`add`]; the end of the group is its end, too, if it is on no stream.
+pub(crate) fn add_one_sided(call: OneSidedCall) {
+    OPEN.with(|open| open.borrow_mut().calls.add_one_sided(call));
 }
 
 /// What came of a call that may be of an open group, which does nothing then if the call was refused.
@@ -159,8 +164,10 @@ pub unsafe extern "C" fn rcclGroupSimulateEnd(info: *mut Estimate) -> Answer {
         // The group has ended, whatever is wrong with `info`.
         let open = close("rcclGroupSimulateEnd")?;
         let info = out(info, "simInfo")?;
-        // SAFETY: the caller's promise: every version begins with these.
-        let (size, magic) = unsafe { ((*info).size, (*info).magic) };
+        // SAFETY: the caller's promise: every version begins with this.
+        let size = unsafe { (*info).size };
+        // SAFETY: and with this.
+        let magic = unsafe { (*info).magic };
         if magic != config::MAGIC || size < size_of::<Estimate>() {
             return Err(Refusal::argument(
                 "simInfo was not initialised: begin with RCCL_SIM_INFO_INITIALIZER",
@@ -168,7 +175,7 @@ pub unsafe extern "C" fn rcclGroupSimulateEnd(info: *mut Estimate) -> Answer {
         }
         let Some(open) = open else { return Ok(()) };
         let time = open.calls.estimate().ok_or_else(|| {
-            let why = "how long the group takes is not known: only other ranks know the lengths of a call, or they are more than 512";
+            let why = "how long the group takes is not known: only other ranks know the lengths of a call, they are more than 512, or a call is one-sided";
             Refusal::usage(why)
         })?;
         // SAFETY: the caller's promise, and its size was looked at.

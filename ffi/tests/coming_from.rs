@@ -71,7 +71,9 @@ fn names_of_rust_are_those_of_the_crates() {
         words.any(|word| word == name)
     };
     let is_function = |file: &&String, name: &str| {
-        [format!("pub fn {name}("), format!("pub fn {name}<")].iter().any(|form| file.contains(form))
+        let forms = ["pub fn", "pub unsafe fn"].into_iter();
+        let mut forms = forms.flat_map(|begin| [format!("{begin} {name}("), format!("{begin} {name}<")]);
+        forms.any(|form| file.contains(&form))
     };
     let is_method = |of: &str, name: &str| {
         let begins = [format!(" {of} {{"), format!(" {of}<")];

@@ -75,7 +75,7 @@ pub fn group<'env, R>(f: impl FnOnce(&mut Group<'env>) -> R) -> Result<R> {
 
 impl Group<'_> {
     /// What is wrong with the calls by themselves.
-    fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         if let Some(error) = self.wrong.take() {
             return Err(error);
         }
