@@ -24,6 +24,7 @@
 #define RCCL_SPLIT_NOCOLOR (-1)
 #define RCCL_SHRINK_DEFAULT 0
 #define RCCL_SHRINK_ABORT 1
+#define RCCL_WIN_DEFAULT 0
 #define RCCL_CONFIG_UNDEF_INT INT_MIN
 #define RCCL_CONFIG_MAGIC 0x7263636cu
 
@@ -33,6 +34,7 @@ extern "C" {
 
 typedef struct rcclComm *rcclComm_t;
 typedef struct rcclStream *rcclStream_t;
+typedef struct rcclWindow *rcclWindow_t;
 
 /* Made by one process, passed to all ranks by other means, such as MPI_Bcast. */
 typedef struct {
@@ -107,6 +109,17 @@ typedef struct {
             RCCL_CONFIG_UNDEF_INT, RCCL_CONFIG_UNDEF_INT, NULL                                                         \
     }
 
+/* Begin with RCCL_SIM_INFO_INITIALIZER. */
+typedef struct {
+    size_t size;
+    unsigned int magic;
+    unsigned int version;
+    float estimatedTime; /* microseconds */
+} rcclSimInfo_t;
+
+#define RCCL_SIM_INFO_INITIALIZER                                                                                      \
+    { sizeof(rcclSimInfo_t), RCCL_CONFIG_MAGIC, RCCL_VERSION_CODE, -1.0f }
+
 /* --- The library ------------------------------------------------------------------------------------------------ */
 
 rcclResult_t rcclGetVersion(int *version);
@@ -152,6 +165,14 @@ rcclResult_t rcclCommSplit(rcclComm_t comm, int color, int key, rcclComm_t *newc
  * one. With none excluded: a communicator of the same ranks, of which the others learn nothing. */
 rcclResult_t rcclCommShrink(rcclComm_t comm, const int *excludeRanksList, int excludeRanksCount, rcclComm_t *newcomm,
                             const rcclConfig_t *config, int shrinkFlags);
+/* A communicator of the ranks of comm, which keep their numbers, and of new ones, which have the numbers from comm's size on.
+ * Every rank of comm calls it with rank -1; one of them (or all) passes the id, which it got by rcclCommGetUniqueId and
+ * handed to the new ranks, the others NULL. New ranks call it with NULL as comm, the id, and their own number. Blocks until all nranks
+ * have joined, as rcclCommInitRankConfig does; may be in a group, as that. Of config the ranks of comm heed `blocking`: their
+ * other settings are comm's. comm is as before; where a rank of it was lost, shrink it first. */
+rcclResult_t rcclCommGetUniqueId(rcclComm_t comm, rcclUniqueId *uniqueId);
+rcclResult_t rcclCommGrow(rcclComm_t comm, int nranks, const rcclUniqueId *uniqueId, int rank, rcclComm_t *newcomm,
+                          const rcclConfig_t *config);
 
 /* --- Streams: an order of calls, across communicators ------------------------------------------------------------ */
 
@@ -222,12 +243,45 @@ rcclResult_t rcclSend(const void *sendbuff, size_t count, rcclDataType_t datatyp
 rcclResult_t rcclRecv(void *recvbuff, size_t count, rcclDataType_t datatype, int peer, rcclComm_t comm,
                       rcclStream_t stream);
 
+/* --- One-sided calls: a rank puts data into a window of another's memory --------------------------------------------- */
+
+/* Memory that all ranks of the communicator may put into, until it is deregistered. Every rank registers one, in the same order;
+ * what one puts by its k-th window comes to the other's k-th. They may have different sizes, also 0. Nothing is sent. The memory
+ * is written to while this rank waits for signals, and no window may go meanwhile. winFlags: RCCL_WIN_DEFAULT. */
+rcclResult_t rcclCommWindowRegister(rcclComm_t comm, void *buff, size_t size, rcclWindow_t *win, int winFlags);
+/* What still comes for it breaks the communicator when it is waited for. NULL is none. The end of the communicator does it, too. */
+rcclResult_t rcclCommWindowDeregister(rcclComm_t comm, rcclWindow_t win);
+rcclResult_t rcclWinGetUserPtr(rcclComm_t comm, rcclWindow_t win, void **ptr);
+/* Writes to peer's window of the same registration as peerWin, peerWinOffset bytes behind its start, and signals that; peer may be
+ * this rank. It ends when localbuff may be used again, whatever peer does: the data are copied, and go out in the background until
+ * peer waits for the signal. If they do not fit into peer's window, peer finds that out, and the communicator fails. sigIdx, ctx
+ * and flags are 0. In a group these calls come first. */
+rcclResult_t rcclPutSignal(const void *localbuff, size_t count, rcclDataType_t datatype, int peer, rcclWindow_t peerWin,
+                           size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags, rcclComm_t comm,
+                           rcclStream_t stream);
+/* Signals, and nothing else. */
+rcclResult_t rcclSignal(int peer, int sigIdx, int ctx, unsigned int flags, rcclComm_t comm, rcclStream_t stream);
+typedef struct {
+    int opCnt; /* how many signals */
+    int peer;  /* whose */
+    int sigIdx;
+    int ctx;
+} rcclWaitSignalDesc_t;
+/* Ends when opCnt further signals of each peer have come; what was put before them is there then. In a group these calls come
+ * last. A rank that leaves waits some seconds for its signals to be waited for. */
+rcclResult_t rcclWaitSignal(int nDesc, const rcclWaitSignalDesc_t *signalDescs, rcclComm_t comm, rcclStream_t stream);
+
 /* --- Groups: the calls and joins of this thread between start and end are one submission -------------------------- */
 
 rcclResult_t rcclGroupStart(void);
 /* Returns when the calls without a stream have ended. If a call was refused, also a join, a split or a shrink, nothing of the
  * group is done. */
 rcclResult_t rcclGroupEnd(void);
+/* Ends the group without doing anything of it, and says how many microseconds its calls would take: what the simulator says
+ * of the algorithms that they take, on hosts of this job's kind with nothing else under way. Nothing is measured.
+ * rcclInvalidUsage if that is not known: for calls whose lengths only other ranks know, one-sided calls, and more than 512
+ * ranks. */
+rcclResult_t rcclGroupSimulateEnd(rcclSimInfo_t *simInfo);
 
 /* --- Operators and memory ---------------------------------------------------------------------------------------- */
 

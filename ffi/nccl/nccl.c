@@ -1,8 +1,6 @@
 /* libnccl.so.2: NCCL's functions by those of libroceccl. Both libraries see the same communicators and streams. */
 #include "nccl.h"
-#include <pthread.h>
 #include <roceccl.h>
-#include <stdlib.h>
 
 /* The second name of each function. */
 #define BOTH(type, name) extern __attribute__((alias(#name))) __typeof__(name) p##name
@@ -187,15 +185,15 @@ ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int *device) {
 BOTH(ncclResult_t, ncclCommCuDevice);
 
 ncclResult_t ncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId) {
-    (void)comm, (void)uniqueId;
-    return refuse(ncclInvalidUsage, "communicators do not grow: make a new one with ncclGetUniqueId and ncclCommInitRank");
+    return answered(rcclCommGetUniqueId(communicator(comm), (rcclUniqueId *)uniqueId));
 }
 BOTH(ncclResult_t, ncclCommGetUniqueId);
 
 ncclResult_t ncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqueId, int rank, ncclComm_t *newcomm,
                           ncclConfig_t *config) {
-    (void)comm, (void)nRanks, (void)uniqueId, (void)rank, (void)newcomm, (void)config;
-    return refuse(ncclInvalidUsage, "communicators do not grow: make a new one with ncclGetUniqueId and ncclCommInitRank");
+    CONFIGURED(config, settings);
+    return answered(rcclCommGrow(communicator(comm), nRanks, (const rcclUniqueId *)uniqueId, rank,
+                                 (rcclComm_t *)newcomm, &settings));
 }
 BOTH(ncclResult_t, ncclCommGrow);
 
@@ -242,70 +240,22 @@ ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle) {
 }
 BOTH(ncclResult_t, ncclCommDeregister);
 
-/* A window is memory that is registered: calls on it are as fast as they can be. Nobody writes to it from outside of calls. */
-struct ncclWindow_vidmem {
-    void *registration;
-    void *memory;
-    ncclComm_t comm;
-    struct ncclWindow_vidmem *next;
-};
-
-/* All windows that there are: what is none of them is not looked into. */
-static struct ncclWindow_vidmem *windows;
-static pthread_mutex_t windows_lock = PTHREAD_MUTEX_INITIALIZER;
-
-/* Where the list has a communicator's window, or its end. Under the lock. */
-static struct ncclWindow_vidmem **find(const struct ncclComm *comm, const struct ncclWindow_vidmem *window) {
-    struct ncclWindow_vidmem **at = &windows;
-    while (*at != NULL && (*at != window || window->comm != comm)) at = &(*at)->next;
-    return at;
-}
-
-static ncclResult_t no_window(void) {
-    return refuse(ncclInvalidArgument, "the communicator has no such window: it was deregistered, or never registered");
+static rcclWindow_t window(ncclWindow_t win) {
+    return (rcclWindow_t)(uintptr_t)win;
 }
 
 ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size, ncclWindow_t *win, int winFlags) {
-    (void)winFlags;
-    if (win == NULL) return refuse(ncclInvalidArgument, "win is NULL");
-    struct ncclWindow_vidmem *window = malloc(sizeof *window);
-    if (window == NULL) return refuse(ncclSystemError, "there is no memory for a window");
-    ncclResult_t result = answered(rcclCommRegister(communicator(comm), buff, size, &window->registration));
-    if (result != ncclSuccess) {
-        free(window);
-        return result;
-    }
-    window->memory = buff;
-    window->comm = comm;
-    pthread_mutex_lock(&windows_lock);
-    window->next = windows;
-    windows = window;
-    pthread_mutex_unlock(&windows_lock);
-    *win = window;
-    return ncclSuccess;
+    return answered(rcclCommWindowRegister(communicator(comm), buff, size, (rcclWindow_t *)win, winFlags));
 }
 BOTH(ncclResult_t, ncclCommWindowRegister);
 
 ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win) {
-    if (win == NULL) return ncclSuccess;
-    pthread_mutex_lock(&windows_lock);
-    struct ncclWindow_vidmem **at = find(comm, win), *window = *at;
-    if (window != NULL) *at = window->next;
-    pthread_mutex_unlock(&windows_lock);
-    if (window == NULL) return no_window();
-    ncclResult_t result = answered(rcclCommDeregister(communicator(comm), window->registration));
-    free(window);
-    return result;
+    return answered(rcclCommWindowDeregister(communicator(comm), window(win)));
 }
 BOTH(ncclResult_t, ncclCommWindowDeregister);
 
 ncclResult_t ncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr) {
-    if (win == NULL || outUserPtr == NULL) return refuse(ncclInvalidArgument, "win or outUserPtr is NULL");
-    pthread_mutex_lock(&windows_lock);
-    const struct ncclWindow_vidmem *window = *find(comm, win);
-    if (window != NULL) *outUserPtr = window->memory;
-    pthread_mutex_unlock(&windows_lock);
-    return window != NULL ? ncclSuccess : no_window();
+    return answered(rcclWinGetUserPtr(communicator(comm), window(win), outUserPtr));
 }
 BOTH(ncclResult_t, ncclWinGetUserPtr);
 
@@ -398,26 +348,22 @@ ncclResult_t ncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, int
 }
 BOTH(ncclResult_t, ncclRecv);
 
-#define ONE_SIDED "no rank writes to another's memory from outside of calls: use ncclSend and ncclRecv"
-
 ncclResult_t ncclPutSignal(const void *localbuff, size_t count, ncclDataType_t datatype, int peer, ncclWindow_t peerWin,
                            size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm,
                            cudaStream_t stream) {
-    (void)localbuff, (void)count, (void)datatype, (void)peer, (void)peerWin, (void)peerWinOffset;
-    (void)sigIdx, (void)ctx, (void)flags, (void)comm, (void)stream;
-    return refuse(ncclInvalidUsage, ONE_SIDED);
+    return answered(rcclPutSignal(localbuff, count, (rcclDataType_t)datatype, peer, window(peerWin), peerWinOffset, sigIdx,
+                                  ctx, flags, communicator(comm), queue(stream)));
 }
 BOTH(ncclResult_t, ncclPutSignal);
 
 ncclResult_t ncclSignal(int peer, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm, cudaStream_t stream) {
-    (void)peer, (void)sigIdx, (void)ctx, (void)flags, (void)comm, (void)stream;
-    return refuse(ncclInvalidUsage, ONE_SIDED);
+    return answered(rcclSignal(peer, sigIdx, ctx, flags, communicator(comm), queue(stream)));
 }
 BOTH(ncclResult_t, ncclSignal);
 
 ncclResult_t ncclWaitSignal(int nDesc, ncclWaitSignalDesc_t *signalDescs, ncclComm_t comm, cudaStream_t stream) {
-    (void)nDesc, (void)signalDescs, (void)comm, (void)stream;
-    return refuse(ncclInvalidUsage, ONE_SIDED);
+    const rcclWaitSignalDesc_t *awaited = (const rcclWaitSignalDesc_t *)(const void *)signalDescs; /* the same layout */
+    return answered(rcclWaitSignal(nDesc, awaited, communicator(comm), queue(stream)));
 }
 BOTH(ncclResult_t, ncclWaitSignal);
 
@@ -432,7 +378,11 @@ ncclResult_t ncclGroupEnd(void) {
 BOTH(ncclResult_t, ncclGroupEnd);
 
 ncclResult_t ncclGroupSimulateEnd(ncclSimInfo_t *simInfo) {
-    (void)simInfo;
-    return refuse(ncclInvalidUsage, "a group is not simulated here (rccl simulate does that): end it with ncclGroupEnd");
+    rcclSimInfo_t info = RCCL_SIM_INFO_INITIALIZER;
+    const int initialised = simInfo != NULL && simInfo->magic == NCCL_SIM_INFO_MAGIC && simInfo->size >= sizeof *simInfo;
+    const rcclResult_t result = rcclGroupSimulateEnd(&info); /* whatever simInfo is, the group has ended */
+    if (!initialised) return refuse(ncclInvalidArgument, "simInfo was not initialised: begin with NCCL_SIM_INFO_INITIALIZER");
+    if (result == rcclSuccess) simInfo->estimatedTime = info.estimatedTime;
+    return answered(result);
 }
 BOTH(ncclResult_t, ncclGroupSimulateEnd);

@@ -148,8 +148,9 @@ typedef struct ncclSimInfo_v22200 {
     float estimatedTime;
 } ncclSimInfo_t;
 
+#define NCCL_SIM_INFO_MAGIC 0x74685283
 #define NCCL_SIM_INFO_INITIALIZER                                                                                      \
-    { sizeof(ncclSimInfo_t), 0x74685283, NCCL_VERSION_CODE, NCCL_UNDEF_FLOAT }
+    { sizeof(ncclSimInfo_t), NCCL_SIM_INFO_MAGIC, NCCL_VERSION_CODE, NCCL_UNDEF_FLOAT }
 
 typedef struct {
     int opCnt;

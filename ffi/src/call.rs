@@ -49,18 +49,19 @@ struct Asked {
 
 impl Asked {
     fn call(&self) -> Result<Call, Refusal> {
-        let known = u8::try_from(self.dtype).ok().and_then(|number| DataType::try_from(number).ok());
-        let dtype = known.ok_or_else(|| {
-            Refusal::argument(format!(
-                "data type {}: rcclDataType_t has 0 to {}",
-                self.dtype,
-                DataType::ALL.len() - 1
-            ))
-        })?;
+        let dtype = data_type(self.dtype)?;
         let root = self.root.map(u32::try_from).transpose();
         let root = root.map_err(|_| Refusal::argument("the root, or the peer, is below 0"))?;
         Ok(Call { collective: self.collective, dtype, op: None, root, count: self.count as u64 })
     }
+}
+
+#[inline]
+pub(crate) fn data_type(number: c_int) -> Result<DataType, Refusal> {
+    let known = u8::try_from(number).ok().and_then(|number| DataType::try_from(number).ok());
+    known.ok_or_else(|| {
+        Refusal::argument(format!("data type {number}: rcclDataType_t has 0 to {}", DataType::ALL.len() - 1))
+    })
 }
 
 /// A call that moves data.

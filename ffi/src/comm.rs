@@ -5,7 +5,7 @@ use crate::error::{Answer, Refusal, answer, answer_or, number};
 use crate::group;
 use crate::handle::Table;
 use crate::op::Created;
-use crate::out;
+use crate::{one_sided, out};
 use rccl::{Communicator, Error, UniqueId};
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -111,6 +111,19 @@ pub unsafe extern "C" fn rcclGetUniqueId(id: *mut RawId) -> Answer {
 }
 
 /// # Safety
+/// `id` is NULL or has room for an id.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclCommGetUniqueId(comm: Handle, id: *mut RawId) -> Answer {
+    answer(|| {
+        let (comm, id) = (get(comm)?, out(id, "id")?);
+        let made = comm.communicator()?.unique_id()?;
+        // SAFETY: the caller's promise.
+        unsafe { id.write(RawId { internal: made.to_bytes() }) };
+        Ok(())
+    })
+}
+
+/// # Safety
 /// `comm` is NULL or has room for a handle, until the outermost group ends.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rcclCommInitRank(
@@ -162,11 +175,22 @@ unsafe fn join(
             size - 1
         )));
     }
-    let blocks = settings.blocks;
-    let join = move || {
-        let Settings { config, label, .. } = settings;
-        Communicator::builder()?.config(config).label(label).connect(&id, rank, size)
-    };
+    let Settings { config, label, blocks } = settings;
+    let join = move || Communicator::builder()?.config(config).label(label).connect(&id, rank, size);
+    // SAFETY: the caller's promise.
+    unsafe { made(place, None, blocks, join) }
+}
+
+/// Makes a communicator, perhaps of the ranks of another: in the background, at the end of the open group, or at once.
+///
+/// # Safety
+/// `place` has room for a handle, until the outermost group ends.
+unsafe fn made(
+    place: *mut Handle,
+    of: Option<Handle>,
+    blocks: bool,
+    join: impl FnOnce() -> rccl::Result<Communicator> + Send + 'static,
+) -> Result<Answer, Refusal> {
     if !blocks {
         let handle = put(Comm::new())?;
         in_background(handle, join)?;
@@ -175,7 +199,7 @@ unsafe fn join(
         return Ok(Answer::InProgress);
     }
     if group::is_open() {
-        group::join_later(place, Box::new(join));
+        group::make_later(place, of, Box::new(move || join().map(Some)))?;
         return Ok(Answer::Success);
     }
     let handle = insert(join()?)?;
@@ -280,15 +304,16 @@ pub unsafe extern "C" fn rcclCommFinalize(comm: Handle) -> Answer {
 pub unsafe extern "C" fn rcclCommDestroy(comm: Handle) -> Answer {
     answer(|| {
         get(comm)?;
-        let Some(comm) = COMMS.remove(comm) else { return Ok(()) };
-        match comm.joined.get() {
+        let Some(removed) = COMMS.remove(comm) else { return Ok(()) };
+        match removed.joined.get() {
             // Its failure was told before, by calls or rcclCommGetAsyncError.
-            Some(Ok(communicator)) if !comm.left.swap(true, Ordering::AcqRel) => {
+            Some(Ok(communicator)) if !removed.left.swap(true, Ordering::AcqRel) => {
                 drop(communicator.clone().finish())
             }
             Some(_) => {}
-            None => comm.given_up.store(true, Ordering::Release),
+            None => removed.given_up.store(true, Ordering::Release),
         }
+        one_sided::deregister_all(comm);
         Ok(())
     })
 }
@@ -299,11 +324,12 @@ pub unsafe extern "C" fn rcclCommDestroy(comm: Handle) -> Answer {
 pub unsafe extern "C" fn rcclCommAbort(comm: Handle) -> Answer {
     answer(|| {
         get(comm)?;
-        let Some(comm) = COMMS.remove(comm) else { return Ok(()) };
-        comm.given_up.store(true, Ordering::Release);
-        if let Some(Ok(communicator)) = comm.joined.get() {
+        let Some(removed) = COMMS.remove(comm) else { return Ok(()) };
+        removed.given_up.store(true, Ordering::Release);
+        if let Some(Ok(communicator)) = removed.joined.get() {
             communicator.abort("rcclCommAbort was called");
         }
+        one_sided::deregister_all(comm);
         Ok(())
     })
 }
@@ -399,7 +425,7 @@ unsafe fn split(
     let communicator = comm.communicator()?;
     if group::is_open() {
         let communicator = communicator.clone();
-        return group::split_later(place, handle, Box::new(move || communicator.split(color, key)));
+        return group::make_later(place, Some(handle), Box::new(move || communicator.split(color, key)));
     }
     if let Some(part) = communicator.split(color, key)? {
         let handle = insert(part)?;
@@ -450,4 +476,55 @@ unsafe fn shrink(
     // SAFETY: the caller's promise.
     unsafe { place.write(handle) };
     Ok(())
+}
+
+/// # Safety
+/// `id` is NULL or an id; `newcomm` is NULL or has room for a handle, until the outermost group ends; `config` as for
+/// rcclCommInitRankConfig.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclCommGrow(
+    comm: Handle,
+    nranks: c_int,
+    id: *const RawId,
+    rank: c_int,
+    newcomm: *mut Handle,
+    config: *const config::Config,
+) -> Answer {
+    // SAFETY: the caller's promise.
+    answer_or(|| group::part(unsafe { grow(comm, nranks, id, rank, newcomm, config) }))
+}
+
+/// # Safety
+/// As for rcclCommGrow.
+unsafe fn grow(
+    handle: Handle,
+    nranks: c_int,
+    id: *const RawId,
+    rank: c_int,
+    newcomm: *mut Handle,
+    config: *const config::Config,
+) -> Result<Answer, Refusal> {
+    // SAFETY: the caller's promise.
+    let id = unsafe { id.as_ref() }.copied();
+    if handle.is_null() {
+        // A new rank joins as all do.
+        let id = id.ok_or_else(|| Refusal::argument("id is NULL: a new rank needs that of the others"))?;
+        // SAFETY: the caller's promise.
+        return unsafe { join(newcomm, nranks, id, rank, config) };
+    }
+    let (comm, place) = (get(handle)?, out(newcomm, "newcomm")?);
+    // SAFETY: the caller's promise.
+    unsafe { place.write(std::ptr::null_mut()) };
+    // SAFETY: the caller's promise. Of what it says only this is not decided by the parent.
+    let blocks = unsafe { config::read(config) }?.blocks;
+    let communicator = comm.communicator()?.clone();
+    if rank != -1 {
+        return Err(Refusal::argument(format!(
+            "rank {rank}: ranks of the communicator keep theirs and pass -1; new ones pass NULL as comm"
+        )));
+    }
+    let size = u32::try_from(nranks).map_err(|_| Refusal::argument(format!("{nranks} ranks")))?;
+    let id = id.map(|id| UniqueId::from_bytes(id.internal)).transpose()?;
+    // SAFETY: the caller's promise.
+    unsafe { made(place, Some(handle), blocks, move || communicator.grow(size, id.as_ref())) }
 }

@@ -1,17 +1,18 @@
 //! Groups: calls between rcclGroupStart and rcclGroupEnd of one thread are made together, and so are joins.
 
-use crate::comm;
 use crate::error::{Answer, Refusal, answer};
-use rccl::{Communicator, Raw, RawGroup};
+use crate::{comm, config, out};
+use rccl::{Communicator, OneSidedCall, Raw, RawGroup};
 use std::cell::{Cell, RefCell};
+use std::ffi::c_uint;
 
 /// What blocks until other ranks do the same.
 pub(crate) type Join<T> = Box<dyn FnOnce() -> rccl::Result<T> + Send>;
 
-/// A communicator that is made at the end of its group, by a join or a split; a split may give none.
+/// A communicator that is made at the end of its group, by a join, a split or growth; a split may give none.
 struct Later {
     place: *mut comm::Handle,
-    /// Which one is split.
+    /// Which one is split or grows.
     of: Option<comm::Handle>,
     make: Join<Option<Communicator>>,
 }
@@ -65,6 +66,11 @@ pub(crate) fn add(on: &Communicator, call: Raw, blocks: bool) {
     });
 }
 
+/// As [`add`]; the end of the group is its end, too, if it is on no stream.
+pub(crate) fn add_one_sided(call: OneSidedCall) {
+    OPEN.with(|open| open.borrow_mut().calls.add_one_sided(call));
+}
+
 /// What came of a call that may be of an open group, which does nothing then if the call was refused.
 #[inline]
 pub(crate) fn part<T>(made: Result<T, Refusal>) -> Result<T, Refusal> {
@@ -83,27 +89,22 @@ fn spoil(refusal: &Refusal) {
     });
 }
 
-/// Joins at the end of the group, together with the others; the handle comes then.
-pub(crate) fn join_later(place: *mut comm::Handle, join: Join<Communicator>) {
-    let make = Box::new(move || join().map(Some));
-    OPEN.with(|open| open.borrow_mut().later.push(Later { place, of: None, make }));
-}
-
-/// As [`join_later`], of a split.
-pub(crate) fn split_later(
+/// Makes a communicator at the end of the group, together with the others; the handle comes then. `of`: the communicator
+/// whose ranks agree on it.
+pub(crate) fn make_later(
     place: *mut comm::Handle,
-    of: comm::Handle,
+    of: Option<comm::Handle>,
     make: Join<Option<Communicator>>,
 ) -> Result<(), Refusal> {
     OPEN.with(|open| {
         let later = &mut open.borrow_mut().later;
         // They are made at once, so the ranks might do two in different orders.
-        if later.iter().any(|other| other.of == Some(of)) {
+        if of.is_some() && later.iter().any(|other| other.of == of) {
             return Err(Refusal::usage(
-                "a second split of one communicator in a group: end the group between them",
+                "one communicator is split or grown a second time in a group: end the group between them",
             ));
         }
-        later.push(Later { place, of: Some(of), make });
+        later.push(Later { place, of, make });
         Ok(())
     })
 }
@@ -127,22 +128,68 @@ pub unsafe extern "C" fn rcclGroupStart() -> Answer {
     })
 }
 
+/// Ends a group; what was in it, if it was the outermost one and nothing of it was refused.
+fn close(function: &str) -> Result<Option<Open>, Refusal> {
+    let Some(left) = DEPTH.get().checked_sub(1) else {
+        return Err(Refusal::usage(format!("{function} without rcclGroupStart on this thread")));
+    };
+    DEPTH.set(left);
+    if left > 0 {
+        return Ok(None);
+    }
+    let open = OPEN.take();
+    match open.wrong {
+        Some((answer, words)) => {
+            Err(Refusal { answer, words: format!("nothing of the group was done: {words}") })
+        }
+        None => Ok(Some(open)),
+    }
+}
+
+/// `rcclSimInfo_t`.
+#[repr(C)]
+pub struct Estimate {
+    size: usize,
+    magic: c_uint,
+    version: c_uint,
+    /// In microseconds.
+    time: f32,
+}
+
+/// # Safety
+/// `info` is NULL or as RCCL_SIM_INFO_INITIALIZER made it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclGroupSimulateEnd(info: *mut Estimate) -> Answer {
+    answer(|| {
+        // The group has ended, whatever is wrong with `info`.
+        let open = close("rcclGroupSimulateEnd")?;
+        let info = out(info, "simInfo")?;
+        // SAFETY: the caller's promise: every version begins with this.
+        let size = unsafe { (*info).size };
+        // SAFETY: and with this.
+        let magic = unsafe { (*info).magic };
+        if magic != config::MAGIC || size < size_of::<Estimate>() {
+            return Err(Refusal::argument(
+                "simInfo was not initialised: begin with RCCL_SIM_INFO_INITIALIZER",
+            ));
+        }
+        let Some(open) = open else { return Ok(()) };
+        let time = open.calls.estimate().ok_or_else(|| {
+            let why = "how long the group takes is not known: only other ranks know the lengths of a call, they are more than 512, or a call is one-sided";
+            Refusal::usage(why)
+        })?;
+        // SAFETY: the caller's promise, and its size was looked at.
+        unsafe { (*info).time = (time.as_secs_f64() * 1e6) as f32 };
+        Ok(())
+    })
+}
+
 /// # Safety
 /// The memory of every call of the group is as the call wants it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rcclGroupEnd() -> Answer {
     answer(|| {
-        let Some(left) = DEPTH.get().checked_sub(1) else {
-            return Err(Refusal::usage("rcclGroupEnd without rcclGroupStart on this thread"));
-        };
-        DEPTH.set(left);
-        if left > 0 {
-            return Ok(());
-        }
-        let Open { calls, blocks, later, wrong } = OPEN.take();
-        if let Some((answer, words)) = wrong {
-            return Err(Refusal { answer, words: format!("nothing of the group was done: {words}") });
-        }
+        let Some(Open { calls, blocks, later, .. }) = close("rcclGroupEnd")? else { return Ok(()) };
         // Few groups join, and threads for none still cost memory and time.
         if !later.is_empty() {
             let (places, joins): (Vec<_>, Vec<_>) =
@@ -150,7 +197,7 @@ pub unsafe extern "C" fn rcclGroupEnd() -> Answer {
             for (place, made) in places.into_iter().zip(join_all(joins)) {
                 let Some(communicator) = made? else { continue };
                 let handle = comm::insert(communicator)?;
-                // SAFETY: the promise of who called rcclCommInitRank or rcclCommSplit.
+                // SAFETY: the promise of who called rcclCommInitRank, rcclCommSplit or rcclCommGrow.
                 unsafe { place.write(handle) };
             }
         }

@@ -30,6 +30,13 @@ struct Place<T> {
     object: Option<Arc<T>>,
 }
 
+impl<T> Place<T> {
+    /// Another object is gone. Counts on to zero again after as many objects as no program makes.
+    fn count(&mut self) {
+        self.before = (self.before + 1) & ((1 << (KIND_SHIFT - PLACE_BITS)) - 1);
+    }
+}
+
 impl<T> Table<T> {
     /// A table of objects whose handles are of this kind, 1 to 15, which no other table has.
     pub const fn new(kind: u64) -> Table<T> {
@@ -67,10 +74,23 @@ impl<T> Table<T> {
         let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
         let at = places.all.get_mut(place).filter(|at| at.before == before)?;
         let object = at.object.take()?;
-        // Counts on to zero again after as many objects as no program makes.
-        at.before = (at.before + 1) & ((1 << (KIND_SHIFT - PLACE_BITS)) - 1);
+        at.count();
         places.free.push(place);
         Some(object)
+    }
+
+    /// Takes out all objects of which this is true.
+    pub fn remove_all(&self, of: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        let mut removed = Vec::new();
+        let Places { all, free } = &mut *self.places.write().unwrap_or_else(PoisonError::into_inner);
+        for (place, at) in all.iter_mut().enumerate() {
+            if let Some(object) = at.object.take_if(|object| of(object)) {
+                at.count();
+                free.push(place);
+                removed.push(object);
+            }
+        }
+        removed
     }
 
     #[inline]
@@ -97,6 +117,10 @@ mod tests {
         let three = table.insert(3).unwrap();
         assert!(three != one && table.get(one).is_none(), "the place has another object now");
         assert_eq!(table.get(three).as_deref(), Some(&3));
+        assert_eq!(table.remove_all(|&object| object == 3), [Arc::new(3)]);
+        assert!(table.get(three).is_none() && table.get(two).is_some());
+        let four = table.insert(4).unwrap();
+        assert!(four != three && four != one);
     }
 
     #[test]

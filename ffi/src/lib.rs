@@ -4,6 +4,7 @@
 //! comm     communicators          call     collectives and messages     handle    what C holds of objects
 //! stream   streams                group    calls that go together       error     numbers, words, panics
 //! memory   memory for calls       op       operators                    config    rcclConfig_t
+//! one_sided  windows, puts and signals
 //! ```
 //!
 //! Nothing here is a copy of what the `rccl` crate does: functions turn C's arguments into those of the crate, and its errors
@@ -20,6 +21,7 @@ mod error;
 mod group;
 mod handle;
 mod memory;
+mod one_sided;
 mod op;
 mod stream;
 
@@ -33,6 +35,7 @@ pub use config::Config;
 pub use error::{Answer, rcclRefuse};
 pub use group::{rcclGroupEnd, rcclGroupStart};
 pub use memory::*;
+pub use one_sided::*;
 pub use op::{rcclRedOpCreatePreMulSum, rcclRedOpDestroy};
 pub use stream::*;
 

@@ -4,7 +4,7 @@ use crate::comm;
 use crate::error::{Answer, Refusal, answer};
 use crate::handle::Table;
 use crate::out;
-use rccl::{Buffer, OwnedBuf, Registered};
+use rccl::{Buffer, RawMemory, Registered};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,28 +17,7 @@ static REGISTERED: Table<Registration> = Table::new(3);
 struct Registration {
     /// The handle of the communicator that it was made with.
     of: usize,
-    _memory: Registered<Foreign>,
-}
-
-/// Memory that the program has and registers.
-struct Foreign {
-    memory: *mut u8,
-    bytes: usize,
-}
-
-// SAFETY: it is only ever handed to devices, which have no threads.
-unsafe impl Send for Foreign {}
-// SAFETY: as above.
-unsafe impl Sync for Foreign {}
-
-// SAFETY: whoever registers memory promises that it stays where it is until it is deregistered. The elements are looked at
-// by nobody here.
-unsafe impl OwnedBuf for Foreign {
-    type Item = u8;
-    fn elements(&mut self) -> &mut [u8] {
-        // SAFETY: the promise of whoever registered it.
-        unsafe { std::slice::from_raw_parts_mut(self.memory, self.bytes) }
-    }
+    _memory: Registered<RawMemory>,
 }
 
 /// Memory for calls of any communicator of this process, zeroed and on a page of its own. Ranks of one host map it, and over
@@ -95,7 +74,9 @@ pub unsafe extern "C" fn rcclCommRegister(
         if buff.is_null() || isize::try_from(size).is_err() {
             return Err(Refusal::argument(format!("{size} bytes at {buff:?} are no memory")));
         }
-        let memory = of.communicator()?.register(Foreign { memory: buff.cast(), bytes: size })?;
+        // SAFETY: the caller's promise.
+        let memory = unsafe { RawMemory::new(buff.cast(), size) };
+        let memory = of.communicator()?.register(memory)?;
         let made = REGISTERED.insert(Registration { of: comm.addr(), _memory: memory });
         let made = made.ok_or_else(|| Refusal::usage("there are 16 million registrations already"))?;
         // SAFETY: the caller's promise.

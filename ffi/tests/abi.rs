@@ -89,6 +89,7 @@ fn roceccl_h_is_as_recorded() {
             ("rcclConfig_t", &config),
             ("rcclResult_t", &[]),
             ("rcclDataType_t", &[]),
+            ("rcclWaitSignalDesc_t", &["opCnt", "peer", "sigIdx", "ctx"]),
         ],
     );
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::flow::{self, Driven, Flow, Job};
 use crate::fork;
 use crate::meet;
+use crate::one_sided::OneSided;
 use crate::registered::Registered;
 use crate::request::Caller;
 use crate::stream::{self, Stream};
@@ -50,6 +51,7 @@ struct Handles(Arc<Shared>);
 
 impl Drop for Handles {
     fn drop(&mut self) {
+        self.0.one_sided.abandon();
         // A call whose `Work` was dropped goes on; the progress thread leaves after it.
         if !self.0.flow.is_busy() {
             self.0.control.let_go();
@@ -76,6 +78,7 @@ pub(crate) struct Shared {
     /// How often it was shrunk, by the ranks that were left.
     pub(crate) shrunk: Mutex<HashMap<Vec<u32>, u32>>,
     pub(crate) flow: Flow,
+    one_sided: OneSided,
     pub(crate) born: fork::Generation,
 }
 
@@ -150,7 +153,13 @@ impl Communicator {
         Ok(Builder { config: Config::from_env()?, label: "world".into() })
     }
 
-    fn join(meeting: &Meeting, rank: u32, size: u32, config: &Config, label: String) -> Result<Communicator> {
+    pub(crate) fn join(
+        meeting: &Meeting,
+        rank: u32,
+        size: u32,
+        config: &Config,
+        label: String,
+    ) -> Result<Communicator> {
         if rank >= size {
             return Err(Error::InvalidArgument {
                 call: "Communicator::new",
@@ -181,7 +190,8 @@ impl Communicator {
         let engine = Engine::new(control.clone(), regions.clone(), label.clone(), &config, rank)?;
         let (flow, born) = (Flow::new(engine), fork::Generation::now());
         let shrunk = Mutex::default();
-        let shared = Shared { rank, size, label, control, regions, config, shrunk, flow, born };
+        let one_sided = OneSided::new(control.clone(), label.clone(), config.timeout);
+        let shared = Shared { rank, size, label, control, regions, config, shrunk, flow, one_sided, born };
         let shared = Arc::new(shared);
         Ok(Communicator { _handles: Arc::new(Handles(shared.clone())), stream: None, shared })
     }
@@ -254,7 +264,8 @@ impl Communicator {
         }
     }
 
-    /// Leaves the communicator, after this rank's last call; waits for calls that are under way.
+    /// Leaves the communicator, after this rank's last call; waits for calls that are under way, and some seconds for signals of
+    /// this rank's that nobody has waited for.
     ///
     /// # Errors
     /// The failure that broke the communicator, if one did; [`Error::Finished`] if it was finished before, as every later
@@ -262,6 +273,7 @@ impl Communicator {
     pub fn finish(self) -> Result<()> {
         self.shared.born.check()?;
         self.shared.flow.work_off();
+        self.shared.one_sided.finish();
         let broken = self.engine().engine.finish();
         self.shared.control.goodbye();
         broken.map_or(Ok(()), Err)
@@ -270,6 +282,7 @@ impl Communicator {
     /// Leaves the communicator as dropping its last handle does, though there may be others: for programs that end and
     /// do not know who else holds one. Waits for no call.
     pub fn leave(&self) {
+        self.shared.one_sided.leave();
         self.shared.control.let_go();
     }
 
@@ -426,6 +439,10 @@ impl Communicator {
         Caller { rank: self.shared.rank, size: self.shared.size }
     }
 
+    pub(crate) fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
     pub(crate) fn stream(&self) -> Option<&Stream> {
         self.stream.as_ref()
     }
@@ -434,8 +451,19 @@ impl Communicator {
         &self.shared
     }
 
+    pub(crate) fn one_sided(&self) -> &OneSided {
+        &self.shared.one_sided
+    }
+
     fn engine(&self) -> impl DerefMut<Target = Driven> + '_ {
         self.shared.flow.engine()
+    }
+}
+
+impl std::fmt::Debug for Communicator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Shared { rank, size, label, .. } = &*self.shared;
+        f.debug_struct("Communicator").field("label", label).field("rank", rank).field("size", size).finish()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::work::{Finish, Held, Work};
 use rccl_schedule::Few;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Calls of at most this many bytes (a block) run as one, as long as together they have at most as many as a chunk of
 /// the engine.
@@ -74,7 +75,7 @@ pub fn group<'env, R>(f: impl FnOnce(&mut Group<'env>) -> R) -> Result<R> {
 
 impl Group<'_> {
     /// What is wrong with the calls by themselves.
-    fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         if let Some(error) = self.wrong.take() {
             return Err(error);
         }
@@ -150,7 +151,29 @@ impl Group<'_> {
     }
 }
 
+impl Group<'_> {
+    /// How long the calls would take, as [`Communicator::estimate`] says it of each: those of one communicator one after
+    /// the other, different communicators at the same time. `None` if that is not known of one.
+    pub(crate) fn estimate(&self) -> Option<Duration> {
+        self.parts
+            .iter()
+            .map(Part::estimate)
+            .try_fold(Duration::ZERO, |longest, part| Some(longest.max(part?)))
+    }
+}
+
 impl Part {
+    fn estimate(&self) -> Option<Duration> {
+        let on = &self.communicator;
+        let of = |task: &Task| match task {
+            Task::Collective { call, .. } => on.estimate(call),
+            Task::Fused(pieces) => pieces.iter().map(|piece| on.estimate(&piece.call)).sum(),
+            Task::Messages(messages) => on.estimate_messages(messages.as_slice()),
+        };
+        let collectives: Option<Duration> = self.collectives.iter().map(of).sum();
+        Some(collectives? + on.estimate_messages(&self.messages)?)
+    }
+
     /// The collectives in their order, small ones together, then the messages.
     fn into_tasks(self) -> Vec<Task> {
         let mut tasks = Vec::new();

@@ -16,6 +16,7 @@
 //! - Calls that do not block: `start_*`, which own their memory until their [`Work`] gives it back; and
 //!   [`Communicator::scope`], in which calls borrow it.
 //! - Several calls as one: [`group()`]; an order of calls across communicators: [`Stream`].
+//! - Into another rank's memory: [`Communicator::put_signal`].
 //! - Some of the ranks: [`Communicator::split`], [`Communicator::duplicate`], [`Communicator::shrink`].
 //! - Settings: [`Config`], or `RCCL_X` in the environment.
 
@@ -29,11 +30,14 @@ pub mod config;
 mod control;
 mod engine;
 mod error;
+mod estimate;
 mod flow;
 mod fork;
 mod group;
+mod grow;
 pub mod launch;
 mod meet;
+mod one_sided;
 mod op;
 mod raw;
 mod rdma;
@@ -57,8 +61,9 @@ pub use config::{Config, Reproducible, init_logging};
 pub use element::{DataType, Element, F8E4M3, F8E5M2, ReduceOp};
 pub use error::{CallOf, Error, Failure, Member, Result};
 pub use group::{Group, group};
+pub use one_sided::{OneSidedCall, Signals, Window};
 pub use op::Op;
-pub use raw::{Raw, RawGroup, RawSizes};
+pub use raw::{Raw, RawGroup, RawMemory, RawSizes};
 pub use registered::Registered;
 pub use scope::Scope;
 pub use stream::Stream;

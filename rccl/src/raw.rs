@@ -7,8 +7,9 @@ use crate::element::ReduceOp;
 use crate::engine::{Cross, Lengths, Message, Task};
 use crate::error::{Error, Result};
 use crate::group::Group;
+use crate::one_sided::OneSidedCall;
 use crate::request::{self, check_operator, digest};
-use crate::work::{Held, Work};
+use crate::work::{Held, OwnedBuf, Work};
 use rccl_kernels::Scale;
 use rccl_schedule::{Few, Window};
 use std::time::{Duration, Instant};
@@ -46,11 +47,50 @@ pub enum RawSizes<'a> {
     },
 }
 
+/// Memory that somebody else owns, as bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct RawMemory {
+    start: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: whoever made it promises that the memory may be used from any thread.
+unsafe impl Send for RawMemory {}
+// SAFETY: as above.
+unsafe impl Sync for RawMemory {}
+
+impl RawMemory {
+    /// # Safety
+    /// The memory is valid, from any thread, as long as this value or a copy of it is used: handed to calls, or registered.
+    pub unsafe fn new(start: *mut u8, bytes: usize) -> RawMemory {
+        let start = if bytes == 0 { std::ptr::dangling_mut() } else { start };
+        RawMemory { start, bytes }
+    }
+
+    pub(crate) fn start(self) -> *mut u8 {
+        self.start
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        self.bytes
+    }
+}
+
+// SAFETY: the memory stays where it is, by the promise of whoever made the value.
+unsafe impl OwnedBuf for RawMemory {
+    type Item = u8;
+    fn elements(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.bytes) }
+    }
+}
+
 /// Calls on raw memory that are submitted together, as those of [`group`](crate::group()) are, whose calls are added one by
 /// one.
 #[derive(Default)]
 pub struct RawGroup {
     calls: Group<'static>,
+    one_sided: Vec<OneSidedCall>,
 }
 
 impl Communicator {
@@ -323,28 +363,63 @@ impl RawGroup {
         self.calls.add(on, call.map(|raw| raw.task));
     }
 
-    /// Makes all calls and blocks until all have ended.
+    /// Adds a one-sided call. Of a group first comes what is put and signalled, in the order in which it was added, then its
+    /// other calls, and last its waits for signals.
+    pub fn add_one_sided(&mut self, call: OneSidedCall) {
+        self.one_sided.push(call);
+    }
+
+    /// How long the calls would take, as [`Communicator::estimate`] says it of each: those of one communicator one after
+    /// the other, different communicators at the same time. `None` if that is not known of one, as of one-sided calls.
+    pub fn estimate(&self) -> Option<Duration> {
+        if self.one_sided.is_empty() { self.calls.estimate() } else { None }
+    }
+
+    /// Makes all calls and blocks until all have ended; one-sided calls on streams may go on.
     ///
     /// # Errors
     /// As [`group`](crate::group()).
     ///
     /// # Safety
-    /// As for [`Communicator::run_raw`], of every call.
+    /// As for [`Communicator::run_raw`] and [`OneSidedCall::run`], of every call.
     pub unsafe fn run(self) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.calls.run() }
+        let make = |calls: Group<'static>| unsafe { calls.run() };
+        // SAFETY: as above.
+        unsafe { self.make(make) }
     }
 
-    /// Makes all calls and returns at once. What each answers may be dropped.
+    /// Makes all calls and returns at once, but for one-sided calls on no stream. What each of the others answers may be dropped.
     ///
     /// # Errors
     /// Where nothing has been sent: as [`group`](crate::group()). The works, or their streams, have the calls' own.
     ///
     /// # Safety
-    /// As for [`Communicator::start_raw`], of every call.
+    /// As for [`Communicator::start_raw`] and [`OneSidedCall::run`], of every call.
     pub unsafe fn start(self) -> Result<Vec<Work<()>>> {
         // SAFETY: the caller's promise.
-        unsafe { self.calls.start() }
+        let make = |calls: Group<'static>| unsafe { calls.start() };
+        // SAFETY: as above.
+        unsafe { self.make(make) }
+    }
+
+    /// # Safety
+    /// As for [`OneSidedCall::run`].
+    unsafe fn make<T>(mut self, make: impl FnOnce(Group<'static>) -> Result<T>) -> Result<T> {
+        if !self.one_sided.is_empty() {
+            self.calls.check()?;
+        }
+        let (waits, puts): (Vec<_>, Vec<_>) = self.one_sided.into_iter().partition(OneSidedCall::waits);
+        for put in puts {
+            // SAFETY: the caller's promise.
+            unsafe { put.run() }?;
+        }
+        let made = make(self.calls)?;
+        for wait in waits {
+            // SAFETY: as above.
+            unsafe { wait.run() }?;
+        }
+        Ok(made)
     }
 }
 

@@ -65,6 +65,15 @@ impl Communicator {
         self.child(id, &members, format!("{}/shrunk", self.label()))
     }
 
+    /// A communicator of two ranks of this one, of which this rank is one, for what one of them puts to the other. Each calls it at
+    /// most once; nothing is sent. It fails when this one does.
+    pub(crate) fn pair(&self, source: u32, target: u32) -> Result<Communicator> {
+        let id = digest([self.shared().control.id(), 1 << 62, source.into(), target.into()]);
+        let pair = self.child(id, &[source, target], self.label().into())?;
+        self.shared().control.lead(&pair.shared().control);
+        Ok(pair)
+    }
+
     fn part(&self, color: Option<u32>, key: i32, label: String) -> Result<Option<Communicator>> {
         const WORDS: usize = 3;
         // One of the members names the communicator: ranks need not agree on how often they have split this one.

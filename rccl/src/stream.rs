@@ -13,6 +13,8 @@ use crate::flow::{self, Job};
 use crate::fork;
 use crate::work::Finish;
 use rccl_transport::shm::Doorbell;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,18 +75,40 @@ pub(crate) struct Stage {
     state: Mutex<End>,
 }
 
+/// What is to be done at the end of a stage.
+type Then = Box<dyn FnOnce(Option<Error>) + Send>;
+
+/// The same with what it is told.
+type Due = VecDeque<(Then, Option<Error>)>;
+
+thread_local! {
+    /// What is to be done at the ends of stages that come while this thread does such things. A stream may be longer than a
+    /// stack is deep, so one is not done inside of another.
+    static AFTERWARDS: RefCell<Option<Due>> = const { RefCell::new(None) };
+}
+
 /// What happens when a stage is over.
 #[derive(Default)]
 struct End {
     /// Whom to ring.
     bells: Vec<Arc<Doorbell>>,
     /// What to do, with the first error.
-    then: Vec<Box<dyn FnOnce(Option<Error>) + Send>>,
+    then: Vec<Then>,
     /// The first error.
     error: Option<Error>,
 }
 
 impl Stage {
+    /// One of so many calls, whose ends [`Stage::end`] is told.
+    pub fn of(calls: usize) -> Arc<Stage> {
+        Arc::new(Stage { left: AtomicUsize::new(calls), ..Stage::default() })
+    }
+
+    /// The first error of its calls.
+    pub fn result(&self) -> Result<()> {
+        lock(&self.state).error.clone().map_or(Ok(()), Err)
+    }
+
     /// Whether all of its calls have ended.
     pub fn is_over(&self) -> bool {
         self.left.load(Ordering::Acquire) == 0
@@ -98,7 +122,8 @@ impl Stage {
         }
     }
 
-    fn end(&self, result: &Result<()>) {
+    /// One of its calls has ended.
+    pub fn end(&self, result: &Result<()>) {
         let mut state = lock(&self.state);
         if let Err(error) = result {
             state.error.get_or_insert_with(|| error.clone());
@@ -109,14 +134,41 @@ impl Stage {
         let End { bells, then, error } = &mut *state;
         let (bells, then, error) = (std::mem::take(bells), std::mem::take(then), error.clone());
         drop(state);
-        for then in then {
-            run(then, error.clone());
-        }
+        run_all(then.into_iter().map(|then| (then, error.clone())).collect());
         for bell in bells {
             if let Err(error) = bell.ring() {
                 tracing::debug!(%error, "a doorbell cannot be rung");
             }
         }
+    }
+}
+
+/// Does what is to be done at the end of a stage, and what this leads to.
+fn run_all(mut all: Due) {
+    if all.is_empty() {
+        return;
+    }
+    let others = AFTERWARDS.try_with(|others| match &mut *others.borrow_mut() {
+        Some(others) => {
+            others.append(&mut all);
+            true
+        }
+        others => {
+            *others = Some(std::mem::take(&mut all));
+            false
+        }
+    });
+    match others {
+        Ok(true) => {}
+        Ok(false) => {
+            let next = || AFTERWARDS.with_borrow_mut(|others| others.as_mut()?.pop_front());
+            while let Some((then, error)) = next() {
+                run(then, error);
+            }
+            AFTERWARDS.set(None);
+        }
+        // The thread ends.
+        Err(_) => all.into_iter().for_each(|(then, error)| run(then, error)),
     }
 }
 
@@ -190,6 +242,25 @@ impl Stream {
             communicators.iter().try_for_each(background::look_after)?;
         }
         Ok(())
+    }
+
+    /// Puts a stage at the end, of calls that somebody else makes; who waits for it moves these communicators. Returns what it
+    /// comes after, which [`after`] waits for: the stage must not be over before.
+    pub(crate) fn append(&self, stage: &Arc<Stage>, moved: &[&Arc<Shared>]) -> Vec<Arc<Stage>> {
+        let (before, unattended) = {
+            let mut tail = lock(&self.line.tail);
+            let unattended = if tail.left_to_waiters { tail.look().to_vec() } else { Vec::new() };
+            tail.look();
+            tail.under_way.extend(moved.iter().map(|&shared| (stage.clone(), shared.clone())));
+            (std::mem::replace(&mut tail.last, vec![stage.clone()]), unattended)
+        };
+        attend(unattended.iter().map(|(_, communicator)| communicator));
+        before
+    }
+
+    /// How long each call may take that is made now, if not as long as its communicator's.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        lock(&self.line.tail).timeout
     }
 
     /// A call on it was not even begun.
@@ -321,7 +392,7 @@ pub(crate) unsafe fn submit(
         tail.look();
         after.append(&mut tail.last);
     }
-    let stage = Arc::new(Stage { left: AtomicUsize::new(tasks.len()), ..Stage::default() });
+    let stage = Stage::of(tasks.len());
     for tail in &mut tails {
         tail.last.push(stage.clone());
         for (communicator, ..) in &tasks {
@@ -340,6 +411,18 @@ pub(crate) unsafe fn submit(
     }
     drop(tails);
     attend(unattended.iter());
+}
+
+/// Runs `then` when all of these stages are over, on the thread that sees it; as of [`Stream::on_end`].
+pub(crate) fn after(mut stages: Vec<Arc<Stage>>, then: impl FnOnce() + Send + 'static) {
+    while let Some(stage) = stages.pop() {
+        let mut state = lock(&stage.state);
+        if !stage.is_over() {
+            state.then.push(Box::new(move |_| after(stages, then)));
+            return;
+        }
+    }
+    then();
 }
 
 /// Has the progress thread move what has not ended of these communicators.

@@ -88,7 +88,7 @@ impl ExplainOptions {
         let (ranks, hosts, path) = (layout.ranks(), layout.hosts(), tuner.path(on.network));
         // In one host only the local half of it counts.
         let class = Class::of(path).unwrap_or(Class::Tcp);
-        let cluster = cluster(class, ranks, hosts).filter(|_| ranks <= MOST_SIMULATED);
+        let cluster = (ranks <= MOST_SIMULATED).then(|| class.model(ranks, hosts));
         let calls = self.bytes.iter().map(|&bytes| {
             let block = if collective.blocks(ranks) > 1 { bytes / u64::from(ranks) } else { bytes };
             let Decision { algorithm: chosen, chunk, by, .. } = tuner.decide(&collective, block);
@@ -118,13 +118,6 @@ impl ExplainOptions {
             calls: calls.collect(),
         })
     }
-}
-
-/// The class's cluster with as many ranks on each host as the layout has on average.
-fn cluster(class: Class, ranks: u32, hosts: u32) -> Option<Cluster> {
-    // A test of the class reads it.
-    let cluster = crate::simulate::cluster::parse(class.cluster(), false).ok()?;
-    Some(Cluster { ranks_per_host: ranks.div_ceil(hosts), ..cluster })
 }
 
 impl Decisions {

@@ -223,6 +223,27 @@ impl Communicator {
         self.derive(py, move |on| on.shrink(&excluded).map(Some))
     }
 
+    /// An id for grow, made with this communicator's settings. This process serves the ranks that meet there, so it lives as
+    /// long as the new communicator.
+    fn unique_id(&self, py: Python<'_>) -> PyResult<UniqueId> {
+        self.inner().unique_id().map(UniqueId).map_err(|error| self.exception(py, &error, None))
+    }
+
+    /// A communicator of `size` ranks: those of this one, which keep their numbers, and new ones, which join by connect with
+    /// the same id and size and the numbers from this one's size on. Every rank of this one calls it; one of them passes the
+    /// id, which it has made by unique_id and handed to the new ranks. Blocks until all have joined. Where a rank was lost,
+    /// shrink first.
+    #[pyo3(signature = (size, id=None))]
+    fn grow(
+        &self,
+        py: Python<'_>,
+        size: u32,
+        id: Option<&Bound<'_, UniqueId>>,
+    ) -> PyResult<Option<Py<Communicator>>> {
+        let id = id.map(|id| id.get().0);
+        self.derive(py, move |on| on.grow(size, id.as_ref()).map(Some))
+    }
+
     /// An array of zeros that the other ranks of this host map and RDMA devices know: calls on it copy nothing between. A
     /// NumPy array, or a memoryview where there is no NumPy.
     #[pyo3(signature = (shape, dtype=None))]

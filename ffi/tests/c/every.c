@@ -183,7 +183,7 @@ static void messages_and_groups(void) {
     GOOD(rcclGroupStart());
     GOOD(rcclRecv(theirs, COUNT, rcclFloat, (rank + 1) % size, comm, NULL));
     GOOD(rcclCommSplit(comm, 0, 0, &pair[0], NULL));
-    REFUSED(rcclCommSplit(comm, 0, 0, &pair[1], NULL), rcclInvalidUsage, "a second split");
+    REFUSED(rcclCommSplit(comm, 0, 0, &pair[1], NULL), rcclInvalidUsage, "a second time");
     REFUSED(rcclGroupEnd(), rcclInvalidUsage, "nothing of the group was done");
     CHECK(pair[0] == NULL && pair[1] == NULL);
     int none = -1;
@@ -355,6 +355,86 @@ static void memory(void) {
     free(x);
 }
 
+static void one_sided(void) {
+    int next = (rank + 1) % size, last = (rank + size - 1) % size;
+    /* A place for each rank, and one more on rank 0. */
+    size_t places = (size_t)size + (rank == 0 ? 1 : 0);
+    float *x = floats(COUNT), *mine = floats(places * COUNT);
+    void *seen;
+    rcclWindow_t window;
+    rcclWaitSignalDesc_t one = {1, last, 0, 0}, both[2] = {{1, 0, 0, 0}, {2, 0, 0, 0}};
+    GOOD(rcclCommWindowRegister(comm, mine, places * COUNT * sizeof(float), &window, RCCL_WIN_DEFAULT));
+    GOOD(rcclWinGetUserPtr(comm, window, &seen));
+    CHECK(seen == mine);
+    fill(x, COUNT, (float)rank);
+    GOOD(rcclPutSignal(x, COUNT, rcclFloat, next, window, COUNT * sizeof(float) * (size_t)rank, 0, 0, 0, comm, NULL));
+    GOOD(rcclWaitSignal(1, &one, comm, NULL));
+    all_are(mine + COUNT * last, COUNT, (float)last);
+    GOOD(rcclBarrier(comm, NULL));
+    /* Everybody to everybody, itself among them, in a group and on a stream. */
+    rcclStream_t streams[2] = {NULL, NULL};
+    GOOD(rcclStreamCreate(&streams[1]));
+    for (int turn = 0; turn < 2; turn++) {
+        fill(x, COUNT, (float)(100 * turn + rank));
+        GOOD(rcclGroupStart());
+        for (int peer = 0; peer < size; peer++) {
+            rcclWaitSignalDesc_t from = {2, peer, 0, 0};
+            size_t place = COUNT * sizeof(float) * (size_t)rank;
+            GOOD(rcclWaitSignal(1, &from, comm, streams[turn]));
+            GOOD(rcclPutSignal(x, COUNT, rcclFloat, peer, window, place, 0, 0, 0, comm, streams[turn]));
+            GOOD(rcclSignal(peer, 0, 0, 0, comm, streams[turn]));
+        }
+        GOOD(rcclGroupEnd());
+        if (streams[turn]) GOOD(rcclStreamSynchronize(streams[turn]));
+        for (int peer = 0; peer < size; peer++) all_are(mine + COUNT * peer, COUNT, (float)(100 * turn + peer));
+        GOOD(rcclBarrier(comm, NULL));
+    }
+    GOOD(rcclStreamDestroy(streams[1]));
+    GOOD(rcclSignal(rank, 0, 0, 0, comm, NULL));
+    both[0].peer = both[1].peer = rank;
+    both[1].opCnt = 0;
+    GOOD(rcclWaitSignal(2, both, comm, NULL));
+    REFUSED(rcclPutSignal(x, 1, rcclFloat, size, window, 0, 0, 0, 0, comm, NULL), rcclInvalidArgument, "ranks");
+    REFUSED(rcclPutSignal(x, 1, rcclFloat, -1, window, 0, 0, 0, 0, comm, NULL), rcclInvalidArgument, "below 0");
+    REFUSED(rcclPutSignal(x, 1, rcclFloat, 0, NULL, 0, 0, 0, 0, comm, NULL), rcclInvalidArgument, "no such window");
+    REFUSED(rcclPutSignal(NULL, 1, rcclFloat, 0, window, 0, 0, 0, 0, comm, NULL), rcclInvalidArgument, "null");
+    REFUSED(rcclPutSignal(x, 1, (rcclDataType_t)77, 0, window, 0, 0, 0, 0, comm, NULL), rcclInvalidArgument, "data type 77");
+    REFUSED(rcclPutSignal(x, (size_t)-1, rcclFloat, 0, window, 0, 0, 0, 0, comm, NULL), rcclInvalidArgument, "elements");
+    REFUSED(rcclPutSignal(x, 1, rcclFloat, rank, window, places * COUNT * 4, 0, 0, 0, comm, NULL), rcclInvalidArgument,
+            "bytes");
+    REFUSED(rcclSignal(0, 1, 0, 0, comm, NULL), rcclInvalidArgument, "signal 1, context 0");
+    REFUSED(rcclSignal(0, 0, 0, 4, comm, NULL), rcclInvalidArgument, "flags 4");
+    both[0].opCnt = -1;
+    REFUSED(rcclWaitSignal(1, both, comm, NULL), rcclInvalidArgument, "-1 signals");
+    REFUSED(rcclWaitSignal(1, NULL, comm, NULL), rcclInvalidArgument, "signalDescs");
+    REFUSED(rcclWaitSignal(-1, both, comm, NULL), rcclInvalidArgument, "-1 entries");
+    REFUSED(rcclCommWindowRegister(comm, NULL, 1, &window, 0), rcclInvalidArgument, "no memory");
+    REFUSED(rcclCommWindowRegister(comm, mine, 1, &window, 64), rcclInvalidArgument, "flags 64");
+    /* A refused call keeps all of its group from being made: nobody gets this signal. */
+    GOOD(rcclGroupStart());
+    GOOD(rcclSignal(next, 0, 0, 0, comm, NULL));
+    REFUSED(rcclSignal(next, 0, 3, 0, comm, NULL), rcclInvalidArgument, "context 3");
+    REFUSED(rcclGroupEnd(), rcclInvalidArgument, "nothing of the group was done");
+    GOOD(rcclBarrier(comm, NULL));
+    GOOD(rcclCommWindowDeregister(comm, window));
+    GOOD(rcclCommWindowDeregister(comm, NULL));
+    REFUSED(rcclCommWindowDeregister(comm, window), rcclInvalidArgument, "no such window");
+    REFUSED(rcclWinGetUserPtr(comm, window, &seen), rcclInvalidArgument, "no such window");
+    /* What does not fit is found out where it comes, and breaks the communicator everywhere. */
+    rcclComm_t part;
+    GOOD(rcclCommSplit(comm, 0, rank, &part, NULL));
+    GOOD(rcclCommWindowRegister(part, mine, rank == 1 ? 4 : 8, &window, 0));
+    REFUSED(rcclSignal(0, 0, 0, 0, NULL, NULL), rcclInvalidArgument, "NULL");
+    if (rank == 0) GOOD(rcclPutSignal(x, 2, rcclFloat, 1, window, 0, 0, 0, 0, part, NULL));
+    one.peer = 0;
+    REFUSED(rank == 1 ? rcclWaitSignal(1, &one, part, NULL) : rcclBarrier(part, NULL), rcclRemoteError,
+            "rank 0 put 8 bytes at offset 0 of window 0, which has 4 bytes on rank 1");
+    GOOD(rcclCommWindowDeregister(part, window));
+    GOOD(rcclCommDestroy(part));
+    free(x);
+    free(mine);
+}
+
 static void communicators(void) {
     rcclComm_t half, rest;
     int of, parts = size / 2;
@@ -433,6 +513,66 @@ static void communicators(void) {
     CHECK(rcclCommInitRank(&again, size, id, rank) != rcclSuccess && again == NULL);
 }
 
+/* What groups would take, without their being made: nobody else need ask. */
+static void estimates(void) {
+    static float x[1 << 16];
+    rcclSimInfo_t brief = RCCL_SIM_INFO_INITIALIZER, lengthy = brief, wrong = brief;
+    if (rank) return;
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(x, x, 1, rcclFloat, rcclSum, comm, NULL));
+    GOOD(rcclGroupStart());
+    GOOD(rcclGroupSimulateEnd(&brief));
+    CHECK(brief.estimatedTime < 0); /* an inner group says nothing */
+    GOOD(rcclGroupSimulateEnd(&brief));
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(x, x, 1 << 16, rcclFloat, rcclSum, comm, NULL));
+    GOOD(rcclSend(x, 1 << 16, rcclFloat, 1, comm, NULL));
+    GOOD(rcclGroupSimulateEnd(&lengthy));
+    CHECK(brief.estimatedTime > 0 && lengthy.estimatedTime > brief.estimatedTime);
+    GOOD(rcclGroupStart());
+    GOOD(rcclGatherV(x, 1, NULL, NULL, rcclFloat, 1, comm, NULL));
+    REFUSED(rcclGroupSimulateEnd(&brief), rcclInvalidUsage, "not known");
+    GOOD(rcclGroupStart());
+    GOOD(rcclSignal(1, 0, 0, 0, comm, NULL));
+    REFUSED(rcclGroupSimulateEnd(&brief), rcclInvalidUsage, "one-sided");
+    GOOD(rcclGroupStart());
+    wrong.magic = 0;
+    REFUSED(rcclGroupSimulateEnd(&wrong), rcclInvalidArgument, "RCCL_SIM_INFO_INITIALIZER");
+    REFUSED(rcclGroupSimulateEnd(&brief), rcclInvalidUsage, "without rcclGroupStart");
+}
+
+/* One rank more, which is the first process's second. */
+static void growth(void) {
+    rcclUniqueId id;
+    rcclComm_t grown, newcomer = NULL;
+    int of, number;
+    if (rank == 0) GOOD(rcclCommGetUniqueId(comm, &id));
+    GOOD(rcclGroupStart());
+    GOOD(rcclCommGrow(comm, size + 1, rank == 0 ? &id : NULL, -1, &grown, NULL));
+    if (rank == 0) GOOD(rcclCommGrow(NULL, size + 1, &id, size, &newcomer, NULL));
+    GOOD(rcclGroupEnd());
+    GOOD(rcclCommCount(grown, &of));
+    GOOD(rcclCommUserRank(grown, &number));
+    CHECK(of == size + 1 && number == rank);
+    float x[2] = {1, 1};
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(&x[0], &x[0], 1, rcclFloat, rcclSum, grown, NULL));
+    if (newcomer) GOOD(rcclAllReduce(&x[1], &x[1], 1, rcclFloat, rcclSum, newcomer, NULL));
+    GOOD(rcclGroupEnd());
+    CHECK(x[0] == (float)(size + 1) && (rank || x[1] == (float)(size + 1)));
+    GOOD(rcclCommDestroy(grown));
+    if (newcomer) GOOD(rcclCommDestroy(newcomer));
+
+    REFUSED(rcclCommGetUniqueId(comm, NULL), rcclInvalidArgument, "id");
+    REFUSED(rcclCommGrow(comm, size + 1, NULL, -1, NULL, NULL), rcclInvalidArgument, "newcomm");
+    REFUSED(rcclCommGrow(comm, size + 1, NULL, rank, &grown, NULL), rcclInvalidArgument, "keep theirs");
+    REFUSED(rcclCommGrow(comm, -1, NULL, -1, &grown, NULL), rcclInvalidArgument, "-1 ranks");
+    REFUSED(rcclCommGrow(NULL, size + 1, NULL, size, &grown, NULL), rcclInvalidArgument, "id is NULL");
+    REFUSED(rcclCommGrow(comm, size + 1, NULL, -1, &grown, NULL), rcclInvalidArgument, "no rank passes an id");
+    CHECK(grown == NULL);
+    GOOD(rcclBarrier(comm, NULL));
+}
+
 /* Several ranks in this process, from one thread. */
 static void in_one_process(void) {
     rcclComm_t all[3];
@@ -458,6 +598,9 @@ static void layouts(void) {
     CHECK(offsetof(rcclConfig_t, blocking) == 16 && offsetof(rcclConfig_t, timeoutMs) == 20);
     CHECK(offsetof(rcclConfig_t, initTimeoutMs) == 24 && offsetof(rcclConfig_t, reproducible) == 28);
     CHECK(offsetof(rcclConfig_t, commName) == 32 && sizeof(rcclConfig_t) == 40);
+    CHECK(offsetof(rcclWaitSignalDesc_t, peer) == 4 && offsetof(rcclWaitSignalDesc_t, sigIdx) == 8);
+    CHECK(offsetof(rcclWaitSignalDesc_t, ctx) == 12 && sizeof(rcclWaitSignalDesc_t) == 16);
+    CHECK(offsetof(rcclSimInfo_t, estimatedTime) == 16 && sizeof(rcclSimInfo_t) == 24);
 }
 
 static void nonsense(void) {
@@ -504,7 +647,10 @@ int main(void) {
     streams();
     deadlines_and_callbacks();
     memory();
+    one_sided();
     communicators();
+    estimates();
+    growth();
     in_one_process();
     nonsense();
     GOOD(rcclBarrier(comm, NULL));

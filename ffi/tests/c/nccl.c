@@ -164,23 +164,54 @@ int main(void) {
         GOOD(ncclCommDestroy(halves[i]));
     }
 
+    /* And so it makes them grow, by a rank of its own. */
+    ncclComm_t grown[RANKS + 1];
+    GOOD(ncclCommGetUniqueId(comms[0], &id));
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) GOOD(ncclCommGrow(comms[i], RANKS + 1, i ? NULL : &id, -1, &grown[i], NULL));
+    GOOD(ncclCommGrow(NULL, RANKS + 1, &id, RANKS, &grown[RANKS], NULL));
+    GOOD(ncclGroupEnd());
+    for (int i = 0; i <= RANKS; i++) {
+        GOOD(ncclCommUserRank(grown[i], &members));
+        CHECK(members == i);
+        GOOD(ncclCommDestroy(grown[i]));
+    }
+
     void *memory, *handle, *seen;
-    ncclWindow_t window;
     GOOD(ncclMemAlloc(&memory, 4096));
     GOOD(ncclCommRegister(comms[0], memory, 4096, &handle));
     CHECK(ncclCommDeregister(comms[1], handle) == ncclInvalidArgument);
     SAYS("made with another communicator");
     GOOD(ncclCommDeregister(comms[0], handle));
-    GOOD(ncclCommWindowRegister(comms[0], memory, 4096, &window, NCCL_WIN_DEFAULT));
-    GOOD(ncclWinGetUserPtr(comms[0], window, &seen));
-    CHECK(seen == memory);
-    CHECK(ncclWinGetUserPtr(comms[1], window, &seen) == ncclInvalidArgument);
+    /* The all_to_all of nccl-tests by puts: into a window of every rank, its own among them. */
+    ncclWindow_t windows[RANKS];
+    ncclWaitSignalDesc_t awaited[RANKS];
+    for (int i = 0; i < RANKS; i++) {
+        GOOD(ncclCommWindowRegister(comms[i], y[i], sizeof y[i], &windows[i], NCCL_WIN_COLL_SYMMETRIC));
+        GOOD(ncclWinGetUserPtr(comms[i], windows[i], &seen));
+        CHECK(seen == y[i]);
+        ncclWaitSignalDesc_t one = {1, i, 0, 0};
+        awaited[i] = one;
+    }
+    FILL((float)(10 * i + k / COUNT));
+    size_t block = COUNT * sizeof(float);
+    EACH(ncclPutSignal(&x[i][COUNT], COUNT, ncclFloat, 1, windows[i], block * (size_t)i, 0, 0, 0, comms[i], NULL));
+    EACH(ncclPutSignal(x[i], COUNT, ncclFloat, 0, windows[i], block * (size_t)i, 0, 0, 0, comms[i], NULL));
+    EACH(ncclWaitSignal(RANKS, awaited, comms[i], NULL));
+    CHECK(y[0][0] == 0 && y[0][COUNT] == 10 && y[1][0] == 1 && y[1][COUNT] == 11);
+    EACH(ncclSignal(1 - i, 0, 0, 0, comms[i], NULL));
+    for (int i = 0; i < RANKS; i++) GOOD(ncclWaitSignal(1, &awaited[1 - i], comms[i], NULL));
+    CHECK(ncclSignal(1, 0, 1, 0, comms[0], NULL) == ncclInvalidArgument);
+    SAYS("context 1");
+    CHECK(ncclPutSignal(x, 1, ncclFloat, 1, windows[1], 0, 0, 0, 0, comms[0], NULL) == ncclInvalidArgument);
     SAYS("no such window");
-    CHECK(ncclCommWindowDeregister(comms[1], window) == ncclInvalidArgument);
+    CHECK(ncclWinGetUserPtr(comms[1], windows[0], &seen) == ncclInvalidArgument);
+    SAYS("no such window");
+    CHECK(ncclCommWindowDeregister(comms[1], windows[0]) == ncclInvalidArgument);
     CHECK(ncclCommWindowDeregister(comms[0], (ncclWindow_t)memory) == ncclInvalidArgument);
-    GOOD(ncclCommWindowDeregister(comms[0], window));
-    CHECK(ncclWinGetUserPtr(comms[0], window, &seen) == ncclInvalidArgument);
-    CHECK(ncclCommWindowDeregister(comms[0], window) == ncclInvalidArgument);
+    for (int i = 0; i < RANKS; i++) GOOD(ncclCommWindowDeregister(comms[i], windows[i]));
+    CHECK(ncclWinGetUserPtr(comms[0], windows[0], &seen) == ncclInvalidArgument);
+    CHECK(ncclCommWindowDeregister(comms[0], windows[0]) == ncclInvalidArgument);
     GOOD(ncclMemFree(memory));
 
     uint64_t bytes = 1;
@@ -193,14 +224,16 @@ int main(void) {
     SAYS("host memory");
     CHECK(ncclCommSuspend(comms[0], NCCL_SUSPEND_MEM) == ncclInvalidUsage);
     CHECK(ncclCommResume(comms[0]) == ncclInvalidUsage);
-    CHECK(ncclCommGetUniqueId(comms[0], &id) == ncclInvalidUsage);
-    CHECK(ncclCommGrow(comms[0], 3, &id, -1, &parts[0], NULL) == ncclInvalidUsage);
-    SAYS("do not grow");
-    CHECK(ncclPutSignal(x, 1, ncclFloat, 1, NULL, 0, 0, 0, 0, comms[0], NULL) == ncclInvalidUsage);
-    CHECK(ncclSignal(1, 0, 0, 0, comms[0], NULL) == ncclInvalidUsage);
-    CHECK(ncclWaitSignal(0, NULL, comms[0], NULL) == ncclInvalidUsage);
-    SAYS("ncclSend");
-    CHECK(ncclGroupSimulateEnd(NULL) == ncclInvalidUsage);
+    ncclSimInfo_t info = NCCL_SIM_INFO_INITIALIZER;
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) GOOD(ncclAllReduce(x[i], y[i], COUNT, ncclFloat, ncclSum, comms[i], NULL));
+    y[0][0] = -7;
+    GOOD(ncclGroupSimulateEnd(&info));
+    CHECK(info.estimatedTime > 0 && info.estimatedTime < 1e6f && y[0][0] == -7);
+    GOOD(ncclGroupStart());
+    CHECK(ncclGroupSimulateEnd(NULL) == ncclInvalidArgument);
+    SAYS("NCCL_SIM_INFO_INITIALIZER");
+    CHECK(ncclGroupSimulateEnd(&info) == ncclInvalidUsage); /* which has ended nevertheless */
     ncclResetDebugInit();
     CHECK(strcmp(ncclGetErrorString(ncclSuccess), pncclGetErrorString(ncclSuccess)) == 0);
     CHECK(strstr(ncclGetErrorString(ncclInvalidUsage), "invalid usage (ncclGetLastError"));

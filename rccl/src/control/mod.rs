@@ -48,7 +48,6 @@ pub(crate) use links::link_limits;
 use links::{LinkSettings, Made};
 pub(crate) use progress::Progress;
 use rccl_schedule::Layout;
-use rccl_transport::Kind;
 use rccl_transport::memory::RegionTable;
 use rccl_transport::shm::Doorbell;
 use session::Command;
@@ -195,6 +194,11 @@ impl Control {
         Ok(Control(Arc::new(Handle { shared, process })))
     }
 
+    /// From now on `child` fails when this communicator does.
+    pub(crate) fn lead(&self, child: &Control) {
+        self.0.shared.lead(&child.0.shared);
+    }
+
     /// This communicator's number in the job: 0 for the world.
     pub(crate) fn id(&self) -> u64 {
         self.0.shared.id
@@ -300,9 +304,9 @@ impl Control {
         self.report(Report::Timeout { sequence, waited, awaited: awaited.to_vec() }, failure);
     }
     /// The link to `peer` broke. If the peer's process has ended, that becomes the failure.
-    pub(crate) fn report_link_lost(&self, peer: u32, kind: Kind, sequence: u32, cause: &str) {
+    pub(crate) fn report_link_lost(&self, peer: u32, transport: &str, sequence: u32, cause: &str) {
         let shared = &self.0.shared;
-        shared.station.command(session::link_lost(shared, peer, kind.word(), sequence, cause));
+        shared.station.command(session::link_lost(shared, peer, transport, sequence, cause));
     }
     /// Breaks the communicator on all ranks; this one sees it at once. Safe from any thread, never blocks. Others that
     /// share some of its ranks, those made from it too, are left alone.

@@ -10,7 +10,7 @@ use crate::error::{CallOf, Error, Failure, Member, Result};
 use rccl_schedule::Layout;
 use rccl_transport::shm::Doorbell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::sync::Notify;
 
 /// The id of the communicator that the job begins with.
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     /// TCP links that lower ranks are making.
     pub halves: Halves,
     failure: OnceLock<Arc<Failure>>,
+    /// Communicators that fail when this one does.
+    followers: Mutex<Vec<Weak<Shared>>>,
     made: Mutex<Vec<Made>>,
     waiting: Mutex<Vec<(Member, CallOf)>>,
     closed: AtomicBool,
@@ -63,6 +65,7 @@ impl Shared {
             stalled: AtomicU32::new(0),
             halves: Halves::default(),
             failure: OnceLock::new(),
+            followers: Mutex::default(),
             made: Mutex::default(),
             waiting: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -72,10 +75,25 @@ impl Shared {
 
     /// Sets the failure unless there is one, and wakes the engine.
     pub(crate) fn fail(&self, failure: Failure) {
-        if self.failure.set(Arc::new(failure)).is_ok() {
+        if self.failure.set(Arc::new(failure.clone())).is_ok() {
             self.failed.store(true, Ordering::Release);
             self.wake();
+            let followers = self.followers().clone();
+            followers.iter().filter_map(Weak::upgrade).for_each(|follower| follower.fail(failure.clone()));
         }
+    }
+    /// From now on `follower` fails when this communicator does.
+    pub(crate) fn lead(&self, follower: &Arc<Shared>) {
+        let mut followers = self.followers();
+        followers.retain(|known| known.strong_count() > 0);
+        followers.push(Arc::downgrade(follower));
+        drop(followers);
+        if let Some(failure) = self.failure() {
+            follower.fail((*failure).clone());
+        }
+    }
+    fn followers(&self) -> MutexGuard<'_, Vec<Weak<Shared>>> {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner)
     }
     pub(crate) fn failure(&self) -> Option<Arc<Failure>> {
         self.failure.get().cloned()

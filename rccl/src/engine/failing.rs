@@ -36,7 +36,7 @@ impl Engine {
             }
             Stop::Length { peer, expected, given } => {
                 let cause = format!("rank {peer} sent {given} bytes where {expected} belong");
-                self.control.report_link_lost(peer, self.kind(peer), self.sequence, &cause);
+                self.control.report_link_lost(peer, self.kind(peer).word(), self.sequence, &cause);
                 self.await_failure(None)
             }
             Stop::Link { peer, error } => self.lost(peer, &error),
@@ -55,7 +55,7 @@ impl Engine {
     /// A link broke: the control plane knows within moments whether the peer died; else the link itself is at fault.
     fn lost(&mut self, peer: Rank, error: &LinkError) -> Error {
         if !self.failed_within(Duration::from_secs(1)) {
-            self.control.report_link_lost(peer, self.kind(peer), self.sequence, &error.to_string());
+            self.control.report_link_lost(peer, self.kind(peer).word(), self.sequence, &error.to_string());
         }
         self.await_failure(Some(error))
     }

@@ -3,7 +3,9 @@
 //! A class is a [cluster](rccl_schedule::simulate::Cluster) with round figures of its kind. Its profile was made from that
 //! cluster file by `rccl tune --cluster`, as the first line of the profile says; a test compares some of it with the simulator.
 
+use super::cluster_file::ClusterFile;
 use super::profile::{Path, Profile};
+use rccl_schedule::simulate::Cluster;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -46,6 +48,14 @@ impl Class {
         }
     }
 
+    /// What [`Class::cluster`] describes, with as many ranks on each host as so many ranks on so many hosts have on average.
+    pub fn model(&self, ranks: u32, hosts: u32) -> Cluster {
+        // A test reads both.
+        let cluster =
+            toml::from_str(self.cluster()).map_or_else(|_| Cluster::default(), ClusterFile::cluster);
+        Cluster { ranks_per_host: ranks.div_ceil(hosts.max(1)).max(1), ..cluster }
+    }
+
     /// Its profile.
     pub fn profile(&self) -> &'static Profile {
         static PROFILES: [OnceLock<Profile>; 2] = [const { OnceLock::new() }; 2];
@@ -78,6 +88,9 @@ mod tests {
             };
             let profile = Profile::parse(text).unwrap();
             assert_eq!(&profile, class.profile());
+            let file: ClusterFile = toml::from_str(class.cluster()).unwrap();
+            assert_eq!(file.cluster().rail, class.model(24, 3).rail);
+            assert_eq!(class.model(24, 3).ranks_per_host, 8);
             for ranks in [2, 3, 8, 100, 4096] {
                 for hosts in [2, 3, 8, 64, 512].into_iter().filter(|&hosts| hosts <= ranks) {
                     let tuned = profile.nearest(ranks, hosts).unwrap();

@@ -20,11 +20,13 @@
 //! rank 0's profile travels to all others when they join.
 
 pub(crate) mod classes;
+mod cluster_file;
 pub(crate) mod profile;
 pub(crate) mod thresholds;
 
 pub use crate::config::{ChunkSize, Chunks};
 pub use classes::Class;
+pub use cluster_file::ClusterFile;
 pub use profile::{Choice, Path, Profile, Rule, Tuned, place};
 
 use crate::bootstrap::processors::Processors;

@@ -234,7 +234,7 @@ fn a_rank_that_dropped_one_is_named_to_those_that_need_it() {
             rank.progress().enter(2, all_reduce(9).pack());
         }
         if linked_before {
-            child[0].report_link_lost(0, Kind::Tcp, 2, "closed");
+            child[0].report_link_lost(0, "tcp", 2, "closed");
         } else {
             child[0].request_links(&[0]);
         }
