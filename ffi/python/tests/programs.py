@@ -591,6 +591,23 @@ def parts():
         twin = comm.duplicate()
         assert (twin.rank, twin.size) == (rank, size)
         twin.barrier()
+        # One rank more, which is the first process's second.
+        meeting = comm.broadcast_object(comm.unique_id() if rank == 0 else None)
+        joined = []
+        newcomer = threading.Thread(target=lambda: joined.append(rccl.Communicator.connect(meeting, size, size + 1)))
+        if rank == 0:
+            newcomer.start()
+        grown = comm.grow(size + 1, meeting if rank == 0 else None)
+        assert (grown.rank, grown.size) == (rank, size + 1)
+        if rank == 0:
+            newcomer.join(30)
+            other = joined.pop()
+            last = other.all_gather(np.array([size]), async_op=True)
+        equal(grown.all_gather(np.array([rank])), [[r] for r in range(size + 1)], "growth")
+        if rank == 0:
+            last.wait()
+            other.close()
+        grown.close()
         if rank > 0:
             rest = comm.shrink([0])
             assert (rest.rank, rest.size) == (rank - 1, size - 1)
@@ -599,6 +616,7 @@ def parts():
         sent = {"an": ["object", None], "of": rank} if rank == 1 else None
         assert comm.broadcast_object(sent, 1) == {"an": ["object", None], "of": 1}
         assert comm.broadcast_object(b"", 0, timeout=30) == b""
+        assert asyncio.run(asyncio.to_thread(comm.broadcast_object, sent, 1)) == {"an": ["object", None], "of": 1}
         return True
 
 

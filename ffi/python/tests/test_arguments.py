@@ -132,6 +132,8 @@ def test_arrays_that_do_not_fit_each_other(comm):
         (lambda: comm.recv(np.ones(3), 9), "9"),
         (lambda: comm.all_reduce(np.ones(3), "band"), "the operator band on elements of type f64"),
         (lambda: comm.shrink([0]), "rank 0"),
+        (lambda: comm.grow(1), "pass the size of the new communicator"),
+        (lambda: comm.grow(2), "no rank passes an id"),
         (lambda: comm.barrier(timeout=-1), "timeout is -1"),
         (lambda: comm.barrier(timeout=float("nan")), "timeout is NaN"),
         (lambda: comm.broadcast_object(1, timeout=-1), "timeout is -1"),
