@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The C library as C programs meet it, with no Rust in sight: found by pkg-config, under mpirun, under valgrind, and with
-# the sanitizers, the library instrumented too. ffi/tests has what needs no more than a C compiler.
+# The C library, and NCCL's interface over it, as C programs meet them, with no Rust in sight: found by pkg-config, under
+# mpirun, under valgrind, and with the sanitizers, the libraries instrumented too. ffi/tests has what needs no more than a C
+# compiler.
 #
 #   tests/c.sh [SUITE...]      mpirun valgrind address thread; without any, all
 #
@@ -53,6 +54,23 @@ compiled() {
     cc -g -std=c99 "$programs/$1.c" -o "$work/$1" $(pkg-config --cflags --libs roceccl) -lpthread
 }
 
+# For NCCL alone, by the line of docs/coming-from.md and nothing besides: what libnccl itself needs is found without a word.
+compiled_for_nccl() {
+    # shellcheck disable=SC2046 # flags are several words
+    (cd "$work" && cp "$programs/nccl_ranks.c" program.c &&
+        env -u LD_LIBRARY_PATH cc program.c $(pkg-config --cflags --libs roceccl-nccl) -o nccl_ranks)
+}
+
+# What starts a program for NCCL before its command: rank, size and the file for the id are the last arguments, and nothing
+# that rccl reads is set.
+for_nccl() {
+    rm -f "$work/id"
+    start=(env -u LD_LIBRARY_PATH FILE="$work/id" bash -c 'rank=${OMPI_COMM_WORLD_RANK:-$RCCL_RANK}
+        size=${OMPI_COMM_WORLD_SIZE:-$RCCL_SIZE}
+        unset "${!RCCL_@}"
+        exec "$@" "$rank" "$size" "$FILE"' bash)
+}
+
 # ranks SECONDS COMMAND...: the command on two ranks, started by nothing but variables. What both wrote is in $work/0
 # and $work/1; fails if one does.
 ranks() {
@@ -100,6 +118,11 @@ mpirun() {
             [ "$(grep -c ': right$' "$work/said")" = 4 ] || failed "$program on 4 ranks of mpirun" "$work/said"
         ok "$program on 4 ranks of mpirun"
     done
+    compiled_for_nccl
+    for_nccl
+    timeout 120 mpirun.openmpi -n 4 --oversubscribe "${start[@]}" "$work/nccl_ranks" >"$work/said" 2>&1 &&
+        [ "$(grep -c ': right$' "$work/said")" = 4 ] || failed "NCCL alone on 4 ranks of mpirun" "$work/said"
+    ok "NCCL alone on 4 ranks of mpirun"
 }
 
 valgrind() {
@@ -111,6 +134,9 @@ valgrind() {
         compiled "$program"
         right ': right$' "$program under valgrind" "${check[@]}" "$work/$program"
     done
+    compiled_for_nccl
+    for_nccl
+    right ': right$' "NCCL alone under valgrind" "${start[@]}" "${check[@]}" "$work/nccl_ranks"
     compiled faulty
     seen 'Invalid read' "valgrind sees a read past the end" "${check[@]}" "$work/faulty" address
 }
@@ -132,6 +158,9 @@ address() {
     for program in every threads; do
         right ': right$' "$program, address and undefined" "$work/$program-address"
     done
+    gcc "${check[@]}" -Iffi/nccl "$programs/nccl_ranks.c" ffi/nccl/nccl.c -o "$work/nccl-address" "$archive" "${system[@]}"
+    for_nccl
+    right ': right$' "NCCL alone, address and undefined" "${start[@]}" "$work/nccl-address"
     seen 'AddressSanitizer: heap-buffer-overflow' "the sanitizer sees what the library reads past the end" \
         "$work/faulty-address" address
 }
@@ -146,13 +175,16 @@ thread() {
     [ -n "$lock" ] || failed "the standard library has no lock_contended" "$work/built"
     gcc -c -DLOCK="$lock" "$programs/locks.c" -o "$work/locks.o"
     export TSAN_OPTIONS="suppressions=$PWD/transport/tests/tsan.supp"
-    for program in every threads faulty; do
-        gcc -g -std=c99 -Iffi/include -fsanitize=thread -c "$programs/$program.c" -o "$work/$program.o"
-        gcc "$work/$program.o" "$work/locks.o" -Wl,--wrap="$lock" -o "$work/$program-thread" -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive \
-            "$archive" "${system[@]}"
+    gcc -g -Iffi/include -fsanitize=thread -c ffi/nccl/nccl.c -o "$work/nccl.o"
+    for program in every threads nccl_ranks faulty; do
+        gcc -g -std=c99 -Iffi/include -Iffi/nccl -fsanitize=thread -c "$programs/$program.c" -o "$work/$program.o"
+        gcc "$work/$program.o" "$work/nccl.o" "$work/locks.o" -Wl,--wrap="$lock" -o "$work/$program-thread" \
+            -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive "$archive" "${system[@]}"
     done
     right ': right$' "two communicators in two threads, thread sanitizer" "$work/threads-thread"
     right ': right$' "every function, thread sanitizer" "$work/every-thread"
+    for_nccl
+    right ': right$' "NCCL alone, thread sanitizer" "${start[@]}" "$work/nccl_ranks-thread"
     seen 'ThreadSanitizer: data race' "the sanitizer sees a buffer that two threads use" "$work/faulty-thread" thread
 }
 

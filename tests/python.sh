@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The Python package: installs it as a user does, and runs its tests.
+# The Python package: installs it as a user does, and runs its tests, which check its hints too.
 #
 #   tests/python.sh VENV [pytest's arguments]
 #
@@ -11,6 +11,6 @@ venv=${1:?"usage: tests/python.sh VENV [pytest's arguments]"}
 shift
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/python}
-timeout 300 "$venv/bin/python" -m pip install --quiet --prefer-binary numpy ml_dtypes pytest
+timeout 300 "$venv/bin/python" -m pip install --quiet --prefer-binary numpy ml_dtypes pytest mypy==2.4.1
 timeout 1800 "$venv/bin/python" -m pip install --quiet --no-deps --force-reinstall ./ffi/python
 timeout 600 "$venv/bin/python" -m pytest --quiet -p no:cacheprovider ffi/python/tests --ignore ffi/python/tests/pytorch "$@"

@@ -39,6 +39,10 @@ wheel=$(echo "$CARGO_TARGET_DIR"/wheels/roceccl-*.whl)
 ok "${wheel##*/}, $(($(stat -c %s "$wheel") / 1024)) KiB"
 
 "$python" -m zipfile -e "$wheel" "$work/unpacked"
+for file in py.typed _rccl.pyi; do
+    [ -f "$work/unpacked/rccl/$file" ] || failed "$file is missing: programs are not checked against the hints"
+done
+ok "the hints are in it"
 library=$work/unpacked/rccl/_rccl.abi3.so
 newest=$(objdump -T "$library" | grep -oE '\(GLIBC_[0-9.]+' | sort -uV | tail -n 1 || true)
 [ -n "$newest" ] || failed "objdump names no symbol of glibc in $library"

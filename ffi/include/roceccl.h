@@ -128,6 +128,9 @@ const char *rcclGetErrorString(rcclResult_t result);
 /* What the last function that failed on this thread said: who, where, which operation, what was seen, what to do. Valid until
  * the next one fails. The communicator is not looked at and may be NULL. */
 const char *rcclGetLastError(rcclComm_t comm);
+/* For an interface that is built over this one, and refuses some calls by itself: answers result, a failure, and keeps words for
+ * rcclGetLastError. With part = 1 the call would have been one of the open group, of which nothing is done then. */
+rcclResult_t rcclRefuse(rcclResult_t result, const char *words, int part);
 
 /* --- Communicators ---------------------------------------------------------------------------------------------- */
 
@@ -271,7 +274,8 @@ rcclResult_t rcclWaitSignal(int nDesc, const rcclWaitSignalDesc_t *signalDescs, 
 /* --- Groups: the calls and joins of this thread between start and end are one submission -------------------------- */
 
 rcclResult_t rcclGroupStart(void);
-/* Returns when the calls without a stream have ended. If a call was refused, nothing of the group is done. */
+/* Returns when the calls without a stream have ended. If a call was refused, also a join, a split or a shrink, nothing of the
+ * group is done. */
 rcclResult_t rcclGroupEnd(void);
 /* Ends the group without doing anything of it, and says how many microseconds its calls would take: what the simulator says
  * of the algorithms that they take, on hosts of this job's kind with nothing else under way. Nothing is measured.
@@ -281,7 +285,8 @@ rcclResult_t rcclGroupSimulateEnd(rcclSimInfo_t *simInfo);
 
 /* --- Operators and memory ---------------------------------------------------------------------------------------- */
 
-/* The sum of all ranks' elements, each first multiplied by its rank's scalar, one element of datatype, which is read now. */
+/* The sum of all ranks' elements, each first multiplied by its rank's scalar, one element of datatype, which is read now. Only
+ * calls on comm take the operator; its number may differ from rank to rank. */
 rcclResult_t rcclRedOpCreatePreMulSum(rcclRedOp_t *op, const void *scalar, rcclDataType_t datatype,
                                       rcclScalarResidence_t residence, rcclComm_t comm);
 /* Calls that were made with it keep its scalar, also those of an open group. */
@@ -291,7 +296,8 @@ rcclResult_t rcclRedOpDestroy(rcclRedOp_t op, rcclComm_t comm);
 rcclResult_t rcclMemAlloc(void **ptr, size_t size);
 /* After the last call on it has ended. */
 rcclResult_t rcclMemFree(void *ptr);
-/* Makes memory of the program's known to RDMA devices, until rcclCommDeregister. Does nothing where there are none. */
+/* Makes memory of the program's known to RDMA devices, until rcclCommDeregister with the same communicator, which comes before
+ * that is destroyed. Does nothing where there are none. */
 rcclResult_t rcclCommRegister(rcclComm_t comm, void *buff, size_t size, void **handle);
 rcclResult_t rcclCommDeregister(rcclComm_t comm, void *handle);
 

@@ -5,18 +5,19 @@
 /* The second name of each function. */
 #define BOTH(type, name) extern __attribute__((alias(#name))) __typeof__(name) p##name
 
-/* What was last refused here, and not by libroceccl. */
-static __thread const char *refused;
-
 /* The numbers are the same in both. */
 static ncclResult_t answered(rcclResult_t result) {
-    if (result != rcclSuccess && result != rcclInProgress) refused = NULL;
     return (ncclResult_t)result;
 }
 
+/* libroceccl keeps the words, so that the last error is that of either library. */
 static ncclResult_t refuse(ncclResult_t result, const char *words) {
-    refused = words;
-    return result;
+    return answered(rcclRefuse((rcclResult_t)result, words, 0));
+}
+
+/* The same of a call that would be part of an open group: nothing of that is done then. */
+static ncclResult_t refuse_part(ncclResult_t result, const char *words) {
+    return answered(rcclRefuse((rcclResult_t)result, words, 1));
 }
 
 static rcclComm_t communicator(const struct ncclComm *comm) {
@@ -33,7 +34,7 @@ static int is_foreign(ncclRedOp_t op) {
 }
 
 #define NEEDS_NCCL_OPERATOR(op)                                                                                        \
-    if (is_foreign(op)) return refuse(ncclInvalidArgument, "the operator is none of NCCL's and was not created")
+    if (is_foreign(op)) return refuse_part(ncclInvalidArgument, "the operator is none of NCCL's and was not created")
 
 /* As much of a config as the program knows. */
 static ncclResult_t configured(const ncclConfig_t *config, rcclConfig_t *to) {
@@ -41,7 +42,7 @@ static ncclResult_t configured(const ncclConfig_t *config, rcclConfig_t *to) {
     *to = undefined;
     if (config == NULL) return ncclSuccess;
     if (config->magic != NCCL_API_MAGIC || config->size < offsetof(ncclConfig_t, blocking))
-        return refuse(ncclInvalidArgument, "the config was not initialised: begin with NCCL_CONFIG_INITIALIZER");
+        return refuse_part(ncclInvalidArgument, "the config was not initialised: begin with NCCL_CONFIG_INITIALIZER");
     if (config->size >= offsetof(ncclConfig_t, cgaClusterSize)) to->blocking = config->blocking;
     if (config->size >= offsetof(ncclConfig_t, collnetEnable)) to->commName = config->commName;
     return ncclSuccess;
@@ -62,12 +63,23 @@ ncclResult_t ncclGetVersion(int *version) {
 BOTH(ncclResult_t, ncclGetVersion);
 
 const char *ncclGetErrorString(ncclResult_t result) {
-    return rcclGetErrorString((rcclResult_t)result);
+    static const char *const words[ncclNumResults] = {
+        "no error",
+        "unhandled cuda error",
+        "the operating system refused something (ncclGetLastError has more)",
+        "internal error (ncclGetLastError has more)",
+        "invalid argument (ncclGetLastError has more)",
+        "invalid usage (ncclGetLastError has more)",
+        "another process, or the way to it, failed (ncclGetLastError has more)",
+        "in progress",
+        "a call did not end within its deadline (ncclGetLastError has more)",
+    };
+    return (unsigned)result < ncclNumResults ? words[result] : "no result has this number";
 }
 BOTH(const char *, ncclGetErrorString);
 
 const char *ncclGetLastError(ncclComm_t comm) {
-    return refused ? refused : rcclGetLastError(communicator(comm));
+    return rcclGetLastError(communicator(comm));
 }
 BOTH(const char *, ncclGetLastError);
 
@@ -95,7 +107,7 @@ BOTH(ncclResult_t, ncclCommInitRank);
 
 ncclResult_t ncclCommInitRankScalable(ncclComm_t *newcomm, int nranks, int myrank, int nId, ncclUniqueId *commIds,
                                       ncclConfig_t *config) {
-    if (commIds == NULL || nId < 1) return refuse(ncclInvalidArgument, "no unique id");
+    if (commIds == NULL || nId < 1) return refuse_part(ncclInvalidArgument, "no unique id");
     return ncclCommInitRankConfig(newcomm, nranks, commIds[0], myrank, config);
 }
 BOTH(ncclResult_t, ncclCommInitRankScalable);
@@ -105,22 +117,30 @@ ncclResult_t ncclCommInitAll(ncclComm_t *comm, int ndev, const int *devlist) {
 }
 BOTH(ncclResult_t, ncclCommInitAll);
 
+/* Of what is no communicator nothing has to be left, as in NCCL: programs clean up what they never made. */
+#define NOTHING_TO_LEAVE(comm)                                                                                         \
+    if (comm == NULL) return ncclSuccess
+
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
+    NOTHING_TO_LEAVE(comm);
     return answered(rcclCommFinalize(communicator(comm)));
 }
 BOTH(ncclResult_t, ncclCommFinalize);
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+    NOTHING_TO_LEAVE(comm);
     return answered(rcclCommDestroy(communicator(comm)));
 }
 BOTH(ncclResult_t, ncclCommDestroy);
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
+    NOTHING_TO_LEAVE(comm);
     return answered(rcclCommAbort(communicator(comm)));
 }
 BOTH(ncclResult_t, ncclCommAbort);
 
 ncclResult_t ncclCommRevoke(ncclComm_t comm, int revokeFlags) {
+    NOTHING_TO_LEAVE(comm);
     if (revokeFlags != NCCL_REVOKE_DEFAULT) return refuse(ncclInvalidArgument, "the only flag is NCCL_REVOKE_DEFAULT");
     return answered(rcclCommRevoke(communicator(comm)));
 }

@@ -446,26 +446,36 @@ pub unsafe extern "C" fn rcclCommShrink(
     config: *const config::Config,
     flags: c_int,
 ) -> Answer {
-    answer(|| {
-        let (comm, place) = (get(comm)?, out(newcomm, "newcomm")?);
-        // SAFETY: the caller's promise.
-        unsafe { place.write(std::ptr::null_mut()) };
-        // SAFETY: the caller's promise.
-        unsafe { config::read(config) }?;
-        if !(0..=1).contains(&flags) {
-            return Err(Refusal::argument(format!(
-                "flags {flags}: RCCL_SHRINK_DEFAULT or RCCL_SHRINK_ABORT"
-            )));
-        }
-        // SAFETY: the caller's promise.
-        let excluded = unsafe { crate::list(excluded, count, "excluded") }?;
-        let excluded: Result<Vec<u32>, _> = excluded.iter().map(|&rank| u32::try_from(rank)).collect();
-        let excluded = excluded.map_err(|_| Refusal::argument("a rank to be excluded is below 0"))?;
-        let handle = insert(comm.communicator()?.shrink(&excluded)?)?;
-        // SAFETY: the caller's promise.
-        unsafe { place.write(handle) };
-        Ok(())
-    })
+    // SAFETY: the caller's promise.
+    answer(|| group::part(unsafe { shrink(comm, excluded, count, newcomm, config, flags) }))
+}
+
+/// # Safety
+/// As for rcclCommShrink.
+unsafe fn shrink(
+    comm: Handle,
+    excluded: *const c_int,
+    count: c_int,
+    newcomm: *mut Handle,
+    config: *const config::Config,
+    flags: c_int,
+) -> Result<(), Refusal> {
+    let (comm, place) = (get(comm)?, out(newcomm, "newcomm")?);
+    // SAFETY: the caller's promise.
+    unsafe { place.write(std::ptr::null_mut()) };
+    // SAFETY: the caller's promise.
+    unsafe { config::read(config) }?;
+    if !(0..=1).contains(&flags) {
+        return Err(Refusal::argument(format!("flags {flags}: RCCL_SHRINK_DEFAULT or RCCL_SHRINK_ABORT")));
+    }
+    // SAFETY: the caller's promise.
+    let excluded = unsafe { crate::list(excluded, count, "excluded") }?;
+    let excluded: Result<Vec<u32>, _> = excluded.iter().map(|&rank| u32::try_from(rank)).collect();
+    let excluded = excluded.map_err(|_| Refusal::argument("a rank to be excluded is below 0"))?;
+    let handle = insert(comm.communicator()?.shrink(&excluded)?)?;
+    // SAFETY: the caller's promise.
+    unsafe { place.write(handle) };
+    Ok(())
 }
 
 /// # Safety

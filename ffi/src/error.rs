@@ -1,8 +1,9 @@
 //! Results as numbers, and the words that belong to them.
 
+use crate::group;
 use rccl::{Error, Failure};
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a function answers: `rcclResult_t`, with NCCL's numbers.
@@ -112,6 +113,36 @@ pub(crate) fn text(words: String) -> CString {
 /// What the last function that failed on this thread said; empty if none did. Valid until the next one fails.
 pub(crate) fn last() -> *const c_char {
     LAST.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())
+}
+
+/// Refuses a call for an interface that is built over this one, so that both have one last error and spoil the same groups.
+///
+/// # Safety
+/// `words` is NULL or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclRefuse(result: c_int, words: *const c_char, part: c_int) -> Answer {
+    answer(|| {
+        let refusal = if words.is_null() {
+            Refusal::argument("a refusal's words are NULL")
+        } else {
+            // SAFETY: the caller's promise.
+            let words = unsafe { CStr::from_ptr(words) }.to_string_lossy().into_owned();
+            match failure(result) {
+                Some(answer) => Refusal { answer, words },
+                None => Refusal::argument(format!(
+                    "result {result} is no failure, with which is refused: {words}"
+                )),
+            }
+        };
+        if part == 0 { Err(refusal) } else { group::part(Err(refusal)) }
+    })
+}
+
+/// The failure of a number.
+fn failure(number: c_int) -> Option<Answer> {
+    use Answer::*;
+    let all = [SystemError, InternalError, InvalidArgument, InvalidUsage, RemoteError, Timeout];
+    all.into_iter().find(|answer| *answer as c_int == number)
 }
 
 /// A number in words.

@@ -32,7 +32,7 @@ use std::ffi::{c_char, c_int};
 pub use call::*;
 pub use comm::*;
 pub use config::Config;
-pub use error::Answer;
+pub use error::{Answer, rcclRefuse};
 pub use group::{rcclGroupEnd, rcclGroupStart};
 pub use memory::*;
 pub use one_sided::*;

@@ -11,7 +11,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What rcclMemAlloc gave and rcclMemFree has not taken back, by address.
 static ALLOCATED: Mutex<Option<HashMap<usize, Buffer<u8>>>> = Mutex::new(None);
-static REGISTERED: Table<Registered<RawMemory>> = Table::new(3);
+static REGISTERED: Table<Registration> = Table::new(3);
+
+/// What rcclCommRegister made.
+struct Registration {
+    /// The handle of the communicator that it was made with.
+    of: usize,
+    _memory: Registered<RawMemory>,
+}
 
 /// Memory for calls of any communicator of this process, zeroed and on a page of its own. Ranks of one host map it, and over
 /// RDMA it is registered once.
@@ -63,14 +70,14 @@ pub unsafe extern "C" fn rcclCommRegister(
     handle: *mut *mut c_void,
 ) -> Answer {
     answer(|| {
-        let (comm, place) = (comm::get(comm)?, out(handle, "handle")?);
+        let (of, place) = (comm::get(comm)?, out(handle, "handle")?);
         if buff.is_null() || isize::try_from(size).is_err() {
             return Err(Refusal::argument(format!("{size} bytes at {buff:?} are no memory")));
         }
         // SAFETY: the caller's promise.
         let memory = unsafe { RawMemory::new(buff.cast(), size) };
-        let registered = comm.communicator()?.register(memory)?;
-        let made = REGISTERED.insert(registered);
+        let memory = of.communicator()?.register(memory)?;
+        let made = REGISTERED.insert(Registration { of: comm.addr(), _memory: memory });
         let made = made.ok_or_else(|| Refusal::usage("there are 16 million registrations already"))?;
         // SAFETY: the caller's promise.
         unsafe { place.write(made) };
@@ -84,11 +91,13 @@ pub unsafe extern "C" fn rcclCommRegister(
 pub unsafe extern "C" fn rcclCommDeregister(comm: comm::Handle, handle: *mut c_void) -> Answer {
     answer(|| {
         comm::get(comm)?;
-        match REGISTERED.remove(handle) {
-            Some(_) => Ok(()),
-            None => {
-                Err(Refusal::argument("no registration has this handle: it was deregistered, or never made"))
-            }
+        let nobody =
+            || Refusal::argument("no registration has this handle: it was deregistered, or never made");
+        if REGISTERED.get(handle).ok_or_else(nobody)?.of != comm.addr() {
+            return Err(Refusal::argument(
+                "the registration was made with another communicator: deregister it with that one",
+            ));
         }
+        REGISTERED.remove(handle).map(drop).ok_or_else(nobody)
     })
 }

@@ -1,4 +1,5 @@
-//! Operators: `rcclRedOp_t`. Those that a program creates belong to a communicator.
+//! Operators: `rcclRedOp_t`. Those that a program creates belong to a communicator; their numbers are unique in the process, so
+//! one of another communicator is never taken for one's own.
 
 use crate::comm::{self, Comm};
 use crate::error::{Answer, Refusal, answer};
@@ -7,16 +8,16 @@ use rccl::{DataType, ReduceOp};
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// The first number of an operator that a program creates.
 const CREATED: c_int = 16;
 
+/// The number of the operator that is created next.
+static NEXT: AtomicI32 = AtomicI32::new(CREATED);
+
 /// The pre-multiplied sums of a communicator, by number.
-#[derive(Default)]
-pub(crate) struct Created {
-    next: c_int,
-    sums: HashMap<c_int, (DataType, [u8; 8])>,
-}
+pub(crate) type Created = HashMap<c_int, (DataType, [u8; 8])>;
 
 /// What a number stands for.
 pub(crate) struct Operator {
@@ -38,17 +39,29 @@ pub(crate) fn find(comm: &Comm, number: c_int, dtype: DataType) -> Result<Operat
 #[cold]
 fn find_created(comm: &Comm, number: c_int, dtype: DataType) -> Result<Operator, Refusal> {
     let created = comm.created.lock().unwrap_or_else(PoisonError::into_inner);
-    match created.sums.get(&number) {
+    match created.get(&number) {
         Some((of, scalar)) if *of == dtype => Ok(Operator { op: ReduceOp::PreMulSum, scalar: Some(*scalar) }),
         Some((of, _)) => {
             Err(Refusal::argument(format!("the operator was created for elements of type {of}, not {dtype}")))
         }
+        None if was_created(number) => Err(not_here(number)),
         None => Err(Refusal::argument(format!(
             "operator {number}: rcclRedOp_t has 0 to {}, and this communicator {} of its own",
             ReduceOp::BitXor as u8,
-            created.sums.len()
+            created.len()
         ))),
     }
+}
+
+/// Whether a communicator of this process had an operator of this number.
+fn was_created(number: c_int) -> bool {
+    (CREATED..NEXT.load(Ordering::Relaxed)).contains(&number)
+}
+
+fn not_here(number: c_int) -> Refusal {
+    Refusal::argument(format!(
+        "operator {number} is none of this communicator's: it was destroyed, or created for another one"
+    ))
 }
 
 /// The sum of all ranks' elements, each multiplied by its rank's scalar first.
@@ -79,10 +92,11 @@ pub unsafe extern "C" fn rcclRedOpCreatePreMulSum(
         let mut element = [0; 8];
         // SAFETY: the caller's promise; an element has at most 8 bytes.
         unsafe { std::ptr::copy_nonoverlapping(scalar.cast::<u8>(), element.as_mut_ptr(), dtype.size()) };
-        let mut created = comm.created.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = CREATED + created.next;
-        created.next = created.next.checked_add(1).filter(|next| *next < c_int::MAX - CREATED).unwrap_or(0);
-        created.sums.insert(number, (dtype, element));
+        // rcclMaxRedOp stays free.
+        let next = |number: c_int| number.checked_add(1);
+        let number = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let number = number.map_err(|_| Refusal::usage("this process has created 2 billion operators"))?;
+        comm.created.lock().unwrap_or_else(PoisonError::into_inner).insert(number, (dtype, element));
         // SAFETY: the caller's promise.
         unsafe { place.write(number) };
         Ok(())
@@ -98,9 +112,10 @@ pub unsafe extern "C" fn rcclRedOpDestroy(op: c_int, comm: comm::Handle) -> Answ
     answer(|| {
         let comm = comm::get(comm)?;
         let mut created = comm.created.lock().unwrap_or_else(PoisonError::into_inner);
-        match created.sums.remove(&op) {
+        match created.remove(&op) {
             Some(_) => Ok(()),
-            None => Err(Refusal::argument(format!("operator {op} was not created for this communicator"))),
+            None if was_created(op) => Err(not_here(op)),
+            None => Err(Refusal::argument(format!("operator {op} was not created by this program"))),
         }
     })
 }

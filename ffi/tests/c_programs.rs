@@ -94,6 +94,29 @@ fn programs_for_nccl_compile_and_run() {
     assert_eq!(run(&program, &[], 1), ["NCCL's interface: right\n"]);
 }
 
+/// By the line of docs/coming-from.md and nothing besides, a process a rank, each told its rank by its arguments.
+#[test]
+fn programs_for_nccl_need_one_line_and_nothing_of_rccl() {
+    if !have(&["pkg-config"]) {
+        return;
+    }
+    let page = include_str!("../../docs/coming-from.md");
+    let line =
+        page.lines().find(|line| line.starts_with("cc ") && line.contains("roceccl-nccl")).expect("a line");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(source("nccl_ranks.c"), folder.path().join("program.c")).unwrap();
+    let mut shell = Command::new("sh");
+    shell.current_dir(folder.path()).env_remove("LD_LIBRARY_PATH");
+    said(shell.args(["-c", line]).env("PKG_CONFIG_PATH", installed().join("lib/pkgconfig")));
+    let start =
+        "rank=$RCCL_RANK size=$RCCL_SIZE; unset RCCL_RANK RCCL_SIZE RCCL_COMM_ID RCCL_KEY LD_LIBRARY_PATH
+        exec \"$0/a.out\" $rank $size \"$0/id.$size\"";
+    for ranks in [2, 3] {
+        let said = run(Path::new("sh"), &["-c", start, folder.path().to_str().unwrap()], ranks);
+        assert_eq!(said, vec!["NCCL alone: right\n"; ranks]);
+    }
+}
+
 /// As most programs for NCCL are.
 #[test]
 fn the_header_of_nccl_is_one_of_cpp() {

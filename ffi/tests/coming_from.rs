@@ -95,6 +95,57 @@ fn names_of_rust_are_those_of_the_crates() {
     }
 }
 
+/// Every name in the tables' columns for Python: `Class.method`, a `method` of a communicator, `rccl.name` and `nccl.name` of the
+/// modules, a `parameter=`, or a `"word"` for an operator or a type.
+#[test]
+fn names_of_python_are_those_of_the_package() {
+    let package = |file: &str| read(Path::new("ffi/python/python/rccl").join(file));
+    let (stub, low_level) = (package("_rccl.pyi"), package("nccl.py"));
+    let exported = package("__init__.py");
+    let exported = exported.split_once("__all__ = [").expect("a list").1;
+    let signatures = [stub.clone(), package("_group.py"), low_level.clone()].concat();
+    let words = [stub.as_str(), &package("_arrays.py")].concat();
+    let page = page();
+    let names = in_column(&page, "Python");
+    assert!(names.len() > 90, "{names:?}");
+    for name in names.iter().filter(|name| !name.starts_with("RCCL_") && **name != "None") {
+        let parts: Vec<&str> = name.split('.').collect();
+        let there = match parts[..] {
+            [word] if word.starts_with('"') => words.contains(word),
+            [given] if given.contains('=') => {
+                let optional = |text: &str| {
+                    let (name, rest) = text.trim_start().split_once(": ").unwrap_or_default();
+                    given.split('=').next() == Some(name) && rest.contains(" = ")
+                };
+                signatures.split([',', '(', '\n']).any(optional)
+            }
+            ["rccl", name] => exported.contains(&format!("\"{name}\",")),
+            ["nccl", class] => class_of(&low_level, class).is_some(),
+            ["nccl", class, member] => has_member(&low_level, class, member),
+            [class, member] => has_member(&stub, class, member),
+            [class] if !is_lower(class) => class_of(&stub, class).is_some(),
+            [method] => has_member(&stub, "Communicator", method),
+            _ => false,
+        };
+        assert!(there, "`{name}` is none of the package's");
+    }
+}
+
+/// The lines of a class of Python's, if there is one.
+fn class_of<'a>(source: &'a str, class: &str) -> Option<impl Iterator<Item = &'a str>> {
+    let begins = [format!("class {class}:"), format!("class {class}(")];
+    let mut lines =
+        source.lines().skip_while(move |line| !begins.iter().any(|begin| line.starts_with(begin)));
+    lines.next()?;
+    Some(lines.take_while(|line| line.is_empty() || line.starts_with(' ')))
+}
+
+/// Whether a class of Python's has a method or a property.
+fn has_member(source: &str, class: &str, member: &str) -> bool {
+    let begin = format!("    def {member}(");
+    class_of(source, class).is_some_and(|mut lines| lines.any(|line| line.starts_with(&begin)))
+}
+
 /// The files of Rust below these folders.
 fn sources(folders: &[&str]) -> Vec<String> {
     let mut folders: Vec<PathBuf> = folders.iter().map(|folder| workspace().join(folder)).collect();
@@ -112,15 +163,21 @@ fn sources(folders: &[&str]) -> Vec<String> {
     files
 }
 
-/// What is marked as code in the last column of the tables where that has this title.
+/// What is marked as code in the columns that have this title.
 fn in_column<'a>(page: &'a str, title: &str) -> Vec<&'a str> {
     let mut found = Vec::new();
-    let mut in_table = false;
+    let mut place = None;
     for line in page.lines() {
-        let last = line.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
-        in_table = line.starts_with('|') && (in_table || last.trim() == title);
-        if in_table {
-            found.extend(last.split('`').skip(1).step_by(2));
+        if !line.starts_with('|') {
+            place = None;
+            continue;
+        }
+        let mut cells = line.split('|');
+        match place {
+            Some(place) => {
+                found.extend(cells.nth(place).into_iter().flat_map(|cell| cell.split('`').skip(1).step_by(2)))
+            }
+            None => place = cells.position(|cell| cell.trim() == title),
         }
     }
     found

@@ -112,6 +112,49 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Failure::Mismatch { .. } => {
+                "all ranks make the same calls in the same order: look for a branch, a length or \
+                 an order of threads that differs between these"
+                    .into()
+            }
+            Failure::PeerLost { member, .. } => format!(
+                "see what {} printed last and, if that says nothing, whether {} ran out of memory (`dmesg`)",
+                process(member),
+                member.host
+            ),
+            Failure::Timeout { waiting_for, .. } if waiting_for.is_empty() => {
+                "see that the network between the ranks \
+                 holds (`rccl doctor`); if it is only slow, allow more time (RCCL_TIMEOUT, or the call's own)"
+                    .into()
+            }
+            Failure::Timeout { .. } => {
+                "see what keeps the missing ranks; if they are only slow, allow more time \
+                 (RCCL_TIMEOUT, or the call's own)"
+                    .into()
+            }
+            Failure::Aborted { member, .. } => {
+                format!("the cause is with {}: see what it printed", process(member))
+            }
+            Failure::LinkLost { transport, .. } if transport == "shm" => {
+                "RCCL_SHM_DISABLE=1 does without shared memory".into()
+            }
+            Failure::LinkLost { .. } => {
+                "see that the network between their hosts holds (`rccl doctor`), or choose \
+                 another way (RCCL_TRANSPORT, RCCL_SOCKET_IFNAME)"
+                    .into()
+            }
+        }
+    }
+}
+
+/// A process without its place.
+fn process(member: &Member) -> String {
+    if member.rank == u32::MAX { "the root process".into() } else { format!("rank {}", member.rank) }
+}
 /// Messages have no number of their own.
 fn at_or_after(calls: &[CallOf]) -> &'static str {
     let is_message = |of: &CallOf| {
@@ -144,7 +187,7 @@ pub enum Error {
         hint: String,
     },
     /// A setting's value cannot be used.
-    #[error("{name}={value}: expected {expected}")]
+    #[error("{name}={value}: {}", wanted(expected))]
     InvalidSetting {
         /// The setting, as the user wrote it.
         name: String,
@@ -168,9 +211,7 @@ pub enum Error {
         hint: String,
     },
     /// A call on a communicator that this rank has left by [`finish`](crate::Communicator::finish) through another handle.
-    #[error(
-        "{communicator}: used after finish on rank {rank}; call finish after the last call of all handles and threads"
-    )]
+    #[error("{communicator}: used after finish on rank {rank}; {}", FINISH_LAST)]
     Finished {
         /// Label of the communicator.
         communicator: String,
@@ -178,7 +219,7 @@ pub enum Error {
         rank: u32,
     },
     /// The communicator is broken; every rank reports the same failure.
-    #[error("{communicator}: {failure} [reported by {reporter}]")]
+    #[error("{communicator}: {failure} [reported by {reporter}]; {}", failure.hint())]
     Failed {
         /// Label of the communicator.
         communicator: String,
@@ -198,15 +239,21 @@ pub enum Error {
         hint: String,
     },
     /// The communicator came out of a `fork`: its sockets and memory belong to the parent.
-    #[error(
-        "this communicator belongs to process {parent}, and this is its child {child}: create a communicator after fork"
-    )]
+    #[error("this communicator belongs to process {parent}, and this is its child {child}; {}", FORK_FIRST)]
     Forked {
         /// Process that created it.
         parent: u32,
         /// This process.
         child: u32,
     },
+}
+
+const FINISH_LAST: &str = "call finish after the last call of all handles and threads";
+const FORK_FIRST: &str = "create a communicator after fork";
+
+/// What a setting wants.
+fn wanted(expected: &str) -> String {
+    format!("expected {expected}")
 }
 
 /// What to do about the system's answer, where that is the same whatever was being done.
@@ -242,11 +289,87 @@ impl Error {
             },
         }
     }
+    /// What to do, which is the end of what is displayed.
+    pub fn hint(&self) -> String {
+        match self {
+            Error::InvalidArgument { hint, .. } | Error::Join { hint, .. } | Error::System { hint, .. } => {
+                hint.clone()
+            }
+            Error::InvalidSetting { expected, .. } => wanted(expected),
+            Error::Finished { .. } => FINISH_LAST.into(),
+            Error::Forked { .. } => FORK_FIRST.into(),
+            Error::Failed { failure, .. } => failure.hint(),
+        }
+    }
     /// The failure that broke the communicator, if that is what this is.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Error::Failed { failure, .. } => Some(failure),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_ends_with_what_to_do() {
+        let member = |rank| Member { rank, host: "there".into(), pid: 7 };
+        let missed = CallOf { rank: 1, sequence: 4, call: None };
+        let lost = |transport: &str| Failure::LinkLost {
+            rank: 0,
+            peer: 1,
+            transport: transport.into(),
+            sequence: 5,
+            cause: "reset".into(),
+        };
+        let timeout =
+            |waiting_for| Failure::Timeout { rank: 0, sequence: 5, waited: Duration::ZERO, waiting_for };
+        let gone = |rank| Failure::PeerLost {
+            member: member(rank),
+            how: "left".into(),
+            sequence: 5,
+            seen_by: "rank 0".into(),
+        };
+        let failures = [
+            (Failure::Mismatch { sequence: 5, calls: vec![missed.clone()] }, "all ranks make the same calls"),
+            (
+                gone(1),
+                "see what rank 1 printed last and, if that says nothing, whether there ran out of memory",
+            ),
+            (gone(u32::MAX), "see what the root process printed last"),
+            (timeout(vec![missed]), "see what keeps the missing ranks"),
+            (timeout(vec![]), "see that the network between the ranks holds"),
+            (Failure::Aborted { member: member(1), why: "enough".into() }, "the cause is with rank 1"),
+            (lost("tcp"), "see that the network between their hosts holds"),
+            (lost("shm"), "RCCL_SHM_DISABLE=1"),
+        ];
+        let communicator = || "world".to_owned();
+        let mut errors: Vec<(Error, &str)> = failures
+            .into_iter()
+            .map(|(failure, hint)| {
+                assert_eq!(failure.to_string().find(&failure.hint()), None, "the cause alone has no advice");
+                let failure = Arc::new(failure);
+                (Error::Failed { communicator: communicator(), reporter: member(0), failure }, hint)
+            })
+            .collect();
+        let (what, hint) = ("a".to_owned(), "pass b".to_owned());
+        errors.push((Error::InvalidArgument { call: "send", what, hint: hint.clone() }, "pass b"));
+        let (name, value, expected) = ("RCCL_X".into(), "1".into(), "a word".into());
+        errors.push((Error::InvalidSetting { name, value, expected }, "expected a word"));
+        let (meeting, cause) = ("here".into(), "nobody".into());
+        errors.push((Error::Join { rank: 0, size: 2, meeting, cause, hint: hint.clone() }, "pass b"));
+        errors.push((Error::Finished { communicator: communicator(), rank: 0 }, "call finish after"));
+        errors.push((Error::Forked { parent: 1, child: 2 }, "create a communicator after fork"));
+        let source = Arc::new(std::io::Error::from_raw_os_error(libc::EMFILE));
+        errors.push((Error::System { during: "a".into(), source, hint }, "pass b"));
+        for (error, begin) in errors {
+            let hint = error.hint();
+            assert!(hint.starts_with(begin) && !hint.contains("  "), "{hint}");
+            let text = error.to_string();
+            assert!(text.strip_suffix(&hint).is_some_and(|rest| rest.ends_with([' ', ';'])), "{text}");
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Array {
     pointer: *mut u8,
     count: usize,
     kind: Kind,
-    writable: bool,
+    writing: Writing,
     /// Dropped with the interpreter attached.
     _kept: Kept,
 }
@@ -35,6 +35,20 @@ pub struct Array {
 unsafe impl Send for Array {}
 // SAFETY: as above; nothing is changed through a shared reference.
 unsafe impl Sync for Array {}
+
+/// Whether a result may go to memory.
+enum Writing {
+    Allowed,
+    Refused,
+    /// Its object cannot say. There are arrays that never change (JAX's) among such, and NumPy takes all of them to be.
+    Unsaid,
+}
+
+impl From<bool> for Writing {
+    fn from(writable: bool) -> Writing {
+        if writable { Writing::Allowed } else { Writing::Refused }
+    }
+}
 
 enum Kept {
     View { _view: buffer::View },
@@ -75,15 +89,18 @@ impl Array {
     /// The elements of `object`, to be written.
     pub fn output(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
         let array = Array::input(object, name)?;
-        if array.writable {
-            return Ok(array);
-        }
-        Err(argument(
-            object.py(),
-            name.call,
-            format!("{} is read-only, and the result is written to it", name.argument),
-            "pass a copy, or the array that the result is to go to as out=",
-        ))
+        let (what, hint) = match array.writing {
+            Writing::Allowed => return Ok(array),
+            Writing::Refused => (
+                "is read-only, and the result is written to it",
+                "pass a copy, or the array that the result is to go to as out=",
+            ),
+            Writing::Unsaid => (
+                "may be read-only, and the result is written to it: DLPack before version 1.0 does not say",
+                "pass a NumPy array, a tensor or a memoryview of the same memory, or another array as out=",
+            ),
+        };
+        Err(argument(object.py(), name.call, format!("{} {what}", name.argument), hint))
     }
 
     pub fn count(&self) -> usize {

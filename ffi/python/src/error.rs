@@ -22,25 +22,20 @@ fn build(py: Python<'_>, error: &Error, op: Option<&str>, rank: Option<u32>) -> 
     fields.set_item("code", error.code())?;
     fields.set_item("rank", rank)?;
     fields.set_item("op", op)?;
+    fields.set_item("hint", error.hint())?;
     match error {
-        Error::InvalidArgument { call, what, hint } => {
+        Error::InvalidArgument { call, what, .. } => {
             fields.set_item("op", op.unwrap_or(call))?;
             fields.set_item("cause", what)?;
-            fields.set_item("hint", hint)?;
         }
-        Error::InvalidSetting { name, value, expected } => {
+        Error::InvalidSetting { name, value, .. } => {
             fields.set_item("cause", format!("{name}={value}"))?;
-            fields.set_item("hint", format!("expected {expected}"))?;
         }
-        Error::Join { rank, cause, hint, .. } => {
+        Error::Join { rank, cause, .. } => {
             fields.set_item("rank", rank)?;
             fields.set_item("cause", cause)?;
-            fields.set_item("hint", hint)?;
         }
-        Error::System { source, hint, .. } => {
-            fields.set_item("cause", source.to_string())?;
-            fields.set_item("hint", hint)?;
-        }
+        Error::System { source, .. } => fields.set_item("cause", source.to_string())?,
         Error::Failed { reporter, failure, .. } => {
             fields.set_item("rank", reporter.rank)?;
             fields.set_item("host", &reporter.host)?;

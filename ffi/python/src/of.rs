@@ -52,13 +52,13 @@ impl Of {
     pub fn impatient(&self, py: Python<'_>, waited: Duration) -> PyErr {
         let label = self.origins().first().map_or("", |origin| origin.communicator.label());
         let seconds = waited.as_secs_f64();
-        let text = format!(
-            "{label}: {self} has not ended after {seconds:.1} s; it goes on: wait again, or abort the communicator"
-        );
+        let hint = "it goes on: wait again, or abort the communicator";
+        let text = format!("{label}: {self} has not ended after {seconds:.1} s; {hint}");
         let build = || {
             let fields = PyDict::new(py);
             fields.set_item("rank", self.rank())?;
             fields.set_item("op", self.to_string())?;
+            fields.set_item("hint", hint)?;
             let class = py.import("rccl.errors")?.getattr("TimeoutError")?;
             PyResult::Ok(PyErr::from_value(class.call((text,), Some(&fields))?))
         };

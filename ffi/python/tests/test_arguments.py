@@ -39,7 +39,8 @@ def no_letter():
         (read_only(), ValueError, "x is read-only"),
         (no_letter(), ValueError, "x is read-only"),
         (b"abc", ValueError, "x is read-only"),
-        (Packed(np.ones(3), versioned=False), ValueError, "x is read-only"),
+        (Packed(read_only()), ValueError, "x is read-only"),
+        (Packed(np.ones(3), versioned=False), ValueError, "x may be read-only, .*: DLPack before version 1.0"),
         (np.ones((4, 4))[:, 1], ValueError, "not one after the other"),
         (np.ones((4, 4)).T, ValueError, "not one after the other"),
         (np.ones(8, ml_dtypes.bfloat16)[::2], ValueError, "not one after the other"),
@@ -133,6 +134,7 @@ def test_arrays_that_do_not_fit_each_other(comm):
         (lambda: comm.shrink([0]), "rank 0"),
         (lambda: comm.barrier(timeout=-1), "timeout is -1"),
         (lambda: comm.barrier(timeout=float("nan")), "timeout is NaN"),
+        (lambda: comm.broadcast_object(1, timeout=-1), "timeout is -1"),
     ]
     for function, words in wrong:
         with pytest.raises(rccl.ArgumentError) as raised:
@@ -181,8 +183,9 @@ def test_numbers_that_are_none_of_ours(comm):
 def test_settings():
     with pytest.raises(rccl.ArgumentError, match="did you mean RCCL_NSOCKS"):
         rccl.Communicator.from_env(nsock=3)
-    with pytest.raises(rccl.ArgumentError, match="RCCL_NSOCKS=many"):
+    with pytest.raises(rccl.ArgumentError, match="RCCL_NSOCKS=many") as raised:
         rccl.UniqueId.create(nsocks="many")
+    assert raised.value.hint.startswith("expected ") and str(raised.value).endswith(raised.value.hint)
     with rccl.Communicator.from_env(init_timeout=0.5, late_warn=2, shm_disable=True, timeout=3) as comm:
         assert (comm.rank, comm.size, comm.local_rank) == (0, 1, 0)
 
@@ -296,7 +299,7 @@ def test_a_communicator_that_was_closed():
     comm.close()
     with pytest.raises(rccl.Error, match="rows: used after finish") as raised:
         comm.barrier()
-    assert raised.value.code == "RCCL-1006"
+    assert raised.value.code == "RCCL-1006" and raised.value.hint.startswith("call finish after the last call")
     comm = rccl.Communicator.from_env()
     comm.abort("enough")
     with pytest.raises(rccl.Error, match="enough"):

@@ -8,10 +8,17 @@ import pytest
 from jobs import Job, run
 
 
+def advises(error, words):
+    """Its last words say what to do, and are a field too."""
+    assert words in error["hint"] and error["text"].endswith("; " + error["hint"]), error
+    assert error["hint"] not in error["cause"], error
+
+
 def test_a_mismatch_names_both_calls_on_every_rank():
     for rank, error in enumerate(run(2, "mismatch")):
         assert "MismatchError" in error["bases"] and "Error" in error["bases"]
         assert (error["code"], error["rank"], error["peer"], error["sequence"]) == ("RCCL-2001", rank, 1 - rank, 2)
+        advises(error, "all ranks make the same calls in the same order")
         assert error["op"] == ("all_reduce i32 x1000 max" if rank else "all_reduce f32 x1000 sum")
         assert error["text"].startswith("dp: mismatch at op #2: ") and error["cause"] in error["text"]
         for call in ("rank 0 all_reduce f32 x1000 sum", "rank 1 all_reduce i32 x1000 max"):
@@ -24,8 +31,17 @@ def test_a_call_with_a_deadline_fails_on_all_ranks_and_names_who_is_missing(prog
     for error in errors:
         assert error["bases"].count("TimeoutError") == 2, "ours and Python's"
         assert error["code"] == "RCCL-2003" and error["sequence"] == 2
+        advises(error, "see what keeps the missing ranks")
         assert "timed out after 0.3 s on rank 0" in error["text"] and "rank 1 is in no call" in error["cause"]
     assert errors[0]["peer"] == 1 and errors[0]["op"] == "all_reduce f64 x3 sum"
+
+
+def test_an_object_with_a_deadline_fails_on_all_ranks():
+    errors = run(2, "late_object")
+    for error in errors:
+        assert error["code"] == "RCCL-2003" and "timed out after 0.3 s on rank 0" in error["text"]
+        advises(error, "see what keeps the missing ranks")
+    assert errors[0]["peer"] == 1 and errors[0]["op"] == "broadcast u64 x1 root 1"
 
 
 @pytest.mark.parametrize("where", ["group", "call", "both", "background"])
@@ -36,6 +52,7 @@ def test_a_group_with_a_deadline_fails_on_all_ranks_and_names_who_is_missing(whe
         assert (error["code"], error["rank"], error["sequence"]) == ("RCCL-2003", rank, 2)
         assert "timed out after 0.3 s on rank 0" in error["text"] and "rank 1 is in no call" in error["cause"]
         assert error["cause"] in error["text"] and error["pid"] and error["host"]
+        advises(error, "RCCL_TIMEOUT")
     assert errors[0]["peer"] == 1 and errors[0]["op"] == "group of 2 calls: all_reduce f64 x3 sum, barrier"
 
 
@@ -65,6 +82,7 @@ def test_a_killed_rank_is_named_by_the_others():
         assert "PeerLostError" in error["bases"] and "ConnectionError" in error["bases"]
         assert (error["code"], error["peer"], error["op"]) == ("RCCL-2002", 1, "all_reduce f64 x100 sum")
         assert f"pid {pid}" in error["text"] and "rank 1" in error["cause"]
+        advises(error, "see what rank 1 printed last")
         assert error["at"] - at < 3
 
 
@@ -83,6 +101,7 @@ def test_ctrl_c_raises_at_once_and_is_what_the_others_are_told(kind):
         error = end.answer
         assert error["code"] == "RCCL-2004" and error["peer"] == 0
         assert "rank 0" in error["cause"] and "KeyboardInterrupt" in error["cause"]
+        advises(error, "the cause is with rank 0: see what it printed")
 
 
 def test_ctrl_c_while_joining():
@@ -106,6 +125,7 @@ def test_an_exception_that_ends_a_rank_is_the_first_cause(guarded):
     error = ended[1].answer
     assert error["code"] == "RCCL-2004" and error["peer"] == 0
     assert "FileNotFoundError: no such data" in error["cause"]
+    advises(error, "the cause is with rank 0")
 
 
 @pytest.mark.parametrize("how", ["plain", "guarded", "under way"])

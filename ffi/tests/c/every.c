@@ -57,7 +57,23 @@ static void reductions(void) {
     GOOD(rcclGroupEnd());
     all_are(y, COUNT, sum_of_ranks() / 2);
     REFUSED(rcclAllReduce(x, y, 1, rcclFloat, halves, comm, NULL), rcclInvalidArgument, "operator 16");
-    REFUSED(rcclRedOpDestroy(halves, comm), rcclInvalidArgument, "not created");
+    REFUSED(rcclRedOpDestroy(halves, comm), rcclInvalidArgument, "was destroyed");
+    /* One of another communicator has a number that is nobody's here, whatever the own ones are. */
+    rcclComm_t twin;
+    rcclRedOp_t thirds;
+    GOOD(rcclCommSplit(comm, 0, rank, &twin, NULL));
+    GOOD(rcclRedOpCreatePreMulSum(&halves, &half, rcclFloat, rcclScalarHostImmediate, comm));
+    GOOD(rcclRedOpCreatePreMulSum(&thirds, &half, rcclFloat, rcclScalarHostImmediate, twin));
+    REFUSED(rcclAllReduce(x, y, 1, rcclFloat, halves, twin, NULL), rcclInvalidArgument, "created for another one");
+    REFUSED(rcclAllReduce(x, y, 1, rcclFloat, thirds, comm, NULL), rcclInvalidArgument, "created for another one");
+    REFUSED(rcclRedOpDestroy(thirds, comm), rcclInvalidArgument, "created for another one");
+    REFUSED(rcclRedOpDestroy(rcclSum, comm), rcclInvalidArgument, "not created");
+    fill(x, COUNT, (float)rank + 1);
+    GOOD(rcclAllReduce(x, y, COUNT, rcclFloat, thirds, twin, NULL));
+    all_are(y, COUNT, sum_of_ranks() / 2);
+    GOOD(rcclRedOpDestroy(thirds, twin));
+    GOOD(rcclRedOpDestroy(halves, comm));
+    GOOD(rcclCommDestroy(twin));
     unsigned bits = 1u << rank, all;
     GOOD(rcclAllReduce(&bits, &all, 1, rcclUint32, rcclBitOr, comm, NULL));
     CHECK(all == (1u << size) - 1);
@@ -170,6 +186,27 @@ static void messages_and_groups(void) {
     REFUSED(rcclCommSplit(comm, 0, 0, &pair[1], NULL), rcclInvalidUsage, "a second time");
     REFUSED(rcclGroupEnd(), rcclInvalidUsage, "nothing of the group was done");
     CHECK(pair[0] == NULL && pair[1] == NULL);
+    int none = -1;
+    GOOD(rcclGroupStart());
+    GOOD(rcclSend(mine, COUNT, rcclFloat, next, comm, NULL));
+    REFUSED(rcclCommShrink(comm, &none, 1, &pair[0], NULL, RCCL_SHRINK_DEFAULT), rcclInvalidArgument, "below 0");
+    REFUSED(rcclGroupEnd(), rcclInvalidArgument, "nothing of the group was done");
+    /* Interfaces over this one refuse in the same way: what is part of the group, and what is not. */
+    REFUSED(rcclRefuse(rcclTimeout, "late", 1), rcclTimeout, "late");
+    fill(sum, COUNT, 1);
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(sum, sum, COUNT, rcclFloat, rcclSum, comm, NULL));
+    REFUSED(rcclRefuse(rcclInvalidUsage, "no such question", 0), rcclInvalidUsage, "no such question");
+    GOOD(rcclGroupEnd());
+    all_are(sum, COUNT, (float)size);
+    GOOD(rcclGroupStart());
+    GOOD(rcclAllReduce(sum, sum, COUNT, rcclFloat, rcclSum, comm, NULL));
+    REFUSED(rcclRefuse(rcclInvalidUsage, "no such call", 1), rcclInvalidUsage, "no such call");
+    REFUSED(rcclRefuse(rcclTimeout, "a later one", 1), rcclTimeout, "a later one");
+    REFUSED(rcclGroupEnd(), rcclInvalidUsage, "nothing of the group was done: no such call");
+    all_are(sum, COUNT, (float)size);
+    REFUSED(rcclRefuse(rcclSuccess, "why", 0), rcclInvalidArgument, "result 0 is no failure, with which is refused: why");
+    REFUSED(rcclRefuse(rcclInvalidUsage, NULL, 0), rcclInvalidArgument, "NULL");
     /* A split of a group is there at its end. */
     int members;
     GOOD(rcclGroupStart());
@@ -309,6 +346,10 @@ static void memory(void) {
     fill(x, COUNT, 3);
     GOOD(rcclAllReduce(x, x, COUNT, rcclFloat, rcclSum, comm, NULL));
     all_are(x, COUNT, (float)(3 * size));
+    rcclComm_t twin;
+    GOOD(rcclCommSplit(comm, 0, rank, &twin, NULL));
+    REFUSED(rcclCommDeregister(twin, registration), rcclInvalidArgument, "made with another communicator");
+    GOOD(rcclCommDestroy(twin));
     GOOD(rcclCommDeregister(comm, registration));
     REFUSED(rcclCommDeregister(comm, registration), rcclInvalidArgument, "registration");
     free(x);

@@ -123,6 +123,34 @@ int main(void) {
     CHECK(y[0][3] == 4);
     CHECK(ncclAllReduce(x, y, 1, ncclInt, (ncclRedOp_t)6, comms[0], NULL) == ncclInvalidArgument);
     SAYS("none of NCCL's");
+    /* The last error is the last of both libraries'. */
+    CHECK(rcclStreamDestroy((rcclStream_t)(void *)x) == rcclInvalidArgument);
+    SAYS("rcclStreamCreate");
+    CHECK(ncclCommCuDevice(comms[0], &count) == ncclInvalidUsage);
+    CHECK(strstr(rcclGetLastError(NULL), "no CUDA device"));
+    /* What is refused here of a group's calls keeps all of it from being done; a question that is refused does not. */
+    FILL(1);
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) GOOD(ncclAllReduce(x[i], x[i], COUNT, ncclFloat, ncclSum, comms[i], NULL));
+    CHECK(ncclAllReduce(x[0], x[0], COUNT, ncclFloat, (ncclRedOp_t)5, comms[0], NULL) == ncclInvalidArgument);
+    CHECK(ncclGroupEnd() == ncclInvalidArgument);
+    SAYS("nothing of the group was done: the operator is none of NCCL's");
+    CHECK(x[0][0] == 1 && x[1][0] == 1);
+    ncclConfig_t unset;
+    memset(&unset, 0, sizeof unset);
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) GOOD(ncclAllReduce(x[i], x[i], COUNT, ncclFloat, ncclSum, comms[i], NULL));
+    CHECK(ncclCommSplit(comms[0], 0, 0, &parts[0], &unset) == ncclInvalidArgument);
+    CHECK(ncclCommInitRankScalable(&parts[0], 1, 0, 0, &id, NULL) == ncclInvalidArgument);
+    SAYS("no unique id");
+    CHECK(ncclGroupEnd() == ncclInvalidArgument);
+    SAYS("nothing of the group was done: the config was not initialised");
+    CHECK(x[0][0] == 1 && x[1][0] == 1);
+    GOOD(ncclGroupStart());
+    for (int i = 0; i < RANKS; i++) GOOD(ncclAllReduce(x[i], x[i], COUNT, ncclFloat, ncclSum, comms[i], NULL));
+    CHECK(ncclCommCuDevice(comms[0], &count) == ncclInvalidUsage);
+    GOOD(ncclGroupEnd());
+    CHECK(x[0][0] == 2 && x[1][0] == 2);
 
     /* One thread splits for all of its ranks: each split waits for the others. */
     ncclComm_t halves[RANKS];
@@ -152,6 +180,8 @@ int main(void) {
     void *memory, *handle, *seen;
     GOOD(ncclMemAlloc(&memory, 4096));
     GOOD(ncclCommRegister(comms[0], memory, 4096, &handle));
+    CHECK(ncclCommDeregister(comms[1], handle) == ncclInvalidArgument);
+    SAYS("made with another communicator");
     GOOD(ncclCommDeregister(comms[0], handle));
     /* The all_to_all of nccl-tests by puts: into a window of every rank, its own among them. */
     ncclWindow_t windows[RANKS];
@@ -206,8 +236,16 @@ int main(void) {
     CHECK(ncclGroupSimulateEnd(&info) == ncclInvalidUsage); /* which has ended nevertheless */
     ncclResetDebugInit();
     CHECK(strcmp(ncclGetErrorString(ncclSuccess), pncclGetErrorString(ncclSuccess)) == 0);
+    CHECK(strstr(ncclGetErrorString(ncclInvalidUsage), "invalid usage (ncclGetLastError"));
+    CHECK(strstr(ncclGetErrorString(ncclTimeout), "deadline"));
+    CHECK(strcmp(ncclGetErrorString(ncclNumResults), "no result has this number") == 0);
+    CHECK(strcmp(ncclGetErrorString((ncclResult_t)-1), "no result has this number") == 0);
     CHECK(ncclCommCount(NULL, &count) == ncclInvalidArgument);
     SAYS("NULL");
+    GOOD(ncclCommFinalize(NULL));
+    GOOD(ncclCommDestroy(NULL));
+    GOOD(ncclCommAbort(NULL));
+    GOOD(ncclCommRevoke(NULL, NCCL_REVOKE_DEFAULT));
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.magic = 0;
     CHECK(ncclCommSplit(comms[0], 0, 0, &parts[0], &config) == ncclInvalidArgument);

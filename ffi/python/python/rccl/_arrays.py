@@ -1,7 +1,6 @@
 """New arrays, of the kinds that there are here."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 # Letters of the buffer protocol, for memory without NumPy.
@@ -42,7 +41,7 @@ def _dtype(numpy: Any, name: str) -> Any:
     return numpy.dtype(getattr(ml_dtypes, name))
 
 
-def like(array: Any, shape: Sequence[int], dtype: str) -> Any:
+def like(array: Any, shape: tuple[int, ...], dtype: str) -> Any:
     """A new array of the kind of another one."""
     if hasattr(array, "new_empty"):
         return array.new_empty(shape)
@@ -54,13 +53,13 @@ def like(array: Any, shape: Sequence[int], dtype: str) -> Any:
     return numpy.empty(shape, _dtype(numpy, dtype))
 
 
-def over(memory: Any, shape: Sequence[int], dtype: str) -> Any:
+def over(memory: Any, shape: tuple[int, ...], dtype: str) -> Any:
     """An array of elements that lie in memory."""
     numpy = _numpy()
     if numpy is not None:
         return numpy.frombuffer(memory, _dtype(numpy, dtype)).reshape(shape)
     if dtype not in _LETTERS:
         raise TypeError(f"only NumPy has arrays of {dtype}: pip install numpy ml_dtypes")
-    view = memoryview(memory)
+    view: Any = memoryview(memory)  # of elements whose type only dtype says
     # memoryview has no shape with a 0 in it.
     return view.cast(_LETTERS[dtype], shape) if math.prod(shape) else view.cast(_LETTERS[dtype])

@@ -1,11 +1,28 @@
 """The compiled part; use it by way of rccl."""
 
+import sys
 from collections.abc import Awaitable, Generator, Sequence
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload, type_check_only
+from types import GenericAlias, TracebackType
+from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, final, overload, type_check_only
 
-from typing_extensions import Buffer, Self
+from typing_extensions import Buffer
+
+__all__ = [
+    "Communicator",
+    "Memory",
+    "PreMulSum",
+    "Stream",
+    "UniqueId",
+    "Work",
+    "__version__",
+    "command",
+    "group_drop",
+    "group_end",
+    "group_spoil",
+    "group_start",
+    "leave_calls",
+]
 
 __version__: str
 
@@ -33,12 +50,15 @@ _Word: TypeAlias = Literal["sum", "prod", "min", "max", "avg", "band", "bor", "b
 _Op: TypeAlias = _Word | PreMulSum
 _Time: TypeAlias = float | timedelta
 
+@final
 class PreMulSum:
     """The sum of all ranks' elements, each first multiplied by its rank's factor; ranks may pass different ones."""
 
-    factor: float
-    def __init__(self, factor: float) -> None: ...
+    @property
+    def factor(self) -> float: ...
+    def __new__(cls, factor: float) -> Self: ...
 
+@final
 class UniqueId:
     """Where the ranks of a communicator meet, and the key that they prove to each other. It pickles."""
 
@@ -48,6 +68,7 @@ class UniqueId:
     def from_bytes(bytes: bytes) -> UniqueId: ...
     def __bytes__(self) -> bytes: ...
 
+@final
 class Work(Generic[_T_co], Awaitable[_T_co]):
     """A call that is under way, or all calls of a group: wait for it, or await it in asyncio."""
 
@@ -55,7 +76,9 @@ class Work(Generic[_T_co], Awaitable[_T_co]):
     def done(self) -> bool: ...
     def _ring(self, descriptor: int) -> None: ...
     def __await__(self) -> Generator[Any, None, _T_co]: ...
+    def __class_getitem__(cls, key: object) -> GenericAlias: ...
 
+@final
 class Stream:
     """An order of calls; rccl.nccl.Stream is for use."""
 
@@ -63,14 +86,20 @@ class Stream:
     def is_idle(self) -> bool: ...
     def wait_for(self, other: Stream) -> None: ...
 
+@final
 class Memory:
     """Registered memory as bytes."""
 
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+        def __release_buffer__(self, view: memoryview, /) -> None: ...
 
+@final
 class Communicator:
     """A group of ranks that call collectives together."""
+
+    # Of the forms of a call the last is for a program that decides while it runs whether it blocks.
 
     @staticmethod
     def from_env(*, timeout: _Time | None = None, label: str = "", **config: object) -> Communicator: ...
@@ -127,6 +156,16 @@ class Communicator:
         timeout: _Time | None = None,
     ) -> Work[_Out]: ...
     @overload
+    def all_reduce(
+        self,
+        x: _Array,
+        op: _Op = "sum",
+        *,
+        out: _Array | None = None,
+        async_op: bool,
+        timeout: _Time | None = None,
+    ) -> Any: ...
+    @overload
     def broadcast(
         self,
         x: _X,
@@ -166,6 +205,16 @@ class Communicator:
         async_op: Literal[True],
         timeout: _Time | None = None,
     ) -> Work[_Out]: ...
+    @overload
+    def broadcast(
+        self,
+        x: _Array,
+        root: int = 0,
+        *,
+        out: _Array | None = None,
+        async_op: bool,
+        timeout: _Time | None = None,
+    ) -> Any: ...
     @overload
     def reduce(
         self,
@@ -211,6 +260,17 @@ class Communicator:
         timeout: _Time | None = None,
     ) -> Work[_Out | None]: ...
     @overload
+    def reduce(
+        self,
+        x: _Array,
+        op: _Op = "sum",
+        root: int = 0,
+        *,
+        out: _Array | None = None,
+        async_op: bool,
+        timeout: _Time | None = None,
+    ) -> Any: ...
+    @overload
     def all_gather(
         self,
         x: _Array,
@@ -251,6 +311,16 @@ class Communicator:
         timeout: _Time | None = None,
     ) -> Work[_Out]: ...
     @overload
+    def all_gather(
+        self,
+        x: _Array,
+        *,
+        out: _Array | None = None,
+        counts: Sequence[int] | None = None,
+        async_op: bool,
+        timeout: _Time | None = None,
+    ) -> Any: ...
+    @overload
     def reduce_scatter(
         self,
         x: _Array,
@@ -295,6 +365,17 @@ class Communicator:
         timeout: _Time | None = None,
     ) -> Work[_Out]: ...
     @overload
+    def reduce_scatter(
+        self,
+        x: _Array,
+        op: _Op = "sum",
+        *,
+        out: _Array | None = None,
+        counts: Sequence[int] | None = None,
+        async_op: bool,
+        timeout: _Time | None = None,
+    ) -> Any: ...
+    @overload
     def all_to_all(
         self,
         x: _Array,
@@ -338,6 +419,17 @@ class Communicator:
         async_op: Literal[True],
         timeout: _Time | None = None,
     ) -> Work[_Out]: ...
+    @overload
+    def all_to_all(
+        self,
+        x: _Array,
+        *,
+        out: _Array | None = None,
+        send_counts: Sequence[int] | None = None,
+        recv_counts: Sequence[int] | None = None,
+        async_op: bool,
+        timeout: _Time | None = None,
+    ) -> Any: ...
     @overload
     def gather(
         self,
@@ -383,6 +475,17 @@ class Communicator:
         timeout: _Time | None = None,
     ) -> Work[_Out | None]: ...
     @overload
+    def gather(
+        self,
+        x: _Array,
+        root: int = 0,
+        *,
+        out: _Array | None = None,
+        counts: Sequence[int] | bool | None = None,
+        async_op: bool,
+        timeout: _Time | None = None,
+    ) -> Any: ...
+    @overload
     def scatter(
         self,
         x: _Array | None,
@@ -427,18 +530,35 @@ class Communicator:
         timeout: _Time | None = None,
     ) -> Work[_Out]: ...
     @overload
+    def scatter(
+        self,
+        x: _Array | None,
+        root: int = 0,
+        *,
+        out: _Array | None = None,
+        counts: Sequence[int] | bool | None = None,
+        async_op: bool,
+        timeout: _Time | None = None,
+    ) -> Any: ...
+    @overload
     def send(self, x: _Array, to: int, *, async_op: Literal[False] = False, timeout: _Time | None = None) -> None: ...
     @overload
     def send(self, x: _Array, to: int, *, async_op: Literal[True], timeout: _Time | None = None) -> Work[None]: ...
+    @overload
+    def send(self, x: _Array, to: int, *, async_op: bool, timeout: _Time | None = None) -> Any: ...
     @overload
     def recv(self, x: _X, source: int, *, async_op: Literal[False] = False, timeout: _Time | None = None) -> _X: ...
     @overload
     def recv(self, x: _X, source: int, *, async_op: Literal[True], timeout: _Time | None = None) -> Work[_X]: ...
     @overload
+    def recv(self, x: _Array, source: int, *, async_op: bool, timeout: _Time | None = None) -> Any: ...
+    @overload
     def barrier(self, *, async_op: Literal[False] = False, timeout: _Time | None = None) -> None: ...
     @overload
     def barrier(self, *, async_op: Literal[True], timeout: _Time | None = None) -> Work[None]: ...
-    def broadcast_object(self, o: _T, root: int = 0) -> _T: ...
+    @overload
+    def barrier(self, *, async_op: bool, timeout: _Time | None = None) -> Any: ...
+    def broadcast_object(self, o: _T, root: int = 0, *, timeout: _Time | None = None) -> _T: ...
     def split(self, color: int | None, key: int = 0) -> Communicator | None: ...
     def duplicate(self) -> Communicator: ...
     def shrink(self, excluded: Sequence[int]) -> Communicator: ...

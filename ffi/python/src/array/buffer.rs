@@ -60,7 +60,7 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Option<Array>> {
         pointer: view.0.buf.cast(),
         count: (view.0.len / size.max(1)) as usize,
         kind,
-        writable: view.0.readonly == 0,
+        writing: (view.0.readonly == 0).into(),
         _kept: Kept::View { _view: view },
     }))
 }

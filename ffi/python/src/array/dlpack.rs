@@ -1,7 +1,7 @@
 //! DLPack: `__dlpack_device__` says where an array lies, `__dlpack__` gives a capsule with a pointer to the structs below,
 //! which are those of its specification. The capsule is kept as it is: its destructor frees what nobody has taken over.
 
-use super::{Array, Kept, Name};
+use super::{Array, Kept, Name, Writing};
 use crate::dtype::{self, Kind};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -55,15 +55,14 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
         answered => answered?,
     };
     let capsule = capsule.cast_into::<PyCapsule>()?;
-    let (tensor, writable) = if let Ok(place) = capsule.pointer_checked(Some(c"dltensor_versioned")) {
+    let (tensor, writing) = if let Ok(place) = capsule.pointer_checked(Some(c"dltensor_versioned")) {
         // SAFETY: the capsule's name says what it points to.
         let managed = unsafe { place.cast::<Versioned>().read() };
-        (managed.tensor, managed.flags & READ_ONLY == 0)
+        (managed.tensor, (managed.flags & READ_ONLY == 0).into())
     } else {
         let place = capsule.pointer_checked(Some(c"dltensor"))?;
-        // It cannot say whether it may be written.
         // SAFETY: as above; the tensor comes first.
-        (unsafe { place.cast::<Tensor>().read() }, false)
+        (unsafe { place.cast::<Tensor>().read() }, Writing::Unsaid)
     };
     let Some(kind) = by_code(tensor) else {
         return Err(
@@ -86,7 +85,7 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
         pointer: tensor.data.wrapping_add(tensor.byte_offset as usize),
         count: count as usize,
         kind,
-        writable,
+        writing,
         _kept: Kept::Object { _object: capsule.into_any().unbind() },
     })
 }

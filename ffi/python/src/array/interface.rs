@@ -29,7 +29,7 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
         pointer: address as *mut u8,
         count,
         kind,
-        writable: !read_only,
+        writing: (!read_only).into(),
         _kept: Kept::Object { _object: object.clone().unbind() },
     })
 }

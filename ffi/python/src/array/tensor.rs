@@ -1,6 +1,6 @@
 //! Tensors of PyTorch, known by their methods: torch is not imported.
 
-use super::{Array, Kept, Name};
+use super::{Array, Kept, Name, Writing};
 use crate::dtype::Kind;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -69,7 +69,7 @@ pub fn read(object: &Bound<'_, PyAny>, pointer: &Bound<'_, PyAny>, name: Name) -
         pointer: pointer.call0()?.extract::<usize>()? as *mut u8,
         count: object.call_method0(intern!(py, "numel"))?.extract()?,
         kind: kind.clone(),
-        writable: true,
+        writing: Writing::Allowed,
         _kept: Kept::Object { _object: object.clone().unbind() },
     })
 }

@@ -9,6 +9,7 @@ use crate::stream::Stream;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rccl::{Collective, DataType, RawSizes};
+use std::time::Instant;
 
 type Object<'a, 'py> = &'a Bound<'py, PyAny>;
 
@@ -405,10 +406,20 @@ impl Communicator {
         make(py, self, asked, Memory::none(), Manner::new(async_op, timeout), py.None())
     }
 
-    /// Every rank gets a copy of the root's object, by pickle. What the others pass is not looked at.
-    #[pyo3(signature = (o, root=0))]
-    fn broadcast_object<'py>(&self, o: &Bound<'py, PyAny>, root: u32) -> PyResult<Bound<'py, PyAny>> {
+    /// Every rank gets a copy of the root's object, by pickle. What the others pass is not looked at. It always blocks, since
+    /// how long the object is must be known before its bytes can follow; timeout holds for both.
+    #[pyo3(signature = (o, root=0, *, timeout=None))]
+    fn broadcast_object<'py>(
+        &self,
+        o: &Bound<'py, PyAny>,
+        root: u32,
+        timeout: Option<Time>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = o.py();
+        let began = Instant::now();
+        let name = Name { call: "broadcast_object", argument: "timeout" };
+        let timeout = timeout.map(|timeout| timeout.duration(name, py)).transpose()?;
+        let left = || timeout.map(|timeout| Time::Delta(timeout.saturating_sub(began.elapsed())));
         let at_root = self.is_root(py, "broadcast_object", root)?;
         if crate::group::is_open() {
             let hint = "its length must be known before it is sent: call it outside";
@@ -421,9 +432,9 @@ impl Communicator {
             PyBytes::new(py, &[])
         };
         let mut length = [pickled.as_bytes().len() as u64];
-        self.send_bytes(py, root, DataType::U64, length.as_mut_ptr().cast(), 1)?;
+        self.send_bytes(py, root, DataType::U64, length.as_mut_ptr().cast(), 1, left())?;
         let mut bytes = if at_root { pickled.as_bytes().to_vec() } else { vec![0; length[0] as usize] };
-        self.send_bytes(py, root, DataType::U8, bytes.as_mut_ptr(), bytes.len())?;
+        self.send_bytes(py, root, DataType::U8, bytes.as_mut_ptr(), bytes.len(), left())?;
         if at_root { Ok(o.clone()) } else { pickle.call_method1("loads", (PyBytes::new(py, &bytes),)) }
     }
 
@@ -470,17 +481,11 @@ impl Communicator {
         dtype: DataType,
         memory: *mut u8,
         count: usize,
+        timeout: Option<Time>,
     ) -> PyResult<()> {
         let asked = Asked::new(Collective::Broadcast, count).rooted(root);
-        make(
-            py,
-            self,
-            asked,
-            Memory::at(dtype, memory as usize, memory as usize),
-            Manner::default(),
-            py.None(),
-        )
-        .map(drop)
+        let memory = Memory::at(dtype, memory as usize, memory as usize);
+        make(py, self, asked, memory, Manner::new(false, timeout), py.None()).map(drop)
     }
 }
 

@@ -10,10 +10,12 @@ that ask for "gloo" get it too, unchanged. It is compiled when the first process
 import os
 import types
 import warnings
+from datetime import timedelta
+from typing import Any
 
 __all__ = ["register", "replace_gloo"]
 
-_module = None
+_module: types.ModuleType | None = None
 
 
 def register() -> None:
@@ -59,28 +61,28 @@ def replace_gloo() -> None:
 class _InsteadOf:
     """Stands where a class of c10d is called and asked for its instances."""
 
-    def __init__(self, replaced):
+    def __init__(self, replaced: Any) -> None:
         self._replaced = replaced
 
-    def __call__(self, store, rank, size, timeout):
+    def __call__(self, store: Any, rank: int, size: int, timeout: timedelta) -> Any:
         backend = _new(store, rank, size, timeout, "gloo")
         backend.options = types.SimpleNamespace()  # torch notes there what the group is
         return backend
 
-    def __instancecheck__(self, instance):
+    def __instancecheck__(self, instance: object) -> bool:
         from torch._C._distributed_c10d import Backend
 
         return isinstance(instance, Backend)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._replaced, name)
 
 
-def _create(options, _backend_options):
+def _create(options: Any, _backend_options: object) -> Any:
     return _new(options.store, options.group_rank, options.group_size, options.timeout, options.group_id)
 
 
-def _new(store, rank, size, timeout, label):
+def _new(store: Any, rank: int, size: int, timeout: timedelta, label: str) -> Any:
     global _module
     if _module is None:
         from . import build

@@ -24,12 +24,22 @@ import subprocess
 import sysconfig
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 MODULE = "rccl_torch"
 FOLDER = Path(__file__).resolve().parent
 #: How long a process waits for another one that compiles.
 PATIENCE = 600.0
+
+
+class Command(NamedTuple):
+    """What compiles the module, without input and output."""
+
+    flags: list[str]
+    link: list[str]
 
 
 class BuildError(ImportError):
@@ -54,7 +64,7 @@ def include() -> Path:
     return folder
 
 
-def load():
+def load() -> ModuleType:
     """The compiled module. Compiles it if nobody did for this torch, this library and these sources."""
     library_path = library()
     command, key = _command()
@@ -64,7 +74,8 @@ def load():
     # The functions that the module calls. A library that the process has already is found, not loaded again.
     ctypes.CDLL(str(library_path), mode=ctypes.RTLD_GLOBAL)
     loader = importlib.machinery.ExtensionFileLoader(MODULE, str(built))
-    spec = importlib.util.spec_from_file_location(MODULE, str(built), loader=loader)
+    spec = importlib.machinery.ModuleSpec(MODULE, loader, origin=str(built))
+    spec.has_location = True
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
@@ -83,12 +94,12 @@ def _cache() -> Path:
     return Path(base) / "rccl" / "torch"
 
 
-def _sources():
+def _sources() -> list[Path]:
     return sorted(FOLDER.glob("*.cpp"))
 
 
-def _command():
-    """What compiles the module, without input and output, and the name of what comes out of it."""
+def _command() -> tuple[Command, str]:
+    """The command, and the name of what comes out of it."""
     import torch
 
     release = tuple(int(number) for number in torch.__version__.split("+")[0].split(".")[:2])
@@ -115,7 +126,7 @@ def _command():
     folders = [FOLDER, include(), root / "include", root / "include/torch/csrc/api/include"]
     flags += [f"-I{folder}" for folder in folders] + [f"-I{sysconfig.get_paths()['include']}"]
     link = [f"-L{root / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python"]
-    return (flags, link), f"{torch.__version__}-{digest.hexdigest()[:16]}"
+    return Command(flags, link), f"{torch.__version__}-{digest.hexdigest()[:16]}"
 
 
 def _compiler() -> str:
@@ -129,7 +140,7 @@ def _compiler() -> str:
     )
 
 
-def _build(command, built: Path) -> None:
+def _build(command: Command, built: Path) -> None:
     compiler = _compiler()
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not header.is_file():
@@ -148,14 +159,13 @@ def _build(command, built: Path) -> None:
             _compile(compiler, command, built)
 
 
-def _compile(compiler: str, command, built: Path) -> None:
-    flags, link = command
+def _compile(compiler: str, command: Command, built: Path) -> None:
     with tempfile.TemporaryDirectory(dir=built.parent) as folder:
         # All at once: most of the time goes into torch's headers.
         all_sources = Path(folder) / "all.cpp"
         all_sources.write_text("".join(f'#include "{path.name}"\n' for path in _sources()))
         output = Path(folder) / built.name
-        line = [compiler, *flags, "-o", str(output), str(all_sources), *link]
+        line = [compiler, *command.flags, "-o", str(output), str(all_sources), *command.link]
         done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         if done.returncode != 0:
             log = built.with_suffix(".log")
@@ -170,7 +180,7 @@ def _compile(compiler: str, command, built: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path):
+def _locked(path: Path) -> Iterator[None]:
     """Holds a lock that ends with its process."""
     end = time.monotonic() + PATIENCE
     with open(path, "w") as file:
