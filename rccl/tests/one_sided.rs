@@ -431,7 +431,8 @@ fn a_wait_has_the_deadline_of_a_call() {
                 }
                 _ => panic!("{error}"),
             }
-            assert!((600..5000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+            // The others may have begun to look later than it began to wait.
+            assert!((400..8000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
         });
     }
 }

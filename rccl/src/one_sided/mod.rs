@@ -274,7 +274,7 @@ impl OneSidedCall {
     ///
     /// # Errors
     /// The failure that broke the communicator; [`Error::InvalidArgument`] when this rank puts to itself and misses its window;
-    /// [`Error::Forked`].
+    /// [`Error::System`] when there is no memory for a copy; [`Error::Forked`].
     ///
     /// # Safety
     /// What is put is valid for reads, and nobody writes to it, until the call is over. While signals are waited for the
@@ -410,7 +410,7 @@ impl Put {
             }
             By::Channel(channel) => {
                 // SAFETY: the caller's promise.
-                let data = unsafe { whole.copies.of(data, bytes) };
+                let data = unsafe { whole.copies.of(data, bytes) }?;
                 send(&channel, Sent { destination: to.pack(), data, of: whole });
             }
         }
