@@ -599,6 +599,7 @@ def parts():
         sent = {"an": ["object", None], "of": rank} if rank == 1 else None
         assert comm.broadcast_object(sent, 1) == {"an": ["object", None], "of": 1}
         assert comm.broadcast_object(b"", 0, timeout=30) == b""
+        assert asyncio.run(asyncio.to_thread(comm.broadcast_object, sent, 1)) == {"an": ["object", None], "of": 1}
         return True
 
 

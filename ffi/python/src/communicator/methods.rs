@@ -406,8 +406,9 @@ impl Communicator {
         make(py, self, asked, Memory::none(), Manner::new(async_op, timeout), py.None())
     }
 
-    /// Every rank gets a copy of the root's object, by pickle. What the others pass is not looked at. It always blocks, since
-    /// how long the object is must be known before its bytes can follow; timeout holds for both.
+    /// Every rank gets a copy of the root's object, by pickle. What the others pass is not looked at. It always blocks
+    /// (asyncio.to_thread awaits it), since the object's length must be known before its bytes can follow; timeout holds
+    /// for both.
     #[pyo3(signature = (o, root=0, *, timeout=None))]
     fn broadcast_object<'py>(
         &self,
