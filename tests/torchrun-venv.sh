@@ -7,9 +7,11 @@
 # without them, and stub-libraries.py puts empty ones where the loader looks.
 set -euo pipefail
 venv=${1:?usage: torchrun-venv.sh DIRECTORY [VERSION]}
-[ -x "$venv/bin/torchrun" ] && "$venv/bin/python" -c 'import torch.distributed' 2>/dev/null && exit 0
+version=${2:-2.15.0}
+has='import sys, torch.distributed; sys.exit(torch.__version__.split("+")[0] != sys.argv[1])'
+[ -x "$venv/bin/torchrun" ] && "$venv/bin/python" -c "$has" "$version" 2>/dev/null && exit 0
 python3 -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "torch==${2:-2.15.0}"
+"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "torch==$version"
 "$venv/bin/pip" install --quiet --disable-pip-version-check \
     numpy typing_extensions filelock fsspec jinja2 networkx sympy setuptools
 "$venv/bin/python" "$(dirname "$0")/stub-libraries.py"

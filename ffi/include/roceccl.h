@@ -168,8 +168,8 @@ rcclResult_t rcclCommShrink(rcclComm_t comm, const int *excludeRanksList, int ex
 /* A communicator of the ranks of comm, which keep their numbers, and of new ones, which have the numbers from comm's size on.
  * Every rank of comm calls it with rank -1; one of them (or all) passes the id, which it got by rcclCommGetUniqueId and
  * handed to the new ranks, the others NULL. New ranks call it with NULL as comm, the id, and their own number. Blocks until all nranks
- * have joined, as rcclCommInitRankConfig does; may be in a group, as that. Of config the ranks of comm heed `blocking`: their
- * other settings are comm's. comm is as before; where a rank of it was lost, shrink it first. */
+ * have joined, as rcclCommInitRankConfig does; may be in a group, as that. Of config the ranks of comm heed `blocking`: with 0
+ * what blocks, outside of groups, is a short collective on comm, and the other settings are comm's. comm is as before; where a rank of it was lost, shrink it first. */
 rcclResult_t rcclCommGetUniqueId(rcclComm_t comm, rcclUniqueId *uniqueId);
 rcclResult_t rcclCommGrow(rcclComm_t comm, int nranks, const rcclUniqueId *uniqueId, int rank, rcclComm_t *newcomm,
                           const rcclConfig_t *config);
@@ -255,7 +255,7 @@ rcclResult_t rcclWinGetUserPtr(rcclComm_t comm, rcclWindow_t win, void **ptr);
 /* Writes to peer's window of the same registration as peerWin, peerWinOffset bytes behind its start, and signals that; peer may be
  * this rank. It ends when localbuff may be used again, whatever peer does: the data are copied, and go out in the background until
  * peer waits for the signal. If they do not fit into peer's window, peer finds that out, and the communicator fails. sigIdx, ctx
- * and flags are 0. In a group these calls come first. */
+ * and flags are 0. In a group these calls come first. Puts to one rank come in their order on one stream, or without one. */
 rcclResult_t rcclPutSignal(const void *localbuff, size_t count, rcclDataType_t datatype, int peer, rcclWindow_t peerWin,
                            size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags, rcclComm_t comm,
                            rcclStream_t stream);
@@ -277,8 +277,9 @@ rcclResult_t rcclGroupStart(void);
 /* Returns when the calls without a stream have ended. If a call was refused, also a join, a split or a shrink, nothing of the
  * group is done. */
 rcclResult_t rcclGroupEnd(void);
-/* Ends the group without doing anything of it, and says how many microseconds its calls would take: what the simulator says
- * of the algorithms that they take, on hosts of this job's kind with nothing else under way. Nothing is measured.
+/* Ends the outermost group without doing anything of it, and says how many microseconds its calls would take: what the simulator says
+ * of the algorithms that they take, on hosts of this job's kind with nothing else under way. Nothing is measured; of hundreds of ranks
+ * and gigabytes the simulator itself takes seconds. Of an inner group it says nothing.
  * rcclInvalidUsage if that is not known: for calls whose lengths only other ranks know, one-sided calls, and more than 512
  * ranks. */
 rcclResult_t rcclGroupSimulateEnd(rcclSimInfo_t *simInfo);

@@ -525,6 +525,13 @@ unsafe fn grow(
     }
     let size = u32::try_from(nranks).map_err(|_| Refusal::argument(format!("{nranks} ranks")))?;
     let id = id.map(|id| UniqueId::from_bytes(id.internal)).transpose()?;
-    // SAFETY: the caller's promise.
-    unsafe { made(place, Some(handle), blocks, move || communicator.grow(size, id.as_ref())) }
+    if blocks || group::is_open() {
+        let grow = move || communicator.grow(size, id.as_ref());
+        // SAFETY: the caller's promise.
+        return unsafe { made(place, Some(handle), true, grow) };
+    }
+    // On this thread, or other calls on the communicator might come before it.
+    let growth = communicator.growth(size, id.as_ref())?;
+    // SAFETY: as above.
+    unsafe { made(place, None, false, move || growth.join()) }
 }

@@ -17,8 +17,9 @@ use crate::registered::Registered;
 use crate::request::Caller;
 use crate::stream::{self, Stream};
 use crate::topology::Topology;
-use crate::tuner::{self, Decision};
+use crate::tuner::{self, Decision, Tuner};
 use crate::work::{Finish, Held, OwnedBuf};
+use rccl_schedule::Collective as Schedule;
 use rccl_transport::memory::RegionTable;
 use std::collections::HashMap;
 use std::ops::DerefMut;
@@ -51,7 +52,9 @@ struct Handles(Arc<Shared>);
 
 impl Drop for Handles {
     fn drop(&mut self) {
-        self.0.one_sided.abandon();
+        if self.0.born.check().is_ok() {
+            self.0.one_sided.abandon();
+        }
         // A call whose `Work` was dropped goes on; the progress thread leaves after it.
         if !self.0.flow.is_busy() {
             self.0.control.let_go();
@@ -77,6 +80,8 @@ pub(crate) struct Shared {
     config: Config,
     /// How often it was shrunk, by the ranks that were left.
     pub(crate) shrunk: Mutex<HashMap<Vec<u32>, u32>>,
+    /// The engine's, which may be asked while calls run.
+    tuner: Arc<Tuner>,
     pub(crate) flow: Flow,
     one_sided: OneSided,
     pub(crate) born: fork::Generation,
@@ -188,10 +193,12 @@ impl Communicator {
         regions: Arc<RegionTable>,
     ) -> Result<Communicator> {
         let engine = Engine::new(control.clone(), regions.clone(), label.clone(), &config, rank)?;
+        let tuner = engine.tuner();
         let (flow, born) = (Flow::new(engine), fork::Generation::now());
         let shrunk = Mutex::default();
         let one_sided = OneSided::new(control.clone(), label.clone(), config.timeout);
-        let shared = Shared { rank, size, label, control, regions, config, shrunk, flow, one_sided, born };
+        let shared =
+            Shared { rank, size, label, control, regions, config, shrunk, tuner, flow, one_sided, born };
         let shared = Arc::new(shared);
         Ok(Communicator { _handles: Arc::new(Handles(shared.clone())), stream: None, shared })
     }
@@ -294,12 +301,13 @@ impl Communicator {
     /// The word of the algorithm that `call` takes here; "none" for messages and groups, which take none, and for a root
     /// that does not exist.
     pub fn algorithm(&self, call: &Call) -> &'static str {
-        if self.has_program(call) { self.engine().engine.algorithm(call).word() } else { "none" }
+        self.decision(call).map_or("none", |decision| decision.algorithm.word())
     }
 
     /// The algorithm that `call` takes here, and what decided so; `None` where [`Communicator::algorithm`] says "none".
     pub fn decision(&self, call: &Call) -> Option<Decision> {
-        self.has_program(call).then(|| self.engine().engine.decision(call))
+        let schedule = self.schedule(call)?;
+        Some(self.shared.tuner.decide_call(call, &schedule))
     }
 
     /// What this communicator's choices go by: the host of each rank, and what is known of the job's hosts.
@@ -311,12 +319,13 @@ impl Communicator {
     /// The program that this rank runs for `call`, one operation a line; nothing where [`Communicator::algorithm`] says
     /// "none".
     pub fn explain(&self, call: &Call) -> String {
-        if self.has_program(call) { self.engine().engine.explain_program(call) } else { String::new() }
+        if self.schedule(call).is_some() { self.engine().engine.explain_program(call) } else { String::new() }
     }
 
-    fn has_program(&self, call: &Call) -> bool {
+    /// What a call's programs compute, if it has any.
+    fn schedule(&self, call: &Call) -> Option<Schedule> {
         let schedule = call.collective.schedule(call.root.unwrap_or(0));
-        schedule.is_some_and(|collective| collective.root().is_none_or(|root| root < self.size()))
+        schedule.filter(|collective| collective.root().is_none_or(|root| root < self.size()))
     }
 
     /// How each rank that was met so far is reached, and why so: (rank, transport, reason). Nothing in a forked child.

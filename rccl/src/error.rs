@@ -76,7 +76,7 @@ pub enum Failure {
         seen_by: String,
     },
     /// A call did not end within its deadline.
-    #[error("op #{sequence} timed out after {:.1} s on rank {rank}: {}", waited.as_secs_f64(), missing(waiting_for))]
+    #[error("{} timed out after {:.1} s on rank {rank}: {}", number(*sequence), waited.as_secs_f64(), missing(waiting_for))]
     Timeout {
         /// The rank whose deadline passed first.
         rank: u32,
@@ -137,7 +137,7 @@ impl Failure {
                     .into()
             }
             Failure::Aborted { member, .. } => {
-                format!("the cause is with {}: see what it printed", process(member))
+                format!("if that does not say enough, see what {} printed", process(member))
             }
             Failure::LinkLost { transport, .. } if transport == "shm" => {
                 "RCCL_SHM_DISABLE=1 does without shared memory".into()
@@ -167,6 +167,10 @@ fn list(calls: &[CallOf]) -> String {
 }
 fn missing(calls: &[CallOf]) -> String {
     if calls.is_empty() { "all ranks have entered it".into() } else { format!("missing: {}", list(calls)) }
+}
+/// Waits for signals have no number.
+fn number(sequence: u32) -> String {
+    if sequence == 0 { "a call".into() } else { format!("op #{sequence}") }
 }
 fn during(sequence: u32) -> String {
     if sequence == 0 { String::new() } else { format!(" during op #{sequence}") }
@@ -342,7 +346,7 @@ mod tests {
             (gone(u32::MAX), "see what the root process printed last"),
             (timeout(vec![missed]), "see what keeps the missing ranks"),
             (timeout(vec![]), "see that the network between the ranks holds"),
-            (Failure::Aborted { member: member(1), why: "enough".into() }, "the cause is with rank 1"),
+            (Failure::Aborted { member: member(1), why: "enough".into() }, "see what rank 1 printed"),
             (lost("tcp"), "see that the network between their hosts holds"),
             (lost("shm"), "RCCL_SHM_DISABLE=1"),
         ];

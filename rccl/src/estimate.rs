@@ -4,7 +4,7 @@ use crate::call::{Call, Collective};
 use crate::communicator::Communicator;
 use crate::engine::Message;
 use crate::tuner::{Class, Decision};
-use rccl_schedule::simulate::{self, Cluster, simulate};
+use rccl_schedule::simulate::{self, Cluster, Overhead, simulate};
 use rccl_schedule::{Algorithm, Collective as Schedule};
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ const MOST_RANKS: u32 = 512;
 impl Communicator {
     /// How long `call` would take, as [`simulate`] says it of the algorithm and the chunks that it takes here: on hosts of
     /// the kind that this job's are taken for ([`Class`]), whose figures are round ones, with as many ranks on each and
-    /// nothing else under way. Nothing is measured or sent; other ranks need not ask. Takes milliseconds where the ranks are
-    /// many. A message is [`Call::root`]'s and this rank's.
+    /// nothing else under way. Nothing is measured or sent; other ranks need not ask. Takes as long as the simulator does: of a
+    /// few ranks less than a millisecond, of hundreds of ranks and gigabytes many seconds. A message is [`Call::root`]'s and
+    /// this rank's.
     ///
     /// `None` if that is not known: for the calls whose lengths only other ranks know (gather_v, scatter_v, all_to_all_v),
     /// for a root that does not exist, for more than 512 ranks, and in a forked child.
@@ -70,5 +71,11 @@ impl Communicator {
 }
 
 fn time(call: &simulate::Call, cluster: &Cluster) -> Option<Duration> {
-    simulate(call, cluster).ok().map(|outcome| Duration::from_nanos(outcome.time / 1000))
+    // Links of other lengths than the model's may send so much unasked.
+    let unasked = |overhead: Overhead| Overhead { eager: overhead.eager.max(call.bytes), ..overhead };
+    let outcome = simulate(call, cluster).or_else(|_| {
+        let (network, local) = (unasked(cluster.network), unasked(cluster.local));
+        simulate(call, &Cluster { network, local, ..cluster.clone() })
+    });
+    outcome.ok().map(|outcome| Duration::from_nanos(outcome.time / 1000))
 }

@@ -5,6 +5,7 @@
 
 use crate::bootstrap::{Meeting, UniqueId};
 use crate::communicator::Communicator;
+use crate::config::Config;
 use crate::error::{Error, Result};
 
 impl Communicator {
@@ -33,6 +34,15 @@ impl Communicator {
     /// for no larger one than this one's, when none passes an id, or two different ones; [`Error::Join`] when the new ranks
     /// do not come, with who is missing.
     pub fn grow(&self, size: u32, id: Option<&UniqueId>) -> Result<Communicator> {
+        self.growth(size, id)?.join()
+    }
+
+    /// The first half of [`Communicator::grow`], a collective call; the other half, which waits for the new ranks, may be on
+    /// another thread, and this communicator is used meanwhile.
+    ///
+    /// # Errors
+    /// As [`Communicator::grow`], but for [`Error::Join`].
+    pub fn growth(&self, size: u32, id: Option<&UniqueId>) -> Result<Growth> {
         let mut mine = [0; RECORD];
         let (wanted, meeting) = mine.split_at_mut(SIZE);
         wanted.copy_from_slice(&size.to_le_bytes());
@@ -43,7 +53,27 @@ impl Communicator {
         self.all_gather_into(&mine, &mut all)?;
         let id = agree(all.as_chunks().0)?;
         let label = format!("{}/grown", self.label());
-        Communicator::join(&Meeting::Id(id), self.rank(), size, self.config(), label)
+        Ok(Growth { id, rank: self.rank(), size, config: self.config().clone(), label })
+    }
+}
+
+/// What the ranks of a communicator that grows have agreed on; see [`Communicator::growth`].
+#[derive(Clone, Debug)]
+pub struct Growth {
+    id: UniqueId,
+    rank: u32,
+    size: u32,
+    config: Config,
+    label: String,
+}
+
+impl Growth {
+    /// Joins the new communicator. Blocks until all have, at most [`Config::init_timeout`].
+    ///
+    /// # Errors
+    /// [`Error::Join`] when the new ranks do not come, with who is missing.
+    pub fn join(self) -> Result<Communicator> {
+        Communicator::join(&Meeting::Id(self.id), self.rank, self.size, &self.config, self.label)
     }
 }
 
@@ -86,7 +116,6 @@ fn agree(records: &[Record]) -> Result<UniqueId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     fn record(size: u32, id: Option<&UniqueId>) -> Record {
         let (size, id) = (size.to_le_bytes(), id.map_or([0; UniqueId::BYTES], UniqueId::to_bytes));

@@ -61,6 +61,7 @@ pub use config::{Config, Reproducible, init_logging};
 pub use element::{DataType, Element, F8E4M3, F8E5M2, ReduceOp};
 pub use error::{CallOf, Error, Failure, Member, Result};
 pub use group::{Group, group};
+pub use grow::Growth;
 pub use one_sided::{OneSidedCall, Signals, Window};
 pub use op::Op;
 pub use raw::{Raw, RawGroup, RawMemory, RawSizes};

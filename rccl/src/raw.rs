@@ -61,7 +61,8 @@ unsafe impl Sync for RawMemory {}
 
 impl RawMemory {
     /// # Safety
-    /// The memory is valid, from any thread, as long as this value or a copy of it is used: handed to calls, or registered.
+    /// The memory is initialised and valid, from any thread, as long as this value or a copy of it is used: handed to calls, or
+    /// registered. While one of them is handed to a call nobody else reaches the memory, by a copy of this neither.
     pub unsafe fn new(start: *mut u8, bytes: usize) -> RawMemory {
         let start = if bytes == 0 { std::ptr::dangling_mut() } else { start };
         RawMemory { start, bytes }

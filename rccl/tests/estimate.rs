@@ -3,7 +3,7 @@
 mod common;
 
 use common::{config, on_ranks, on_ranks_with};
-use rccl::{Call, Collective, Communicator, DataType, ReduceOp};
+use rccl::{Call, Collective, Communicator, DataType, ReduceOp, Stream};
 use std::time::Duration;
 
 fn call(collective: Collective, count: u64, root: Option<u32>) -> Call {
@@ -48,4 +48,27 @@ fn between_hosts_it_takes_longer() {
     let between = on_ranks_with(&[apart("a"), apart("b")], |two| all_reduce(&two, 1 << 18))[0];
     let inside = on_ranks(2, &config("", ""), |two| all_reduce(&two, 1 << 18))[0];
     assert!(between > inside, "{between:?} between hosts, {inside:?} on one");
+}
+
+/// Where a call of the communicator has just ended, on the thread that moves it.
+#[test]
+fn whoever_is_told_of_an_end_may_ask() {
+    on_ranks(2, &config("", ""), |two| {
+        let (stream, (told, times)) = (Stream::new(), std::sync::mpsc::channel());
+        let work = two.on(&stream).start_all_reduce(vec![1.0_f32; 1 << 16], ReduceOp::Sum);
+        let asked = two.clone();
+        stream.on_end(move |_| told.send(all_reduce(&asked, 1)).unwrap());
+        work.wait().unwrap();
+        assert!(times.recv_timeout(common::DEADLINE).expect("an estimate") > Duration::ZERO);
+    });
+}
+
+/// Links over sockets send more unasked than the model's of one host.
+#[test]
+fn every_algorithm_that_may_be_chosen_has_an_estimate() {
+    on_ranks(2, &config("tcp", ""), |two| {
+        for shift in 0..24 {
+            assert!(all_reduce(&two, 1 << shift) > Duration::ZERO);
+        }
+    });
 }

@@ -565,3 +565,34 @@ fn threads_wait_for_different_ranks_at_once() {
         comm.barrier().unwrap();
     });
 }
+
+/// Nobody hears of a deadline on a communicator that this rank has left, so it is told here; and not by a thread that must not
+/// block, as what follows on a stream may.
+#[test]
+fn a_wait_that_its_communicator_leaves_behind_ends() {
+    let mut config = config("", "");
+    config.timeout = Duration::from_millis(300);
+    on_ranks(1, &config, |alone| {
+        let (stream, began) = (Stream::new(), Instant::now());
+        wait(&alone.on(&stream), &[(0, 1)]).unwrap();
+        let (told, thread) = std::sync::mpsc::channel();
+        stream.on_end(move |_| told.send(std::thread::current().name().map(str::to_owned)).unwrap());
+        drop(alone);
+        stream.synchronize().expect_err("no signal comes");
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        let thread = thread.recv_timeout(Duration::from_secs(5)).expect("the callback");
+        assert_ne!(thread.as_deref(), Some("rccl-control"));
+    });
+}
+
+#[test]
+fn an_own_window_that_is_missed_is_told_before_anything_is_made() {
+    on_ranks(1, &config("", ""), |alone| {
+        let (own, none) = (Own::new(&alone, 4), Own::new(&alone, 0));
+        let x = [1_u64; 2];
+        let call = alone.put_signal(x.as_ptr().cast(), 16, 0, &own.window, 24);
+        let error = call.err().expect("two words where one is left").to_string();
+        assert!(error.contains("32 bytes"), "{error}");
+        assert_eq!(none.window.memory(), none.memory.as_ptr().cast_mut().cast());
+    });
+}

@@ -88,6 +88,14 @@ fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The parser quotes what it found.
+#[test]
+fn a_line_end_is_no_line_end_in_an_error() {
+    let error = xml::parse_system(b"<system version=\"1\"/\n>").unwrap_err().to_string();
+    assert!(error.contains("expected '>' not '\\n'"), "{error}");
+    check(b"<system version=\"1\"/\n>").unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

@@ -101,7 +101,7 @@ def test_ctrl_c_raises_at_once_and_is_what_the_others_are_told(kind):
         error = end.answer
         assert error["code"] == "RCCL-2004" and error["peer"] == 0
         assert "rank 0" in error["cause"] and "KeyboardInterrupt" in error["cause"]
-        advises(error, "the cause is with rank 0: see what it printed")
+        advises(error, "if that does not say enough, see what rank 0 printed")
 
 
 def test_ctrl_c_while_joining():
@@ -125,7 +125,7 @@ def test_an_exception_that_ends_a_rank_is_the_first_cause(guarded):
     error = ended[1].answer
     assert error["code"] == "RCCL-2004" and error["peer"] == 0
     assert "FileNotFoundError: no such data" in error["cause"]
-    advises(error, "the cause is with rank 0")
+    advises(error, "see what rank 0 printed")
 
 
 @pytest.mark.parametrize("how", ["plain", "guarded", "under way"])

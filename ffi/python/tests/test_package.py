@@ -57,6 +57,17 @@ def test_the_library_is_the_c_interface_too():
     assert f"0.{version.value // 100 % 100}.{version.value % 100}" == rccl.__version__
 
 
+def test_torch_would_find_the_backend():
+    """Loading brings in nothing of this package, as that might be what does not load; tests/pytorch has the rest."""
+    program = """
+import sys
+from importlib.metadata import entry_points
+[entry] = entry_points(group="torch.backends", name="rccl")
+assert callable(entry.load()) and "rccl" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
 @pytest.mark.parametrize("name", ["numpy", "ml_dtypes", "torch"])
 def test_importing_brings_in_nothing_else(name):
     program = f"import sys, rccl; assert {name!r} not in sys.modules"

@@ -37,7 +37,7 @@ pub(crate) use lengths::{Cross, Lengths};
 use plan::Plan;
 use pool::Pool;
 use rccl_kernels::Kernel;
-use rccl_schedule::{Algorithm, Layout, Rank};
+use rccl_schedule::{Layout, Rank};
 use rccl_transport::Kind;
 use rccl_transport::memory::{Region, RegionTable};
 use run::Space;
@@ -61,7 +61,7 @@ pub(crate) struct Engine {
     label: String,
     rank: Rank,
     layout: Layout,
-    tuner: Tuner,
+    tuner: Arc<Tuner>,
     timeout: Duration,
     /// How long the task that was begun may take.
     allowed: Duration,
@@ -159,7 +159,7 @@ impl Engine {
         Ok(Engine {
             tuner: {
                 let tuning = control.tuning();
-                Tuner::new(config, &layout, tuning.hosts, &tuning.profile)?
+                Arc::new(Tuner::new(config, &layout, tuning.hosts, &tuning.profile)?)
             },
             timeout: config.timeout,
             allowed: config.timeout,
@@ -356,13 +356,13 @@ impl Engine {
         self.plans.len() - 1
     }
 
-    /// The algorithm that a collective call takes.
-    pub fn algorithm(&self, call: &Call) -> Algorithm {
-        self.decision(call).algorithm
+    /// What decides on algorithms, which may be asked while calls run.
+    pub fn tuner(&self) -> Arc<Tuner> {
+        self.tuner.clone()
     }
 
     /// The algorithm that a collective call takes, and why.
-    pub fn decision(&self, call: &Call) -> Decision {
+    fn decision(&self, call: &Call) -> Decision {
         self.tuner.decide_call(call, &schedule(call))
     }
 

@@ -6,7 +6,7 @@ use crate::communicator::Communicator;
 use crate::control::{Control, thread};
 use crate::element::DataType;
 use crate::engine::{Message, Task};
-use crate::error::{Error, Failure, Member, Result};
+use crate::error::{CallOf, Error, Failure, Member, Result};
 use crate::stream::Stage;
 use crate::work::Finish;
 use rccl_schedule::Few;
@@ -32,6 +32,13 @@ pub(super) struct Whole {
 }
 
 impl Whole {
+    /// Where in this rank's own windows a put of its own goes.
+    pub fn own_place(&self, to: Destination) -> Result<*mut u8> {
+        let (rank, hint) = (self.rank(), "put into memory that the window has");
+        let wrong = |what| Error::InvalidArgument { call: "put_signal", what, hint: hint.into() };
+        self.windows.find(to, rank, rank).map_err(wrong)
+    }
+
     pub fn rank(&self) -> u32 {
         self.control.me().rank
     }
@@ -54,18 +61,20 @@ impl Whole {
     }
 
     /// A wait has failed, as a call does: on all ranks, with the first cause.
-    fn broken_by(&self, error: Error) -> Error {
+    fn broken_by(&self, error: Error, source: u32) -> Error {
         match error.failure() {
             // The control plane says that to all, if the rank is missed.
             Some(Failure::PeerLost { .. }) => return error,
             Some(Failure::Timeout { waited, waiting_for, .. }) => {
                 let missing: Vec<u32> = waiting_for.iter().map(|of| of.rank).collect();
+                let missing = if missing.is_empty() { vec![source] } else { missing };
                 self.control.report_timeout(0, *waited, &missing);
             }
             Some(Failure::LinkLost { rank, peer, transport, cause, .. }) => {
                 let other = if *rank == self.rank() { *peer } else { *rank };
                 self.control.report_link_lost(other, transport, 0, cause);
             }
+            Some(Failure::Aborted { why, .. }) => self.control.abort(why),
             Some(failure) => self.control.abort(&failure.to_string()),
             None if matches!(error, Error::Forked { .. }) => return error,
             None => self.control.abort(&error.to_string()),
@@ -210,7 +219,7 @@ impl Incoming {
 
     fn broken(&self, error: Error) {
         let error = self.whole.check().err().unwrap_or_else(|| {
-            self.whole.broken_by(self.whole.seen(error, [self.source, self.whole.rank()]))
+            self.whole.broken_by(self.whole.seen(error, [self.source, self.whole.rank()]), self.source)
         });
         self.fail(&error);
     }
@@ -227,11 +236,17 @@ impl Incoming {
 
     /// Of waits for this rank itself: there is no message whose end could tell them of a failure, or of their deadline.
     async fn watch(self: Arc<Self>) {
-        let mut reported = false;
+        let mut reported: Option<Instant> = None;
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Err(failure) = self.whole.check() {
-                self.fail(&failure);
+            // Of a communicator that this rank has left nobody hears any more.
+            let unheard = reported.filter(|when| when.elapsed() > DECISION).map(|_| self.timed_out());
+            if let Some(failure) = self.whole.check().err().or(unheard) {
+                // What follows on a stream may block, which nothing on this thread may.
+                let of = self.clone();
+                super::aside(move || of.fail(&failure));
+                self.state().watched = false;
+                return;
             }
             let mut state = self.state();
             let Some(wait) = state.waits.front() else {
@@ -239,11 +254,22 @@ impl Incoming {
                 return;
             };
             let waited = wait.since.elapsed();
-            if waited >= wait.timeout.unwrap_or(self.whole.timeout) && !std::mem::replace(&mut reported, true)
-            {
+            if waited >= wait.timeout.unwrap_or(self.whole.timeout) && reported.is_none() {
+                reported = Some(Instant::now());
                 self.whole.control.report_timeout(0, waited, &[self.source]);
             }
         }
+    }
+
+    fn timed_out(&self) -> Error {
+        let waited = self.state().waits.front().map_or(Duration::ZERO, |wait| wait.since.elapsed());
+        let waiting_for = vec![CallOf { rank: self.source, sequence: 0, call: None }];
+        self.whole.failed(Arc::new(Failure::Timeout {
+            rank: self.whole.rank(),
+            sequence: 0,
+            waited,
+            waiting_for,
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -78,24 +78,33 @@ impl OneSided {
         });
         end(LINGER);
         let left = self.pairs().take();
-        left.iter().flat_map(|pairs| &pairs.outgoing).for_each(|(&peer, to)| give_up(to.shared(), peer));
+        let me = self.whole.rank();
+        left.iter().flat_map(|pairs| &pairs.outgoing).for_each(|(&peer, to)| give_up(to.shared(), me, peer));
         // Else the process might end before they have.
         end(END);
     }
 
     /// Leaves the pairs' communicators; what was put goes on for as long as [`OneSided::finish`] waits.
     pub fn abandon(&self) {
-        let Some(Pairs { mut outgoing, .. }) = self.pairs().take() else { return };
-        outgoing.retain(|_, to| to.shared().flow.is_busy() && to.shared().born.check().is_ok());
+        let Some(Pairs { outgoing, .. }) = self.pairs().take() else { return };
         if outgoing.is_empty() {
             return;
         }
-        // The progress thread has them meanwhile.
-        let late: Vec<_> = outgoing.iter().map(|(&peer, to)| (peer, Arc::downgrade(to.shared()))).collect();
+        // The progress thread has them meanwhile, and streams may put more.
+        let me = self.whole.rank();
+        let mut late: Vec<_> =
+            outgoing.iter().map(|(&peer, to)| (peer, Arc::downgrade(to.shared()))).collect();
         let give_up = async move {
-            tokio::time::sleep(LINGER).await;
-            for (peer, to) in late {
-                to.upgrade().iter().for_each(|to| give_up(to, peer));
+            while !late.is_empty() {
+                tokio::time::sleep(LINGER).await;
+                late.retain(|(_, to)| to.strong_count() > 0);
+                let left = late.clone();
+                // The last handle may go there, and its end waits for the control thread.
+                aside(move || {
+                    left.iter().for_each(|(peer, to)| {
+                        to.upgrade().iter().for_each(|to| give_up(to, me, *peer));
+                    });
+                });
             }
         };
         match thread::control_thread() {
@@ -156,14 +165,16 @@ impl Communicator {
     /// The memory stays valid until the window is dropped, and nobody drops it while this rank waits for signals. During
     /// such waits what the other ranks put is written to it.
     pub unsafe fn register_window(&self, memory: *mut u8, bytes: usize) -> Result<Window> {
+        let start = memory;
         // SAFETY: the caller's promise.
-        let memory = unsafe { RawMemory::new(memory, bytes) };
-        Ok(Window::new(&self.one_sided().whole.windows, memory, self.register(memory)?))
+        let memory = unsafe { RawMemory::new(start, bytes) };
+        Ok(Window::new(&self.one_sided().whole.windows, start, memory, self.register(memory)?))
     }
 
     /// A call that writes `bytes` bytes to a rank's window of the same registration as `window`, this many bytes behind its
     /// start, and signals that. It is over when the data may be used again; the other rank has them when it has waited for the
-    /// signal. What is put to one rank comes in the order in which it was made. The rank may be this one.
+    /// signal. What is put to one rank comes in the order in which it was made, on one stream or without; a put on a stream is
+    /// made when its turn there comes. The rank may be this one.
     ///
     /// That a put fits into the other rank's window that rank finds out, and aborts the communicator if not.
     ///
@@ -187,6 +198,9 @@ impl Communicator {
             return refuse(CALL, format!("{bytes} bytes at a null pointer"), "pass data, or a length of 0");
         }
         let to = Destination { window: window.number().into(), offset, bytes: bytes as u64 };
+        if bytes > 0 && peer == self.rank() {
+            self.one_sided().whole.own_place(to)?;
+        }
         self.put(CALL, peer, to, data)
     }
 
@@ -199,7 +213,7 @@ impl Communicator {
     }
 
     /// A call that is over when so many further signals of each of these ranks have come; what was put before them is
-    /// there then. Waits count a rank's signals in the order in which they are made.
+    /// there then. Waits count a rank's signals in the order in which they are made, on a stream when their turn comes.
     ///
     /// # Errors
     /// As [`Communicator::put_signal`]. The call itself fails, and the communicator on all ranks with it, when a signal does not
@@ -220,7 +234,9 @@ impl Communicator {
         } else {
             let channel = self.outgoing(peer)?;
             let whole = &self.one_sided().whole;
-            channel.check().map_err(|error| whole.seen(error, [self.rank(), peer]))?;
+            // If all of them have failed meanwhile, it says so in the numbers of all.
+            let seen = |error| self.check().err().unwrap_or_else(|| whole.seen(error, [self.rank(), peer]));
+            channel.check().map_err(seen)?;
             By::Channel(channel)
         };
         let what = What::Put(Put { by, to, data, whole: self.one_sided().whole.clone() });
@@ -357,9 +373,17 @@ fn flows<'c>(channels: impl IntoIterator<Item = &'c Communicator>) -> Vec<&'c Fl
 }
 
 /// Ends what this rank has put and that one has not waited for.
-fn give_up(to: &Arc<Shared>, peer: u32) {
+fn give_up(to: &Arc<Shared>, me: u32, peer: u32) {
     if to.flow.is_busy() && to.born.check().is_ok() {
-        to.control.abort(&format!("it left before rank {peer} had waited for all of its signals"));
+        to.control.abort(&format!("rank {me} left before rank {peer} had waited for all of its signals"));
+    }
+}
+
+/// Runs what may block on a thread of its own, and not on the control thread.
+fn aside(run: impl FnOnce() + Send + 'static) {
+    let _blocked = thread::SignalsBlocked::new();
+    if let Err(error) = std::thread::Builder::new().name("rccl-aside".into()).spawn(run) {
+        tracing::warn!(%error, "a thread cannot be started: one-sided calls end late");
     }
 }
 
@@ -399,10 +423,7 @@ impl Put {
         match by {
             By::Own(incoming) => {
                 if bytes > 0 {
-                    let rank = whole.rank();
-                    let place = whole.windows.find(to, rank, rank).or_else(|wrong| {
-                        refuse("put_signal", wrong, "put into memory that the window has")
-                    })?;
+                    let place = whole.own_place(to)?;
                     // SAFETY: the data are `bytes` long, by the caller's promise, and so is what was found.
                     unsafe { std::ptr::copy(data, place, bytes) };
                 }

@@ -22,11 +22,12 @@ unsafe impl Sync for Window {}
 impl Window {
     pub(super) fn new(
         windows: &Arc<Windows>,
+        start: *mut u8,
         memory: RawMemory,
         registered: Registered<RawMemory>,
     ) -> Window {
         let number = windows.add(memory);
-        Window { number, memory: memory.start(), windows: windows.clone(), _registered: registered }
+        Window { number, memory: start, windows: windows.clone(), _registered: registered }
     }
 
     /// Which registration of the communicator it is, from 0.

@@ -60,7 +60,8 @@ fn malformed(text: &str, error: &roxmltree::Error) -> Error {
         roxmltree::Error::NoRootNode => "NCCL's files have a <system> or <graphs> element",
         _ => "correct the XML there",
     };
-    Error::new(Some(place(text, error)), format!("this is not XML: {words}"), remedy)
+    // They quote what was found, a line's end among others.
+    Error::new(Some(place(text, error)), format!("this is not XML: {}", words.replace('\n', "\\n")), remedy)
 }
 
 /// The parser knows no place of some errors, and says 1:1.

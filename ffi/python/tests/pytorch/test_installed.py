@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import rccl.torch
 from rccl.torch import build
 
 PACKAGES = pathlib.Path(rccl.torch.__file__).parents[2]
+PROJECT = pathlib.Path(__file__).parents[2] / "pyproject.toml"
 
 PROGRAM = """
 import os, torch, torch.distributed as dist
@@ -40,9 +42,9 @@ def site(tmp_path):
     information = tmp_path / "site" / "roceccl-0.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: roceccl\nVersion: 0\n")
-    (information / "entry_points.txt").write_text(
-        "[torch.backends]\nrccl = rccl.torch:autoload\n[torch.distributed.backends]\nrccl = rccl.torch:register\n"
-    )
+    groups = tomllib.loads(PROJECT.read_text())["project"]["entry-points"]
+    lines = [f"[{group}]\n" + "".join(f"{name} = {at}\n" for name, at in of.items()) for group, of in groups.items()]
+    (information / "entry_points.txt").write_text("".join(lines))
     return tmp_path / "site"
 
 
@@ -80,6 +82,16 @@ def python(code, **environment):
         text=True,
         timeout=240,
     ).stdout
+
+
+@pytest.mark.parametrize("broken", ["SIZE = 3", "raise ImportError('libgone.so: cannot open shared object file')"])
+def test_torch_is_imported_whatever_is_wrong_with_the_package(site, tmp_path, broken):
+    """A module of the user's that has its name, or one that cannot be loaded."""
+    (tmp_path / "rccl.py").write_text(broken)
+    code = "import torch\nprint(torch.ones(3).sum().item())"
+    said = python(code, PYTHONPATH=os.pathsep.join([str(tmp_path), str(site), str(PACKAGES)]))
+    assert "3.0\n" in said and "the backend is not there: " in said, said
+    assert ("libgone.so" if "libgone" in broken else "rccl.torch") in said, said
 
 
 ALONE = """

@@ -9,7 +9,6 @@ that ask for "gloo" get it too, unchanged. It is compiled when the first process
 
 import os
 import types
-import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -28,13 +27,10 @@ def register() -> None:
 
 
 def autoload() -> None:
-    """What ``import torch`` calls (entry points ``torch.backends``). Never keeps torch from being imported."""
-    try:
-        register()
-        if os.environ.get("RCCL_REPLACE_GLOO", "") not in ("", "0"):
-            replace_gloo()
-    except Exception as error:
-        warnings.warn(f"rccl.torch: the backend is not there: {error}", stacklevel=2)
+    """:func:`register`, and :func:`replace_gloo` if the environment says so: what ``import torch`` has done."""
+    register()
+    if os.environ.get("RCCL_REPLACE_GLOO", "") not in ("", "0"):
+        replace_gloo()
 
 
 def replace_gloo() -> None:
