@@ -1,5 +1,6 @@
 /* Every function of the interface, each with its result checked, on the ranks of a launcher: at least 2. */
 #include "check.h"
+#include <time.h>
 
 enum { COUNT = 1000 };
 
@@ -563,6 +564,20 @@ static void growth(void) {
     GOOD(rcclCommDestroy(grown));
     if (newcomer) GOOD(rcclCommDestroy(newcomer));
 
+    /* What does not block has agreed when it returns: other calls come after it. */
+    rcclConfig_t config = RCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    if (rank == 0) GOOD(rcclCommGetUniqueId(comm, &id));
+    CHECK(rcclCommGrow(comm, size + 1, rank == 0 ? &id : NULL, -1, &grown, &config) == rcclInProgress);
+    GOOD(rcclBarrier(comm, NULL));
+    if (rank == 0) GOOD(rcclCommGrow(NULL, size + 1, &id, size, &newcomer, NULL));
+    rcclResult_t state = rcclInProgress;
+    for (time_t end = time(NULL) + 60; state == rcclInProgress && time(NULL) < end;)
+        GOOD(rcclCommGetAsyncError(grown, &state));
+    CHECK(state == rcclSuccess);
+    GOOD(rcclCommDestroy(grown));
+    if (rank == 0) GOOD(rcclCommDestroy(newcomer));
+
     REFUSED(rcclCommGetUniqueId(comm, NULL), rcclInvalidArgument, "id");
     REFUSED(rcclCommGrow(comm, size + 1, NULL, -1, NULL, NULL), rcclInvalidArgument, "newcomm");
     REFUSED(rcclCommGrow(comm, size + 1, NULL, rank, &grown, NULL), rcclInvalidArgument, "keep theirs");
@@ -618,6 +633,11 @@ static void nonsense(void) {
     REFUSED(rcclAllReduce(x, x, 4, rcclFloat, (rcclRedOp_t)-1, comm, NULL), rcclInvalidArgument, "operator -1");
     REFUSED(rcclAllReduce(x, x, 4, rcclFloat, rcclBitXor, comm, NULL), rcclInvalidArgument, "integers");
     REFUSED(rcclAllReduce(x, x, (size_t)-1, rcclFloat, rcclSum, comm, NULL), rcclInvalidArgument, "elements");
+    REFUSED(rcclAllGather(x, x, (size_t)-1 / 8, rcclFloat, comm, NULL), rcclInvalidArgument, "");
+    rcclRedOp_t op;
+    REFUSED(rcclRedOpCreatePreMulSum(&op, x, rcclFloat, (rcclScalarResidence_t)9, comm), rcclInvalidArgument, "9");
+    REFUSED(rcclCommShrink(comm, NULL, 0, &none, NULL, 7), rcclInvalidArgument, "flags 7");
+    REFUSED(rcclCommSplit(comm, -2, 0, &none, NULL), rcclInvalidArgument, "colour -2");
     REFUSED(rcclBcast(x, 4, rcclFloat, -1, comm, NULL), rcclInvalidArgument, "below 0");
     REFUSED(rcclBcast(x, 4, rcclFloat, size, comm, NULL), rcclInvalidArgument, "root");
     REFUSED(rcclMemAlloc(NULL, 1), rcclInvalidArgument, "ptr");

@@ -240,6 +240,16 @@ int main(void) {
     CHECK(strstr(ncclGetErrorString(ncclTimeout), "deadline"));
     CHECK(strcmp(ncclGetErrorString(ncclNumResults), "no result has this number") == 0);
     CHECK(strcmp(ncclGetErrorString((ncclResult_t)-1), "no result has this number") == 0);
+    /* A communicator that is gone, and one that never was. */
+    ncclComm_t gone;
+    GOOD(ncclCommShrink(comms[0], NULL, 0, &gone, NULL, NCCL_SHRINK_DEFAULT));
+    GOOD(ncclCommDestroy(gone));
+    CHECK(ncclAllReduce(x[0], y[0], 1, ncclFloat, ncclSum, gone, NULL) == ncclInvalidArgument);
+    CHECK(ncclAllReduce(x[0], y[0], 1, ncclFloat, ncclSum, (ncclComm_t)x, NULL) == ncclInvalidArgument);
+    SAYS("no communicator has this handle");
+    CHECK(ncclAllReduce(x[0], y[0], (size_t)-1, ncclFloat, ncclSum, comms[0], NULL) == ncclInvalidArgument);
+    CHECK(ncclAllReduce(x[0], y[0], 1, (ncclDataType_t)99, ncclSum, comms[0], NULL) == ncclInvalidArgument);
+    SAYS("data type 99");
     CHECK(ncclCommCount(NULL, &count) == ncclInvalidArgument);
     SAYS("NULL");
     GOOD(ncclCommFinalize(NULL));

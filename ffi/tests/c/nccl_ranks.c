@@ -293,6 +293,28 @@ static void asynchronous(void) {
     GOOD(ncclCommAbort(patient));
 }
 
+/* Configs of NCCL 2.14, 2.17 and 2.18 end earlier, and nothing behind that is read. */
+static void older(void) {
+    static const size_t sizes[] = {24, 40, 48};
+    for (int i = 0; i < 3; i++) {
+        ncclUniqueId id;
+        ncclComm_t joined;
+        ncclConfig_t all = NCCL_CONFIG_INITIALIZER;
+        all.size = sizes[i];
+        all.blocking = 0;
+        void *config = malloc(sizes[i]);
+        CHECK(config != NULL);
+        memcpy(config, &all, sizes[i]);
+        if (rank == 0) GOOD(ncclGetUniqueId(&id));
+        GOOD(ncclBroadcast(&id, &id, sizeof id, ncclChar, 0, comm, NULL));
+        CHECK(ncclCommInitRankConfig(&joined, size, id, rank, config) == ncclInProgress);
+        free(config);
+        CHECK(after(ncclInProgress, joined) == ncclSuccess);
+        is_part(joined, 0, 1);
+        GOOD(ncclCommDestroy(joined));
+    }
+}
+
 static void *use(void *argument) {
     enum { COUNT = 3000, ROUNDS = 60 };
     static const size_t counts[] = {1, 100, COUNT};
@@ -341,6 +363,7 @@ int main(int argc, char **argv) {
     memory();
     parts();
     asynchronous();
+    older();
     threads();
     GOOD(ncclCommFinalize(comm));
     GOOD(ncclCommDestroy(comm));

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 EXAMPLES = pathlib.Path(__file__).parents[4] / "examples" / "python"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
@@ -33,4 +34,7 @@ def losses(*command):
 def test_learns_what_gloo_learns(program, launcher):
     ours = losses(*launcher, program, "--epochs", "3")
     assert len(ours) == 3 and ours[2] < ours[0] / 4
+    if torch.__version__.startswith("2.8."):
+        # There gloo sums where FSDP2 asks for the average; what is right is what data-parallel training gives.
+        program = "ddp.py"
     assert ours == pytest.approx(losses(*TORCHRUN, program, "--epochs", "3", "--backend", "gloo"), abs=1e-6)
