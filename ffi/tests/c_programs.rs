@@ -90,8 +90,12 @@ fn programs_for_nccl_compile_and_run() {
     let folder = tempfile::tempdir().unwrap();
     let libraries =
         [of("roceccl-nccl.pc", "Cflags"), of("roceccl-nccl.pc", "Libs"), of_package("Libs")].concat();
-    let program = compiled("cc", &["-std=c99"], "nccl.c", folder.path(), &libraries);
-    assert_eq!(run(&program, &[], 1), ["NCCL's interface: right\n"]);
+    let languages: [(&str, &[&str]); 2] = [("cc", &["-std=c99"]), ("c++", &["-std=c++11", "-x", "c++"])];
+    for (compiler, language) in languages.into_iter().filter(|(compiler, _)| have(&[compiler])) {
+        let libraries = [vec!["-x".into(), "none".into()], libraries.clone()].concat();
+        let program = compiled(compiler, language, "nccl.c", folder.path(), &libraries);
+        assert_eq!(run(&program, &[], 1), ["NCCL's interface: right\n"]);
+    }
 }
 
 /// By the line of docs/coming-from.md and nothing besides, a process a rank, each told its rank by its arguments.

@@ -151,9 +151,12 @@ fn streams_in_cpp_give_what_waiting_gives() {
 fn cmake_finds_the_package() {
     let Some(examples) = Examples::with(&["cmake"]) else { return };
     let prefix = format!("-DCMAKE_PREFIX_PATH={}", installed().display());
-    said(examples.command("cmake").args(["-S", "cpp", "-B", "build", &prefix]));
-    said(examples.command("cmake").args(["--build", "build"]));
-    is_overlap(&run(&examples.place("build/overlap"), &[&digits(), "2", "32"], 2)[0], 2);
+    for (build, target) in [("build", "roceccl::roceccl"), ("build-static", "roceccl::roceccl_static")] {
+        let target = format!("-DROCECCL={target}");
+        said(examples.command("cmake").args(["-S", "cpp", "-B", build, &prefix, &target]));
+        said(examples.command("cmake").args(["--build", build]));
+        is_overlap(&run(&examples.place(&format!("{build}/overlap")), &[&digits(), "2", "32"], 2)[0], 2);
+    }
 }
 
 fn is_overlap(said: &str, ranks: usize) {
