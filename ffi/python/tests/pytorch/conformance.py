@@ -7,7 +7,7 @@ that torch knows by name, so a run takes the name of one of them for those decor
 
 =================  ==========================================================================================
 ``BACKEND``        what is tested ("rccl")
-``AS``             whose tests: "gloo", or "mpi" (all_to_all, groups; 3 ranks or more)
+``AS``             whose tests: "gloo", or "mpi" (all_to_all, groups)
 ``WORLD_SIZE``     how many ranks (2)
 ``TEST_TIMEOUT``   how many seconds one test may take (100)
 ``EXCEPT``         tests that are not run, separated by commas
@@ -56,7 +56,7 @@ def without_hope() -> set[str]:
             continue
         for decorator in map(ast.unparse, node.decorator_list):
             gpu = decorator.startswith(("skip_if_no_gpu", "skip_if_lt_x_gpu", "nccl_skip_if", "skip_if_rocm"))
-            few = decorator.startswith("skip_if_small_worldsize") and RANKS < 8 and GUISE != "mpi"
+            few = decorator.startswith("skip_if_small_worldsize") and RANKS < (3 if GUISE == "mpi" else 8)
             odd = decorator.startswith("skip_if_odd_worldsize") and RANKS % 2 and GUISE != "mpi"
             if gpu or few or odd:
                 found.add(node.name)
