@@ -137,7 +137,7 @@ impl Failure {
                     .into()
             }
             Failure::Aborted { member, .. } => {
-                format!("if that does not say enough, see what {} printed", process(member))
+                format!("see what {} printed, if that does not say enough", process(member))
             }
             Failure::LinkLost { transport, .. } if transport == "shm" => {
                 "RCCL_SHM_DISABLE=1 does without shared memory".into()

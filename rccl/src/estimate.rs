@@ -12,7 +12,7 @@ use std::time::Duration;
 const MOST_RANKS: u32 = 512;
 
 impl Communicator {
-    /// How long `call` would take, as [`simulate`] says it of the algorithm and the chunks that it takes here: on hosts of
+    /// How long `call` would take, as [`simulate()`] says it of the algorithm and the chunks that it takes here: on hosts of
     /// the kind that this job's are taken for ([`Class`]), whose figures are round ones, with as many ranks on each and
     /// nothing else under way. Nothing is measured or sent; other ranks need not ask. Takes as long as the simulator does: of a
     /// few ranks less than a millisecond, of hundreds of ranks and gigabytes many seconds. A message is [`Call::root`]'s and

@@ -101,7 +101,7 @@ def test_ctrl_c_raises_at_once_and_is_what_the_others_are_told(kind):
         error = end.answer
         assert error["code"] == "RCCL-2004" and error["peer"] == 0
         assert "rank 0" in error["cause"] and "KeyboardInterrupt" in error["cause"]
-        advises(error, "if that does not say enough, see what rank 0 printed")
+        advises(error, "see what rank 0 printed, if that does not say enough")
 
 
 def test_ctrl_c_while_joining():
