@@ -146,8 +146,9 @@ start() {
         -machine q35 -accel tcg,thread=multi -cpu max -smp "$cores" -m "${RXE_MEMORY:-2048}"
         -kernel "$cache/vmlinux" -initrd "$cache/initramfs"
         # A panic ends the guest. Emulated cores may stand still for seconds, which is no reason for the kernel to
-        # worry. Changes of the network wait for grace periods, which are made short.
-        -append "console=ttyS0 quiet panic=-1 tsc=reliable nosoftlockup rcupdate.rcu_expedited=1 mitigations=off random.trust_cpu=on"
+        # worry, nor to think that its timer is not connected. Changes of the network wait for grace periods, which are
+        # made short.
+        -append "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check nosoftlockup rcupdate.rcu_expedited=1 mitigations=off random.trust_cpu=on"
         -serial "file:$job/console"
         -device virtio-rng-pci
         # The host's files, which the guest cannot change, and this job's directory, which it can.
