@@ -56,14 +56,14 @@ ok "it needs $(tr "\n" " " <<<"$needed")"
 # As users install it: with nothing that compiles, and nothing but wheels.
 "$python" -m venv "$work/fresh"
 fresh=$work/fresh/bin/python
-timeout 300 env PATH="$work/no-programs" "$fresh" -m pip install --quiet --only-binary :all: "$wheel[types]"
+timeout 600 env PATH="$work/no-programs" "$fresh" -m pip install --quiet --only-binary :all: "$wheel[types]"
 ok "installed without a compiler"
 cd "$examples"
-said=$(timeout 60 "$fresh" -m rccl --version)
+said=$(timeout 300 "$fresh" -m rccl --version)
 [[ $said == "rccl $("$fresh" -c 'import rccl; print(rccl.__version__)')"* ]] || failed "the command says $said"
 ok "$said"
-timeout 60 "$fresh" -c 'import ctypes, rccl; ctypes.CDLL(rccl.library()).rcclCommInitRankConfig'
+timeout 300 "$fresh" -c 'import ctypes, rccl; ctypes.CDLL(rccl.library()).rcclCommInitRankConfig'
 ok "the C interface is in its library"
-timeout 120 "$fresh" -m rccl run -n 2 -- "$fresh" digits.py 3 >"$work/said" 2>&1 || { cat "$work/said" >&2; failed "digits.py by two ranks"; }
+timeout 600 "$fresh" -m rccl run -n 2 -- "$fresh" digits.py 3 >"$work/said" 2>&1 || { cat "$work/said" >&2; failed "digits.py by two ranks"; }
 ok "digits.py by two ranks: $(tail -n 1 "$work/said")"
 echo "$passed passed, 0 failed"
