@@ -1,30 +1,22 @@
 //! What the C interface adds to a call: handles, numbers and panics are looked after. One rank, for which nothing else
-//! happens but the check of the arguments and a copy of 8 bytes.
+//! happens but the check of the arguments and a copy of 8 bytes. Prints medians, and the quartiles of the differences.
 
-#![expect(missing_docs, reason = "criterion_group! makes a public function without documentation")]
-
-use criterion::{Criterion, criterion_group, criterion_main};
 use rccl::{Communicator, DataType, ReduceOp};
 use roceccl::Answer;
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::ptr::null_mut;
-use std::time::Duration;
+use std::time::Instant;
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(2))
-        .without_plots();
-    targets = one_call
-}
-criterion_main!(benches);
+/// Calls that are timed together, some 100 us, and how often: first those of Rust and then those of C, so that what the
+/// machine does otherwise falls on both.
+const CALLS: u32 = 500;
+const ROUNDS: usize = 10_000;
 
 const F32: i32 = DataType::F32 as i32;
 const SUM: i32 = ReduceOp::Sum as i32;
 
-fn one_call(criterion: &mut Criterion) {
+fn main() {
     let comm = Communicator::from_env().expect("one rank");
     let mut handle = null_mut();
     // SAFETY: there is room for a handle, and NULL is no config.
@@ -37,13 +29,11 @@ fn one_call(criterion: &mut Criterion) {
         unsafe { roceccl::rcclAllReduce(send, recv, 2, F32, SUM, handle, null_mut()) }
     };
     compare(
-        criterion,
         "all_reduce",
         |x, y| comm.all_reduce_into(x, y, ReduceOp::Sum).expect("a sum"),
         |x, y| all_reduce(x, y),
     );
     compare(
-        criterion,
         "all_reduce in place",
         |_, y| comm.all_reduce(y, ReduceOp::Sum).expect("a sum"),
         |_, y| {
@@ -53,7 +43,6 @@ fn one_call(criterion: &mut Criterion) {
         },
     );
     compare(
-        criterion,
         "broadcast",
         |x, y| comm.broadcast_into(x, y, 0).expect("a copy"),
         |x, y| {
@@ -63,7 +52,6 @@ fn one_call(criterion: &mut Criterion) {
         },
     );
     compare(
-        criterion,
         "all_gather_v",
         |x, y| comm.all_gather_v_into(x, y, black_box(&[2])).expect("a copy"),
         |x, y| {
@@ -73,7 +61,6 @@ fn one_call(criterion: &mut Criterion) {
         },
     );
     compare(
-        criterion,
         "barrier",
         |_, _| comm.barrier().expect("nobody else"),
         // SAFETY: any values are safe.
@@ -81,7 +68,6 @@ fn one_call(criterion: &mut Criterion) {
     );
     // Of which C makes three calls.
     compare(
-        criterion,
         "a group of one all_reduce",
         |x, y| rccl::group(|calls| calls.all_reduce_into(&comm, x, y, ReduceOp::Sum)).expect("a sum"),
         |x, y| {
@@ -98,24 +84,36 @@ fn one_call(criterion: &mut Criterion) {
 }
 
 fn compare(
-    criterion: &mut Criterion,
     call: &str,
     mut rust: impl FnMut(&[f32; 2], &mut [f32; 2]),
     mut c: impl FnMut(&[f32; 2], &mut [f32; 2]) -> Answer,
 ) {
     let (x, mut y) = ([1.0_f32, 2.0], [1.0_f32, 2.0]);
-    let mut group = criterion.benchmark_group(format!("{call} of 8 bytes, 1 rank"));
-    // Twice, since what comes second may find a faster or slower machine.
-    for turn in 1..=2 {
-        group.bench_function(format!("Rust, turn {turn}"), |bench| {
-            bench.iter(|| rust(black_box(&x), black_box(&mut y)));
-        });
-        group.bench_function(format!("C, turn {turn}"), |bench| {
-            bench.iter(|| assert_eq!(c(black_box(&x), black_box(&mut y)), Answer::Success));
-        });
+    let (mut rusts, mut cs, mut more) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let by_rust = nanoseconds(|| rust(black_box(&x), black_box(&mut y)));
+        let by_c = nanoseconds(|| assert_eq!(c(black_box(&x), black_box(&mut y)), Answer::Success));
+        rusts.push(by_rust);
+        cs.push(by_c);
+        more.push(by_c - by_rust);
     }
-    group.finish();
     assert_eq!(y, x);
+    let [(_, rust, _), (_, c, _), (low, middle, high)] = [rusts, cs, more].map(quartiles);
+    println!("{call:<26} Rust {rust:6.1} ns  C {c:6.1} ns  C adds {middle:6.1} ns ({low:.1} to {high:.1})");
+}
+
+/// Of one call.
+fn nanoseconds(mut call: impl FnMut()) -> f64 {
+    let began = Instant::now();
+    (0..CALLS).for_each(|_| call());
+    began.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
+}
+
+/// The lower quartile, the median and the upper quartile.
+fn quartiles(mut times: Vec<f64>) -> (f64, f64, f64) {
+    times.sort_unstable_by(f64::total_cmp);
+    let at = |quarter: usize| times[(times.len() - 1) * quarter / 4];
+    (at(1), at(2), at(3))
 }
 
 fn pointers(x: &[f32; 2], y: &mut [f32; 2]) -> (*const c_void, *mut c_void) {

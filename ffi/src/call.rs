@@ -4,33 +4,48 @@ use crate::comm::{self, Comm};
 use crate::error::{Answer, Refusal, answer};
 use crate::op::{self, Operator};
 use crate::{group, list, stream};
-use rccl::{Call, Collective, Communicator, DataType, Raw, RawSizes};
+use rccl::{Call, Collective, Communicator, DataType, RawSizes};
 use std::ffi::{c_int, c_void};
+
+/// A call whose numbers are those of the crate.
+struct Known<'a> {
+    call: Call,
+    sizes: RawSizes<'a>,
+    operator: Option<Operator>,
+    send: *const c_void,
+    recv: *mut c_void,
+}
 
 /// Makes a call: now if it is on no stream, else behind what is on it, or with the end of an open group.
 #[inline]
-fn make(
+fn make<'a>(
     comm: comm::Handle,
     on: stream::Handle,
-    check: impl FnOnce(&Comm, &Communicator) -> Result<Raw, Refusal>,
+    know: impl FnOnce(&Comm, &Communicator) -> Result<Known<'a>, Refusal>,
 ) -> Answer {
-    answer(|| group::part(prepare(comm, on, check)))
+    answer(|| group::part(prepare(comm, on, know)))
 }
 
 #[inline]
-fn prepare(
+fn prepare<'a>(
     comm: comm::Handle,
     on: stream::Handle,
-    check: impl FnOnce(&Comm, &Communicator) -> Result<Raw, Refusal>,
+    know: impl FnOnce(&Comm, &Communicator) -> Result<Known<'a>, Refusal>,
 ) -> Result<(), Refusal> {
     let comm = comm::get(comm)?;
     let communicator = comm.communicator()?;
     let on = if on.is_null() { None } else { Some(stream::get(on)?) };
-    let call = check(&comm, communicator)?;
-    match on {
-        None if group::is_open() => group::add(communicator, call, true),
+    let Known { mut call, sizes, operator, send, recv } = know(&comm, communicator)?;
+    call.op = operator.as_ref().map(|operator| operator.op);
+    let scalar = operator.as_ref().and_then(|operator| operator.scalar.as_ref());
+    let (scalar, send, recv) = (scalar.map(|scalar| &scalar[..call.dtype.size()]), send.cast(), recv.cast());
+    if on.is_none() && !group::is_open() {
         // SAFETY: the promise of whoever made the call.
-        None => unsafe { communicator.run_raw(call) }?,
+        return Ok(unsafe { communicator.run_raw_call(&call, sizes, scalar, send, recv) }?);
+    }
+    let call = communicator.raw(&call, sizes, scalar, send, recv)?;
+    match on {
+        None => group::add(communicator, call, true),
         Some(stream) if group::is_open() => group::add(&communicator.on(&stream), call, false),
         // Its stream tells what becomes of it.
         // SAFETY: as above.
@@ -48,6 +63,7 @@ struct Asked {
 }
 
 impl Asked {
+    #[inline]
     fn call(&self) -> Result<Call, Refusal> {
         let dtype = data_type(self.dtype)?;
         let root = self.root.map(u32::try_from).transpose();
@@ -72,9 +88,7 @@ fn moves(
     send: *const c_void,
     recv: *mut c_void,
 ) -> Answer {
-    make(on.0, on.1, |_, communicator| {
-        Ok(communicator.raw(&asked.call()?, sizes, None, send.cast(), recv.cast())?)
-    })
+    make(on.0, on.1, |_, _| Ok(Known { call: asked.call()?, sizes, operator: None, send, recv }))
 }
 
 /// A call that reduces.
@@ -87,11 +101,9 @@ fn reduces(
     send: *const c_void,
     recv: *mut c_void,
 ) -> Answer {
-    make(on.0, on.1, |comm, communicator| {
+    make(on.0, on.1, |comm, _| {
         let call = asked.call()?;
-        let Operator { op, scalar } = op::find(comm, op, call.dtype)?;
-        let scalar = scalar.as_ref().map(|scalar| &scalar[..call.dtype.size()]);
-        Ok(communicator.raw(&Call { op: Some(op), ..call }, sizes, scalar, send.cast(), recv.cast())?)
+        Ok(Known { operator: Some(op::find(comm, op, call.dtype)?), call, sizes, send, recv })
     })
 }
 
@@ -248,7 +260,8 @@ pub unsafe extern "C" fn rcclAllGatherV(
         let counts = unsafe { counts(communicator, recvcounts, "recvcounts") }?;
         let call =
             Asked { collective: Collective::AllGatherV, dtype: datatype, root: None, count: 0 }.call()?;
-        Ok(communicator.raw(&call, RawSizes::Counts(counts), None, sendbuff.cast(), recvbuff.cast())?)
+        let sizes = RawSizes::Counts(counts);
+        Ok(Known { call, sizes, operator: None, send: sendbuff, recv: recvbuff })
     })
 }
 
@@ -269,10 +282,8 @@ pub unsafe extern "C" fn rcclReduceScatterV(
         let counts = unsafe { counts(communicator, recvcounts, "recvcounts") }?;
         let call =
             Asked { collective: Collective::ReduceScatterV, dtype: datatype, root: None, count: 0 }.call()?;
-        let Operator { op, scalar } = op::find(of, op, call.dtype)?;
-        let scalar = scalar.as_ref().map(|scalar| &scalar[..call.dtype.size()]);
-        let call = Call { op: Some(op), ..call };
-        Ok(communicator.raw(&call, RawSizes::Counts(counts), scalar, sendbuff.cast(), recvbuff.cast())?)
+        let operator = Some(op::find(of, op, call.dtype)?);
+        Ok(Known { call, sizes: RawSizes::Counts(counts), operator, send: sendbuff, recv: recvbuff })
     })
 }
 
@@ -295,7 +306,7 @@ pub unsafe extern "C" fn rcclGatherV(
         let call = asked.call()?;
         // SAFETY: the caller's promise.
         let sizes = unsafe { of_root(communicator, &call, recvcounts, "recvcounts") }?;
-        Ok(communicator.raw(&call, sizes, None, sendbuff.cast(), recvbuff.cast())?)
+        Ok(Known { call, sizes, operator: None, send: sendbuff, recv: recvbuff })
     })
 }
 
@@ -318,7 +329,7 @@ pub unsafe extern "C" fn rcclScatterV(
         let call = asked.call()?;
         // SAFETY: the caller's promise.
         let sizes = unsafe { of_root(communicator, &call, sendcounts, "sendcounts") }?;
-        Ok(communicator.raw(&call, sizes, None, sendbuff.cast(), recvbuff.cast())?)
+        Ok(Known { call, sizes, operator: None, send: sendbuff, recv: recvbuff })
     })
 }
 
@@ -367,6 +378,6 @@ pub unsafe extern "C" fn rcclAlltoAllV(
         let call =
             Asked { collective: Collective::AllToAllV, dtype: datatype, root: None, count: 0 }.call()?;
         let sizes = RawSizes::Cross { sent, received };
-        Ok(communicator.raw(&call, sizes, None, sendbuff.cast(), recvbuff.cast())?)
+        Ok(Known { call, sizes, operator: None, send: sendbuff, recv: recvbuff })
     })
 }

@@ -59,6 +59,7 @@ impl DataType {
     ];
 
     /// The size of one element in bytes: 1, 2, 4 or 8.
+    #[inline]
     pub const fn size(self) -> usize {
         match self {
             DataType::I8 | DataType::U8 | DataType::F8E4M3 | DataType::F8E5M2 => 1,
@@ -87,6 +88,7 @@ impl DataType {
     }
 
     /// Whether it is one of the integers, and not a float.
+    #[inline]
     pub const fn is_integer(self) -> bool {
         matches!(
             self,
@@ -122,6 +124,7 @@ impl fmt::Display for DataType {
 impl TryFrom<u8> for DataType {
     type Error = UnknownNumber;
 
+    #[inline]
     fn try_from(number: u8) -> Result<Self, UnknownNumber> {
         DataType::ALL.get(usize::from(number)).copied().ok_or(UnknownNumber {
             what: "data type",
@@ -189,11 +192,13 @@ impl ReduceOp {
     ];
 
     /// Whether elements of `dtype` can be combined by it: the bitwise operators take integers only, all others any type.
+    #[inline]
     pub const fn suits(self, dtype: DataType) -> bool {
         !self.is_bitwise() || dtype.is_integer()
     }
 
     /// Whether it is one of [`ReduceOp::BitAnd`], [`ReduceOp::BitOr`] and [`ReduceOp::BitXor`].
+    #[inline]
     pub const fn is_bitwise(self) -> bool {
         matches!(self, ReduceOp::BitAnd | ReduceOp::BitOr | ReduceOp::BitXor)
     }
@@ -224,6 +229,7 @@ impl fmt::Display for ReduceOp {
 impl TryFrom<u8> for ReduceOp {
     type Error = UnknownNumber;
 
+    #[inline]
     fn try_from(number: u8) -> Result<Self, UnknownNumber> {
         ReduceOp::ALL.get(usize::from(number)).copied().ok_or(UnknownNumber {
             what: "operator",

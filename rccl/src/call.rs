@@ -91,6 +91,7 @@ impl Collective {
     }
 
     /// What its schedules compute; `None` for messages and groups, which are no collectives of their own.
+    #[inline]
     pub(crate) fn schedule(self, root: u32) -> Option<Schedule> {
         Some(match self {
             Collective::AllReduce | Collective::Barrier => Schedule::AllReduce,

@@ -9,7 +9,7 @@ use crate::control::{Control, JoinOptions};
 use crate::element::Element;
 use crate::engine::{Engine, Task};
 use crate::error::{Error, Result};
-use crate::flow::{self, Driven, Flow, Job};
+use crate::flow::{self, Driven, Flow, Job, Tried};
 use crate::fork;
 use crate::meet;
 use crate::one_sided::OneSided;
@@ -367,6 +367,24 @@ impl Communicator {
             let _ = background::look_after(&self.shared);
         }
         result
+    }
+
+    /// As [`Communicator::execute`], for a short call that was made before, which waits for no longer than this here.
+    ///
+    /// # Safety
+    /// As for [`Flow::execute_for`].
+    #[inline]
+    pub(crate) unsafe fn execute_for(&self, task: &Task, slice: Duration) -> Result<Tried> {
+        self.shared.born.check()?;
+        if self.stream.is_some() {
+            return Ok(Tried::Not);
+        }
+        // SAFETY: the caller's promise.
+        let tried = unsafe { self.shared.flow.execute_for(task, slice) };
+        if matches!(tried, Tried::Ended(_)) && self.shared.flow.is_busy() {
+            let _ = background::look_after(&self.shared); // as above
+        }
+        Ok(tried)
     }
 
     /// Submits what was asked for; the progress thread moves it if nobody waits for it.

@@ -4,11 +4,10 @@
 //! thread that waits for it, if one does, else by the process's [progress thread](super::background). A blocking call
 //! on a communicator with an empty queue never comes here: it runs on its caller's thread from beginning to end.
 
-use crate::engine::{Engine, Polled, Task};
-use crate::engine::{Next, Patience, Sleeper};
+use crate::engine::{Again, Engine, Next, Patience, Polled, Sleeper, Task};
 use crate::error::Result;
 use crate::stream::Stage;
-use crate::work::Finish;
+use crate::work::{Finish, Held};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -50,6 +49,15 @@ pub(crate) struct Driven {
     end: Option<Arc<dyn Finish>>,
 }
 
+/// What came of a task that was to run for some time.
+pub(crate) enum Tried {
+    Ended(Result<()>),
+    /// It is under way, and this will tell of its end.
+    Waits(Arc<Held<()>>),
+    /// It has to be submitted.
+    Not,
+}
+
 impl Flow {
     /// Lets go of the links without a word to anybody: they are the parent's, and this process its forked child.
     pub fn abandon(&mut self) {
@@ -86,6 +94,30 @@ impl Flow {
         }
         // SAFETY: the caller's promise.
         unsafe { driven.engine.execute(task) }
+    }
+
+    /// Runs a task on this thread as [`Flow::execute`], if it is a short call that was run before and nobody else is at the
+    /// engine, and for as long as it waits for no longer than this; it is under way then, as if it had been submitted.
+    ///
+    /// # Safety
+    /// As for [`Engine::begin`], until the end is told of what is under way.
+    #[inline]
+    pub unsafe fn execute_for(&self, task: &Task, slice: Duration) -> Tried {
+        let Ok(mut driven) = self.engine.try_lock() else { return Tried::Not };
+        if self.is_busy() {
+            return Tried::Not;
+        }
+        // SAFETY: the caller's promise.
+        match unsafe { driven.engine.execute_for(task, slice) } {
+            Some(Again::Ended(result)) => Tried::Ended(result),
+            Some(Again::Waits) => {
+                let end = Held::new(());
+                driven.end = Some(end.clone());
+                self.pending.fetch_add(1, Ordering::Release);
+                Tried::Waits(end)
+            }
+            None => Tried::Not,
+        }
     }
 
     /// Puts a task at the end of the queue; it, and those behind it, begin when what it waits for is over.

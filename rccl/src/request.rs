@@ -281,6 +281,7 @@ macro_rules! for_borrowed {
 pub(crate) use for_borrowed;
 
 impl Caller {
+    #[inline]
     pub(crate) fn check_root(self, call: &'static str, root: u32) -> Result<()> {
         if root < self.size {
             return Ok(());
@@ -391,6 +392,7 @@ fn reduction<T: Element>(
 }
 
 /// Checks that a call has an operator if it reduces, and one that suits its type.
+#[inline]
 pub(crate) fn check_operator(call: &Call) -> Result<()> {
     let reduces = call.collective.schedule(0).is_some_and(|collective| collective.reduces());
     let reduces = reduces && call.collective != Collective::Barrier;

@@ -80,6 +80,7 @@ impl Collective {
     }
 
     /// The root, where there is one.
+    #[inline]
     pub fn root(&self) -> Option<Rank> {
         match *self {
             Collective::Reduce { root }
@@ -102,6 +103,7 @@ impl Collective {
     }
 
     /// Whether operands are reduced.
+    #[inline]
     pub fn reduces(&self) -> bool {
         matches!(self, Collective::AllReduce | Collective::Reduce { .. } | Collective::ReduceScatter)
     }
@@ -132,6 +134,7 @@ impl Collective {
     }
 
     /// What a rank's input shows of the vector.
+    #[inline]
     pub fn input(&self, rank: Rank, ranks: u32) -> Window {
         match *self {
             Collective::AllReduce | Collective::Reduce { .. } => Window::block(0),
@@ -146,6 +149,7 @@ impl Collective {
     }
 
     /// What a rank's output shows of the vector.
+    #[inline]
     pub fn output(&self, rank: Rank, ranks: u32) -> Window {
         match *self {
             Collective::AllReduce | Collective::Broadcast { .. } => Window::block(0),

@@ -52,6 +52,7 @@ impl Window {
         }
     }
     /// How many blocks it shows.
+    #[inline]
     pub fn len(&self) -> u32 {
         match self {
             Window::Run { len, .. } => *len,
@@ -68,12 +69,16 @@ impl Window {
         match self {
             Window::Run { first, step, len } => {
                 let behind = block.checked_sub(*first)?;
+                if *step == 1 {
+                    return (behind < *len).then_some(behind); // nearly always, and a division takes longer than all else
+                }
                 (behind % step == 0 && behind / step < *len).then_some(behind / step)
             }
             Window::List(blocks) => blocks.binary_search(&block).ok().map(|position| position as u32),
         }
     }
     /// The block at a position, which is less than [`Window::len`].
+    #[inline]
     pub fn at(&self, position: u32) -> u32 {
         match self {
             Window::Run { first, step, .. } => first + step * position,

@@ -67,6 +67,9 @@ impl Array {
             // Types that the protocol has no letter for: bfloat16 and fp8 of ml_dtypes.
             return interface::read(object, name);
         }
+        if let Some(array) = tensor::read_plain(object)? {
+            return Ok(array);
+        }
         if let Some(pointer) = object.getattr_opt(intern!(object.py(), "data_ptr"))? {
             return tensor::read(object, &pointer, name);
         }

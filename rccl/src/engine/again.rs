@@ -8,11 +8,12 @@ use super::drive::{Outcome, Stage, Watch};
 use super::round::Round;
 use super::run::{Area, StepState};
 use super::straight::Straight;
-use super::{Active, Engine};
+use super::{Active, Engine, Lengths, Task};
 use crate::call::Call;
 use crate::error::Result;
 use rccl_kernels::Kernel;
 use rccl_transport::Tag;
+use std::time::Duration;
 
 /// How many calls are kept: more than a step of training makes, few enough to look through.
 const KEPT: usize = 16;
@@ -55,8 +56,16 @@ impl Repertoire {
     }
 }
 
+/// What came of a short call.
+pub(crate) enum Again {
+    Ended(Result<()>),
+    /// It has waited for as long as it was to, and is under way.
+    Waits,
+}
+
 impl Engine {
-    /// Runs a short call that was run before. `None`: it is none of those that are kept.
+    /// Runs a short call that was run before, for as long as its waits are no longer than `slice` in all. `None`: it is none
+    /// of those that are kept.
     ///
     /// # Safety
     /// As for [`Engine::execute`].
@@ -66,11 +75,12 @@ impl Engine {
         call: &Call,
         input: *mut u8,
         output: *mut u8,
-    ) -> Option<Result<()>> {
+        slice: Duration,
+    ) -> Option<Again> {
         let words = call.pack();
         let at = self.repertoire.find(words)?;
         if let Some(error) = &self.broken {
-            return Some(Err(error.clone()));
+            return Some(Again::Ended(Err(error.clone())));
         }
         self.enter(words);
         self.space.now.tag = Tag { sequence: self.sequence, call: words };
@@ -88,9 +98,19 @@ impl Engine {
             Some(bytes) => Stage::Round(Round::default(), bytes),
             None => Stage::Straight(Straight::default()),
         };
-        let outcome = self.drive(number, &mut stage, &mut Watch::new(false));
+        let mut watch = Watch::new(false);
+        let Some(outcome) = self.drive(number, &mut stage, &mut watch, slice) else {
+            // Its steps stay where a run finds them.
+            self.repertoire.forget();
+            self.allowed = self.timeout;
+            let sizes = Lengths::Equal(call.count);
+            let task =
+                Task::Collective { call: *call, sizes, input: input.cast_const(), output, scale: None };
+            self.active = Some(Active { call: *call, task, number, stage, watch });
+            return Some(Again::Waits);
+        };
         self.swap(at);
-        Some(self.end(call, outcome))
+        Some(Again::Ended(self.end(call, outcome)))
     }
 
     /// Puts a kept call's steps and buffers where a run finds them, or back.

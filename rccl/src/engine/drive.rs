@@ -60,6 +60,11 @@ impl Watch {
         Watch { started: None, idle_since: None, stalled: STALL, messages }
     }
 
+    /// Whether so much time has passed since there was something to wait for.
+    fn is_over(&self, slice: Duration) -> bool {
+        slice < Duration::MAX && self.started.is_some_and(|started| started.elapsed() >= slice)
+    }
+
     /// Something moved.
     pub fn reset(&mut self) {
         self.idle_since = None;
@@ -137,34 +142,40 @@ pub(crate) struct Waiting<'a> {
     pub timeout: Duration,
     pub sequence: u32,
     pub peers: &'a [Rank],
+    /// How long it may wait, in all: it can go on another time then.
+    pub slice: Duration,
 }
 
-/// Runs to the end on this thread.
+/// Runs to the end on this thread. `None`: it has waited for as long as it may, and has not ended.
 pub(crate) fn drive(
     run: &mut Run<'_>,
     stage: &mut Stage,
     watch: &mut Watch,
     mut waiting: Waiting<'_>,
-) -> Outcome {
+) -> Option<Outcome> {
     loop {
         match go(run, stage) {
-            Ok((_, true)) => return Outcome::Done,
+            Ok((_, true)) => return Some(Outcome::Done),
             Ok((true, false)) => {
                 waiting.patience.reset();
                 continue;
             }
             Ok((false, false)) => {}
-            Err(stop) => return Outcome::Stopped(stop),
+            Err(stop) => return Some(Outcome::Stopped(stop)),
         }
         let (waited, sleep) = match waiting.patience.idle() {
             Next::Poll => continue,
             Next::Look(waited) => (waited, false),
             Next::Sleep(waited) => (waited, true),
         };
-        let Waiting { control, sleeper, timeout, sequence, peers, .. } = &mut waiting;
+        let Waiting { control, timeout, sequence, .. } = &waiting;
         if let Some(outcome) = watch.look(control, *sequence, waited, *timeout, || stage.awaited(run)) {
-            return outcome;
+            return Some(outcome);
         }
+        if watch.is_over(waiting.slice) {
+            return None;
+        }
+        let Waiting { control, sleeper, peers, .. } = &mut waiting;
         if sleep {
             sleeper.sleep(run.links, peers, control.doorbell().as_fd());
         }

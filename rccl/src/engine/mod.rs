@@ -30,6 +30,7 @@ use crate::control::Control;
 use crate::element::{DataType, ReduceOp};
 use crate::error::{Error, Result};
 use crate::tuner::{Choice, Decision, Tuner};
+pub(crate) use again::Again;
 use again::Repertoire;
 use begin::Scratch;
 use drive::{Outcome, Stage, Waiting, Watch, drive, go};
@@ -198,12 +199,27 @@ impl Engine {
     pub unsafe fn execute(&mut self, task: Task) -> Result<()> {
         if let Task::Collective { call, sizes: Lengths::Equal(_), input, output, scale: None } = &task
             // SAFETY: the caller's promise.
-            && let Some(result) = unsafe { self.again(call, input.cast_mut(), *output) }
+            && let Some(Again::Ended(result)) =
+                unsafe { self.again(call, input.cast_mut(), *output, Duration::MAX) }
         {
             return result;
         }
         // SAFETY: the caller's promise.
         unsafe { self.execute_first(task) }
+    }
+
+    /// Runs a short call that was run before, as [`Engine::execute`], but waits for other ranks for no longer than this in
+    /// all; what has not ended then is under way, as if it had been [begun](Engine::begin). `None`: it is no such call.
+    ///
+    /// # Safety
+    /// As for [`Engine::begin`].
+    #[inline]
+    pub unsafe fn execute_for(&mut self, task: &Task, slice: Duration) -> Option<Again> {
+        let Task::Collective { call, sizes: Lengths::Equal(_), input, output, scale: None } = task else {
+            return None;
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.again(call, input.cast_mut(), *output, slice) }
     }
 
     /// # Safety
@@ -214,15 +230,26 @@ impl Engine {
         let mut active = unsafe { self.prepare(task) }?;
         let outcome = match self.link(&mut active) {
             Some(outcome) => outcome,
-            None => self.drive(active.number, &mut active.stage, &mut active.watch),
+            None => loop {
+                let Active { number, stage, watch, .. } = &mut active;
+                if let Some(outcome) = self.drive(*number, stage, watch, Duration::MAX) {
+                    break outcome;
+                }
+            },
         };
         self.remember(&active, &outcome);
         self.end_task(&active, outcome)
     }
 
-    /// Runs what is bound to a plan to its end.
+    /// Runs what is bound to a plan to its end, or until it has waited for so long.
     #[inline]
-    fn drive(&mut self, number: usize, stage: &mut Stage, watch: &mut Watch) -> Outcome {
+    fn drive(
+        &mut self,
+        number: usize,
+        stage: &mut Stage,
+        watch: &mut Watch,
+        slice: Duration,
+    ) -> Option<Outcome> {
         let plan = &self.plans[number].plan;
         let mut run = self.space.run(plan);
         let waiting = Waiting {
@@ -232,6 +259,7 @@ impl Engine {
             timeout: self.timeout,
             sequence: self.sequence,
             peers: &plan.peers,
+            slice,
         };
         drive(&mut run, stage, watch, waiting)
     }
@@ -261,7 +289,10 @@ impl Engine {
             Err(stop) => Outcome::Stopped(stop),
         };
         match self.active.take() {
-            Some(active) => Polled::Ended(self.end_task(&active, outcome)),
+            Some(active) => {
+                self.remember(&active, &outcome);
+                Polled::Ended(self.end_task(&active, outcome))
+            }
             None => Polled::Waits,
         }
     }

@@ -13,9 +13,10 @@ use std::ffi::c_void;
 /// `DLTensor`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Tensor {
+pub struct Tensor {
     data: *mut u8,
-    device: [i32; 2],
+    /// The kind, one of [`HOST`], and the number.
+    pub device: [i32; 2],
     ndim: i32,
     code: u8,
     bits: u8,
@@ -37,7 +38,7 @@ struct Versioned {
 }
 
 /// `kDLCPU`, and memory of the host that CUDA or ROCm has pinned.
-const HOST: [i32; 3] = [1, 3, 11];
+pub const HOST: [i32; 3] = [1, 3, 11];
 /// `DLPACK_FLAG_BITMASK_READ_ONLY`.
 const READ_ONLY: u64 = 1;
 
@@ -64,62 +65,73 @@ pub fn read(object: &Bound<'_, PyAny>, name: Name) -> PyResult<Array> {
         // SAFETY: as above; the tensor comes first.
         (unsafe { place.cast::<Tensor>().read() }, Writing::Unsaid)
     };
-    let Some(kind) = by_code(tensor) else {
+    let Some(kind) = tensor.kind() else {
         return Err(
             name.unknown_type(object, &format!("DLPack's kind {} with {} bits", tensor.code, tensor.bits))
         );
     };
-    // SAFETY: as many as there are dimensions, by the specification.
-    let shape = unsafe { list(tensor.shape, tensor.ndim) };
-    // SAFETY: as above.
-    let strides = unsafe { list(tensor.strides, tensor.ndim) };
-    let count: i64 = shape.iter().product();
-    let mut expected = 1;
-    for (&extent, &stride) in shape.iter().zip(strides).rev() {
-        if count > 0 && extent > 1 && stride != expected {
-            return Err(name.strided(object));
-        }
-        expected *= extent;
+    // SAFETY: the capsule has just shown it.
+    let Some(count) = (unsafe { tensor.contiguous() }) else { return Err(name.strided(object)) };
+    let pointer = tensor.pointer();
+    Ok(Array { pointer, count, kind, writing, _kept: Kept::Object { _object: capsule.into_any().unbind() } })
+}
+
+impl Tensor {
+    pub fn pointer(self) -> *mut u8 {
+        self.data.wrapping_add(self.byte_offset as usize)
     }
-    Ok(Array {
-        pointer: tensor.data.wrapping_add(tensor.byte_offset as usize),
-        count: count as usize,
-        kind,
-        writing,
-        _kept: Kept::Object { _object: capsule.into_any().unbind() },
-    })
+
+    /// How many elements it has, if they lie one after the other.
+    ///
+    /// # Safety
+    /// Its lists are as its specification says.
+    pub unsafe fn contiguous(self) -> Option<usize> {
+        // SAFETY: as many as there are dimensions, by the specification.
+        let shape = unsafe { list(self.shape, self.ndim) };
+        // SAFETY: as above.
+        let strides = unsafe { list(self.strides, self.ndim) };
+        let count: i64 = shape.iter().product();
+        let mut expected = 1;
+        for (&extent, &stride) in shape.iter().zip(strides).rev() {
+            if count > 0 && extent > 1 && stride != expected {
+                return None;
+            }
+            expected *= extent;
+        }
+        Some(count as usize)
+    }
+
+    /// The type of its elements, by `DLDataTypeCode`.
+    pub fn kind(self) -> Option<Kind> {
+        Some(Kind::Number(match (self.code, self.bits, self.lanes) {
+            (0, 8, 1) => DataType::I8,
+            (0, 32, 1) => DataType::I32,
+            (0, 64, 1) => DataType::I64,
+            (1, 8, 1) => DataType::U8,
+            (1, 32, 1) => DataType::U32,
+            (1, 64, 1) => DataType::U64,
+            (2, 16, 1) => DataType::F16,
+            (2, 32, 1) => DataType::F32,
+            (2, 64, 1) => DataType::F64,
+            (4, 16, 1) => DataType::BF16,
+            (10, 8, 1) => DataType::F8E4M3,
+            (12, 8, 1) => DataType::F8E5M2,
+            (0, 16, 1) => return dtype::by_name("int16"),
+            (1, 16, 1) => return dtype::by_name("uint16"),
+            (5, 64, 1) => return dtype::by_name("complex64"),
+            (5, 128, 1) => return dtype::by_name("complex128"),
+            (6, 8, 1) => return dtype::by_name("bool"),
+            _ => return None,
+        }))
+    }
 }
 
 /// # Safety
-/// `first` is NULL or has so many values, which live as long as the capsule.
+/// `first` is NULL or has so many values, which live as long as the tensor.
 unsafe fn list<'a>(first: *const i64, count: i32) -> &'a [i64] {
     if first.is_null() || count <= 0 {
         return &[];
     }
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts(first, count as usize) }
-}
-
-/// The type of elements by `DLDataTypeCode`.
-fn by_code(tensor: Tensor) -> Option<Kind> {
-    Some(Kind::Number(match (tensor.code, tensor.bits, tensor.lanes) {
-        (0, 8, 1) => DataType::I8,
-        (0, 32, 1) => DataType::I32,
-        (0, 64, 1) => DataType::I64,
-        (1, 8, 1) => DataType::U8,
-        (1, 32, 1) => DataType::U32,
-        (1, 64, 1) => DataType::U64,
-        (2, 16, 1) => DataType::F16,
-        (2, 32, 1) => DataType::F32,
-        (2, 64, 1) => DataType::F64,
-        (4, 16, 1) => DataType::BF16,
-        (10, 8, 1) => DataType::F8E4M3,
-        (12, 8, 1) => DataType::F8E5M2,
-        (0, 16, 1) => return dtype::by_name("int16"),
-        (1, 16, 1) => return dtype::by_name("uint16"),
-        (5, 64, 1) => return dtype::by_name("complex64"),
-        (5, 128, 1) => return dtype::by_name("complex128"),
-        (6, 8, 1) => return dtype::by_name("bool"),
-        _ => return None,
-    }))
 }
