@@ -3,7 +3,7 @@
     python ffi/python/benches/overhead.py [RANKS] [ROUNDS]
 
 Prints the fastest, the median and the slowest of the rounds, in microseconds; each is the median of 20 x 1000 calls in
-Python, and the mean of 20000 by `rccl perf`.
+Python, and in Rust the mean of 20000 by `rccl perf`, blocking or started and waited for.
 """
 
 import json
@@ -42,9 +42,9 @@ def median(call, rounds=20, calls=1000):
     return statistics.median(times[2:])
 
 
-def rust(ranks):
+def rust(ranks, *manner):
     """The time in place of `rccl perf`."""
-    command = ["perf", "all_reduce", "--ranks", ranks, "-b", "8", "-e", "8", "-n", "20000", "-w", "2000"]
+    command = ["perf", "all_reduce", "--ranks", ranks, "-b", "8", "-e", "8", "-n", "20000", "-w", "2000", *manner]
     table = run(command)
     row = next(line.split() for line in table.splitlines() if line.strip() and not line.startswith("#"))
     return float(row[9])
@@ -58,7 +58,7 @@ def run(command):
 def main(ranks="2", rounds="5"):
     all_ = {}
     for _ in range(int(rounds)):
-        one = {"rccl perf": rust(ranks)}
+        one = {"Rust": rust(ranks), "Rust async": rust(ranks, "--async")}
         program = ["run", "-n", ranks, "--bind", "--no-prefix", "--", sys.executable, __file__, "--measure"]
         one |= json.loads(run(program))
         for name, value in one.items():
