@@ -12,6 +12,9 @@ bench=$(realpath "$(dirname "$0")/../ffi/python/benches/torch_all_reduce.py")
 . "$(dirname "$0")/../tests/namespaces.sh"
 export OMP_NUM_THREADS=1 GLOO_SOCKET_IFNAME=
 
+torch=$("$python" -c 'import torch; print(torch.__version__.split("+")[0])')
+model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+echo "# benches/torch.sh VENV: torch $torch, $(git rev-parse --short HEAD), $(date +%F), $(getconf _NPROCESSORS_ONLN) processors ($model); medians of 9 rounds (min to max)"
 for size in 2 4; do
     env -u GLOO_SOCKET_IFNAME "$python" -m torch.distributed.run --standalone --nproc-per-node "$size" "$bench" 2>"$work/err" ||
         { tail -n 20 "$work/err" >&2; exit 1; }
@@ -21,7 +24,7 @@ make_hosts 2
 export GLOO_SOCKET_IFNAME=eth0 RCCL_SOCKET_IFNAME=eth0 MASTER_ADDR=10.77.0.1 MASTER_PORT=29577
 # shellcheck disable=SC2016 # for the ranks' shells
 ranks 2 2 10.77.0.1:29578 bash -c 'RANK=$RCCL_RANK WORLD_SIZE=$RCCL_SIZE exec "$@"' - \
-    "$python" "$bench" --dtype bfloat16 --smallest 8192 --largest 49152 --factor 6 --each ||
+    "$python" "$bench" --dtype bfloat16 --sizes 8192 16384 32768 49152 --each ||
     { tail -n 20 "$work"/*.err >&2; exit 1; }
 echo "two hosts of two ranks, bf16:"
 cat "$work/0"

@@ -1,6 +1,6 @@
 """torch's all_reduce by rccl and by gloo, in turn in one run::
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 4 torch_all_reduce.py [--csv FILE] [--json FILE] [--dtype float32] [--each]
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 4 torch_all_reduce.py [--sizes BYTES...] [--dtype float32] [--each] [--csv FILE]
 
 Of each size and backend: rounds, one backend after the other, each of many calls behind a barrier. A round's figure is the time a call
 takes on the slowest rank; shown are median, minimum and maximum of the rounds. With ``--each`` every call is timed, again on the slowest
@@ -62,9 +62,7 @@ def show_each(size, length, groups, tensor, calls, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smallest", type=int, default=4 << 10, help="size in bytes")
-    parser.add_argument("--largest", type=int, default=64 << 20, help="size in bytes")
-    parser.add_argument("--factor", type=int, default=4)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[4096 << n for n in range(15)], help="bytes (default: 4 KiB to 64 MiB)")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--budget", type=float, default=0.08, help="seconds that a round takes about")
     parser.add_argument("--dtype", default="float32")
@@ -78,14 +76,12 @@ def main():
     groups = {"rccl": dist.group.WORLD, "gloo": dist.new_group(backend="gloo")}
     dtype = getattr(torch, options.dtype)
     rows = []
-    length = options.smallest
-    while length <= options.largest:
+    for length in options.sizes:
         tensor = torch.zeros(length // dtype.itemsize, dtype=dtype)
         first = {name: measure(tensor, group, 5) for name, group in groups.items()}
         calls = {name: max(3, min(2000, int(options.budget * 1e6 / us))) for name, us in first.items()}
         if options.each:
             show_each(size, length, groups, tensor, calls, options.rounds)
-            length *= options.factor
             continue
         rounds = {name: [] for name in groups}
         for _ in range(options.rounds):
@@ -101,7 +97,6 @@ def main():
                 f"  gloo {theirs[4]:9.1f} us ({theirs[5]:.1f} to {theirs[6]:.1f})  {theirs[4] / ours[4]:5.2f} x",
                 flush=True,
             )
-        length *= options.factor
     if rank == 0 and options.csv:
         with open(options.csv, "w", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
