@@ -2,9 +2,13 @@
 
 import array
 import asyncio
+import atexit
+import contextlib
 import json
 import os
 import pickle
+import signal
+import socket
 import sys
 import threading
 import time
@@ -506,11 +510,14 @@ def interrupted(kind):
     """All wait for rank 1, which sleeps; rank 0 is interrupted."""
     comm = rccl.Communicator.from_env()
     comm.barrier()
+    for _ in range(3 if kind == "repeated" else 0):
+        comm.all_reduce(np.ones(100))
     if comm.rank == 1:
         time.sleep(3)
         return fields(raises(lambda: comm.barrier()))
     waits = {
         "blocking": lambda: comm.all_reduce(np.ones(100)),
+        "repeated": lambda: comm.all_reduce(np.ones(100)),
         "work": lambda: comm.all_reduce(np.ones(100), async_op=True).wait(),
         "split": lambda: comm.split(0),
         "group": lambda: in_group(comm),
@@ -539,6 +546,48 @@ def on_stream(comm):
     x, stream = np.ones(100), _rccl.Stream()
     comm._raw("all_reduce", rccl.nccl.NCCL_DOUBLE, rccl.nccl.NCCL_SUM, None, 100, x.ctypes.data, x.ctypes.data, stream)
     stream.synchronize()
+
+
+def link_lost():
+    """The sockets that carry data end, and the processes live."""
+
+    def sockets():
+        found = set()
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                place = os.readlink(f"/proc/self/fd/{name}")
+                if place.startswith("socket:"):
+                    found.add((int(name), place))
+        return found
+
+    with rccl.Communicator.from_env(label="dp", transport="tcp") as comm:
+        before = sockets()
+        equal(comm.all_reduce(np.ones(3)), [comm.size] * 3, "before")
+        links = sockets() - before
+        assert links, "links are made when they are needed"
+        reached("there")
+        wait_until_reached(1 - comm.rank, "there")
+        if comm.rank == 0:
+            for descriptor, _ in links:
+                with socket.socket(fileno=os.dup(descriptor)) as link:
+                    link.shutdown(socket.SHUT_RDWR)
+        return fields(raises(lambda: comm.all_reduce(np.ones(3))))
+
+
+def ends_alone(kind):
+    """Rank 0 ends while the others are stopped, and hear no goodbye."""
+    comm = rccl.Communicator.from_env()
+    comm.barrier()
+    if comm.rank > 0:
+        reached("there")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
+    for rank in range(1, comm.size):
+        wait_until_reached(rank, "there")
+    time.sleep(0.2)
+    if kind == "under way":
+        comm.all_reduce(np.ones(1000), async_op=True)
+    atexit.register(lambda: reached("leaving"))  # the last that is registered is the first that is called
 
 
 def interrupted_joining():

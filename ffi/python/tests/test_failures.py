@@ -86,7 +86,28 @@ def test_a_killed_rank_is_named_by_the_others():
         assert error["at"] - at < 3
 
 
-@pytest.mark.parametrize("kind", ["blocking", "work", "split", "group", "group's work", "stream"])
+def test_a_link_that_breaks_names_both_ends():
+    for rank, error in enumerate(run(2, "link_lost")):
+        assert "PeerLostError" in error["bases"] and "ConnectionError" in error["bases"]
+        assert (error["code"], error["rank"], error["peer"], error["sequence"]) == ("RCCL-2005", rank, 1 - rank, 2)
+        assert error["op"] == "all_reduce f64 x3 sum" and error["text"].startswith("dp: ")
+        assert "the tcp link between rank" in error["cause"]
+        advises(error, "RCCL_SOCKET_IFNAME")
+
+
+@pytest.mark.parametrize("kind", ["idle", "under way"])
+def test_the_end_of_the_interpreter_waits_for_nobody(kind):
+    with Job(3, "ends_alone", kind) as job:
+        job.wait_for(0, "leaving")
+        at = time.monotonic()
+        status = job.processes[0][0].wait(20)
+        took = time.monotonic() - at
+        said = job.said(0)
+    assert status == 0, said
+    assert took < 1.2, "a second, and what Python takes itself"
+
+
+@pytest.mark.parametrize("kind", ["blocking", "repeated", "work", "split", "group", "group's work", "stream"])
 def test_ctrl_c_raises_at_once_and_is_what_the_others_are_told(kind):
     with Job(3, "interrupted", kind) as job:
         job.wait_for(0, "there")
@@ -96,7 +117,7 @@ def test_ctrl_c_raises_at_once_and_is_what_the_others_are_told(kind):
         ended = job.ends()
     assert ended[0].status == 0, ended[0].said
     assert ended[0].answer["interrupted"] - at < 0.2
-    others = ended[1:] if kind == "blocking" else ended[1:2]
+    others = ended[1:] if kind in ("blocking", "repeated") else ended[1:2]
     for end in others:
         error = end.answer
         assert error["code"] == "RCCL-2004" and error["peer"] == 0
