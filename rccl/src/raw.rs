@@ -225,8 +225,8 @@ impl Communicator {
     ) -> Result<()> {
         let timeout = raw.timeout;
         let task = self.alone(raw);
-        // SAFETY: the caller's promise; it has ended before this returns.
         let tried = match &task {
+            // SAFETY: the caller's promise; it has ended before this returns.
             Ok(task) if timeout.is_none() => unsafe { self.execute_for(task, every) }?,
             _ => Tried::Not,
         };

@@ -198,8 +198,8 @@ impl Engine {
     #[inline]
     pub unsafe fn execute(&mut self, task: Task) -> Result<()> {
         if let Task::Collective { call, sizes: Lengths::Equal(_), input, output, scale: None } = &task
-            // SAFETY: the caller's promise.
             && let Some(Again::Ended(result)) =
+                // SAFETY: the caller's promise.
                 unsafe { self.again(call, input.cast_mut(), *output, Duration::MAX) }
         {
             return result;
