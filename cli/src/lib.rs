@@ -42,7 +42,7 @@ enum Tool {
     Rank(run::RankOptions),
 }
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 7)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("RCCL_COMMIT"), ", wire 8)");
 
 /// Runs the command with these arguments, of which the program's name is none, and returns its status; a command line that
 /// cannot be read ends the process. `again` is what starts the command once more, as it does for its ranks: a program, and

@@ -249,3 +249,37 @@ fn a_message_that_nobody_sends_times_out_and_says_whom_it_waited_for() {
         assert!(text.contains("rank 2") && text.contains("timed out"), "{text}");
     }
 }
+
+/// Nothing joins the two yet, so no link tells that the other has gone.
+#[test]
+fn a_message_from_one_who_has_left_is_not_waited_for() {
+    for (waits, gone) in [(0, 1), (2, 0), (2, 1)] {
+        for split in [false, true] {
+            let errors = on_ranks(3, &config("", ""), move |comm| {
+                let part =
+                    if split { comm.split(Some(0), -i32::try_from(comm.rank()).unwrap()) } else { Ok(None) };
+                let on = part?.unwrap_or_else(|| comm.clone());
+                drop(comm);
+                if on.rank() != waits {
+                    return Ok(());
+                }
+                let began = Instant::now();
+                let result = on.recv(&mut [0_u8], gone);
+                assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+                result
+            });
+            for (rank, result) in (0..).zip(errors) {
+                let rank = if split { 2 - rank } else { rank };
+                match result {
+                    Ok(()) => assert_ne!(rank, waits),
+                    Err(error) => match error.failure() {
+                        Some(Failure::PeerLost { member, .. }) => {
+                            assert_eq!((rank, member.rank), (waits, gone))
+                        }
+                        _ => panic!("{error}"),
+                    },
+                }
+            }
+        }
+    }
+}

@@ -31,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Version of everything that processes say to each other, raised with any change. Processes of different versions
 /// refuse each other with an error that names both.
-pub const WIRE_VERSION: u16 = 7;
+pub const WIRE_VERSION: u16 = 8;
 
 const MAGIC: [u8; 4] = *b"RCCL";
 const HELLO: usize = 64;

@@ -19,7 +19,8 @@ pub(crate) enum ToRoot {
     /// Asks for the details of a peer.
     Ask { rank: u32 },
     /// The rank's call has made no progress for a while; it waits for these ranks, or, if none is named, for all.
-    Stalled { communicator: Named, sequence: u32, awaited: Vec<u32> },
+    /// `unlinked`: there is no link to them yet.
+    Stalled { communicator: Named, sequence: u32, awaited: Vec<u32>, unlinked: bool },
     /// Answer to [`FromRoot::Query`].
     State { communicator: u64, round: u32, standing: Standing },
     /// Something failed.

@@ -11,7 +11,7 @@ use super::shared::WORLD;
 use crate::bootstrap::group::Group;
 use crate::bootstrap::message::{FromRoot, Report, Standing, State};
 use crate::error::{CallOf, Failure, Member};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ pub(super) struct Case {
     failed: bool,
     questions: Questions,
     suspicions: Vec<Suspicion>,
+    /// Who has waited for a link to whom that had left.
+    in_vain: HashSet<(u32, u32)>,
 }
 
 /// What a rank last said of itself.
@@ -84,7 +86,8 @@ struct Suspicion {
 impl Case {
     pub(super) fn new(id: u64, group: Group) -> Case {
         let parts = vec![Part::default(); group.size() as usize];
-        Case { id, group, parts, failed: false, questions: Questions::default(), suspicions: Vec::new() }
+        let (questions, suspicions) = (Questions::default(), Vec::new());
+        Case { id, group, parts, failed: false, questions, suspicions, in_vain: HashSet::new() }
     }
 
     pub(super) fn group(&self) -> &Group {
@@ -92,11 +95,29 @@ impl Case {
     }
     /// Whether nothing is to be done, and nothing lost by forgetting it.
     pub(super) fn idle(&self, now: Instant) -> bool {
-        let quiet = self.questions.end.is_none() && !self.questions.wanted() && self.suspicions.is_empty();
+        let expects_nothing = self.suspicions.is_empty() && self.in_vain.is_empty();
+        let quiet = self.questions.end.is_none() && !self.questions.wanted() && expects_nothing;
         self.failed || (quiet && self.questions.not_before.is_none_or(|time| now >= time))
     }
 
-    pub(super) fn stalled(&mut self, rank: u32, sequence: u32, awaited: Vec<u32>) {
+    /// Messages have no numbers, so it cannot be told whether one who has left had sent his; what is on its way still comes
+    /// over a link. Without one he has sent nothing, if that is said again after he had left: the first time he may have
+    /// linked, sent and left meanwhile.
+    pub(super) fn stalled(
+        &mut self,
+        rank: u32,
+        sequence: u32,
+        awaited: Vec<u32>,
+        unlinked: bool,
+        roster: &Roster,
+    ) {
+        for &peer in awaited.iter().filter(|_| unlinked) {
+            if let Some(failure) = self.gone(peer, rank, sequence, roster)
+                && !self.in_vain.insert((rank, peer))
+            {
+                return self.fail(failure, roster);
+            }
+        }
         self.questions.stalled.insert(rank, Wait { sequence, awaited });
     }
 
@@ -216,7 +237,12 @@ impl Case {
         }
 
         let mismatch = self.mismatch(&waits);
-        if let Some(failure) = mismatch.or_else(|| self.left_in(&waits, roster)) {
+        let left = || self.left_in(&waits, roster);
+        let left_at_last = || {
+            let (rank, Wait { sequence, awaited }, _) = timeout.as_ref()?;
+            awaited.iter().find_map(|&peer| self.gone(peer, *rank, *sequence, roster))
+        };
+        if let Some(failure) = mismatch.or_else(left).or_else(left_at_last) {
             return self.fail(failure, roster);
         }
         if let Some((rank, wait, waited)) = timeout {
@@ -251,14 +277,11 @@ impl Case {
         compare::mismatch(&known)
     }
 
-    /// The failure of a call that can never end because somebody has left.
+    /// The failure of a call of all ranks that can never end because somebody has left.
     fn left_in(&self, waits: &BTreeMap<Wait, Vec<u32>>, roster: &Roster) -> Option<Failure> {
-        waits.iter().find_map(|(Wait { sequence, awaited }, ranks)| {
+        waits.iter().filter(|(wait, _)| wait.awaited.is_empty()).find_map(|(Wait { sequence, .. }, ranks)| {
             let seen_by = *ranks.first()?;
-            if awaited.is_empty() {
-                return (0..self.group.size()).find_map(|peer| self.missed(peer, seen_by, *sequence, roster));
-            }
-            awaited.iter().find_map(|&peer| self.gone(peer, seen_by, *sequence, roster))
+            (0..self.group.size()).find_map(|peer| self.missed(peer, seen_by, *sequence, roster))
         })
     }
 

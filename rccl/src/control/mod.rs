@@ -268,14 +268,31 @@ impl Control {
     /// Call number `sequence` has made no progress for a while. Finds mismatches that no link sees, and who is late.
     /// Cheap to repeat.
     ///
-    /// A point-to-point call names in `awaited` the ranks that it waits for: these are then the missing ones, and this
-    /// rank's calls are not compared with others of the same number. A collective names none.
-    pub(crate) fn report_stall(&self, sequence: u32, awaited: &[u32]) {
+    pub(crate) fn report_stall(&self, sequence: u32) {
         let shared = &self.0.shared;
         if shared.stalled.swap(sequence, Ordering::Relaxed) != sequence {
-            let awaited = awaited.to_vec();
-            shared.station.command(Command::Stall { communicator: shared.id, sequence, awaited });
+            self.tell_stall(sequence, Duration::ZERO, Vec::new(), false);
         }
+    }
+    /// Messages to and from `awaited` have made no progress for so long, after call number `sequence`; `unlinked`: because
+    /// there is no link to these ranks yet. They are then the missing ones, and this rank's calls are not compared with
+    /// others of the same number. To be said again while that lasts.
+    pub(crate) fn report_stalled_messages(
+        &self,
+        sequence: u32,
+        waited: Duration,
+        awaited: Vec<u32>,
+        unlinked: bool,
+    ) {
+        if !awaited.is_empty() {
+            self.tell_stall(sequence, waited, awaited, unlinked);
+        }
+    }
+
+    fn tell_stall(&self, sequence: u32, waited: Duration, awaited: Vec<u32>, unlinked: bool) {
+        let shared = &self.0.shared;
+        let stall = stall::Stall::new(sequence, waited, awaited, unlinked);
+        shared.station.command(Command::Stall(shared.id, stall));
     }
     /// This rank makes call `mine`, and `peer` sent data of another: number `their_sequence`, packed call `theirs`.
     ///
@@ -297,7 +314,8 @@ impl Control {
         let failure = Failure::Mismatch { sequence, calls: calls.clone() };
         self.report(Report::Mismatch { sequence, calls }, failure);
     }
-    /// Call number `sequence` has waited as long as it may; `awaited` as for [`Control::report_stall`].
+    /// Call number `sequence` has waited as long as it may; `awaited` as for [`Control::report_stalled_messages`], and none
+    /// of a collective.
     pub(crate) fn report_timeout(&self, sequence: u32, waited: Duration, awaited: &[u32]) {
         let waiting_for = self.waiting_for();
         let failure = Failure::Timeout { rank: self.0.shared.me.rank, sequence, waited, waiting_for };

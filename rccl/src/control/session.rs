@@ -35,8 +35,8 @@ pub(crate) enum Command {
     Link(u64, Vec<u32>),
     /// Fetch these regions of a rank of the job.
     Regions(u32, Arc<PeerRegions>, Vec<u16>),
-    /// The communicator's call with this number does not move; it waits for these ranks, or, if none is named, for all.
-    Stall { communicator: u64, sequence: u32, awaited: Vec<u32> },
+    /// A call of the communicator does not move.
+    Stall(u64, Stall),
     /// Tell the root, even if the communicator was left meanwhile; the failure holds if it does not decide.
     Report { communicator: u64, group: Arc<Group>, report: Report, otherwise: Failure },
     /// The rank has left a communicator. If that was the last one, the session ends and answers.
@@ -168,10 +168,13 @@ impl Session {
             Command::Regions(rank, regions, numbers) => {
                 self.tasks.spawn(links::fetch_regions(self.station.clone(), rank, regions, numbers));
             }
-            Command::Stall { communicator, sequence, awaited } => {
-                if let Some(shared) = self.station.find(communicator) {
+            Command::Stall(communicator, stall) => {
+                let known = self.stalls.get_mut(&communicator);
+                if !known.is_some_and(|known| known.said_again(&stall))
+                    && let Some(shared) = self.station.find(communicator)
+                {
                     shared.waiting().clear();
-                    self.stalls.insert(communicator, Stall::new(sequence, awaited));
+                    self.stalls.insert(communicator, stall);
                 }
             }
             Command::Report { communicator, group, report, otherwise } => {
@@ -360,20 +363,24 @@ impl Session {
             return;
         };
         let sequence = stall.sequence;
-        if shared.progress.inside() != sequence || shared.failure().is_some() {
+        let is_over = stall.awaited.is_empty() && shared.progress.inside() != sequence;
+        if is_over || shared.failure().is_some() {
             self.stalls.remove(&communicator);
             shared.waiting().clear();
             return;
         }
         stall.asked(now, self.late_warn);
-        let awaited = stall.awaited.clone();
+        let (awaited, unlinked) = (stall.awaited.clone(), stall.unlinked);
         let entered = self.root_left.as_ref().map(|entered| entered.get(&shared.id).copied());
-        match entered.and_then(|entered| self.needs_root(&shared, sequence, &awaited, entered)) {
+        // A message may be on its way as long as there may be a link (Case::stalled).
+        let before = std::mem::replace(&mut stall.in_vain, entered.is_some());
+        let judged = entered.filter(|_| awaited.is_empty() || (unlinked && before));
+        match judged.and_then(|entered| self.needs_root(&shared, sequence, &awaited, entered)) {
             // It will never enter the call, and it needs no asking.
             Some(how) => shared.fail(super::directory::root_lost(&self.station.root, &shared, how, sequence)),
             None => {
                 let communicator = Named::new(communicator, &shared.group);
-                self.say(&ToRoot::Stalled { communicator, sequence, awaited });
+                self.say(&ToRoot::Stalled { communicator, sequence, awaited, unlinked });
             }
         }
     }

@@ -10,26 +10,52 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
+/// When messages are asked about of which nothing more is said: not as long as anything lasts.
+const UNASKED: Duration = Duration::from_secs(1 << 24);
+
 /// A call that does not move.
 pub(crate) struct Stall {
     pub sequence: u32,
-    /// The ranks that it waits for; empty: all.
+    /// The ranks that it waits for, with messages; empty: all.
     pub awaited: Vec<u32>,
+    /// There is no link to them yet.
+    pub unlinked: bool,
+    /// It has waited for the root, which had left.
+    pub in_vain: bool,
     /// When to ask next.
     pub ask: Instant,
     began: Instant,
+    /// When the engine last said that it does not move.
+    said: Instant,
     pause: Duration,
     logged: bool,
 }
 
 impl Stall {
-    pub(crate) fn new(sequence: u32, awaited: Vec<u32>) -> Stall {
+    pub(crate) fn new(sequence: u32, waited: Duration, awaited: Vec<u32>, unlinked: bool) -> Stall {
         let now = Instant::now();
-        Stall { sequence, awaited, began: now, ask: now, pause: FIRST_PAUSE, logged: false }
+        let began = now.checked_sub(waited).unwrap_or(now);
+        let (pause, logged) = (FIRST_PAUSE, false);
+        Stall { sequence, awaited, unlinked, in_vain: false, began, said: now, ask: now, pause, logged }
+    }
+
+    /// Messages are not numbered, so they are asked about when it is said again that they do not move. Whether the other is
+    /// the same stall, going on.
+    pub(crate) fn said_again(&mut self, other: &Stall) -> bool {
+        let kind = |stall: &Stall| (stall.sequence, stall.unlinked);
+        let same = kind(self) == kind(other) && self.awaited == other.awaited && other.began <= self.said;
+        if same {
+            (self.said, self.ask) = (other.said, other.ask);
+        }
+        same
     }
 
     /// It is being asked about: puts the next question off.
     pub(crate) fn asked(&mut self, now: Instant, late_warn: Duration) {
+        if !self.awaited.is_empty() {
+            self.ask = now + UNASKED;
+            return;
+        }
         self.ask = now + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         // One question falls on the moment at which the missing are to be named.
@@ -57,7 +83,9 @@ impl Stall {
             WORLD => String::new(),
             id => format!(" of sub-communicator {id:016x} of {} ranks", shared.group.size()),
         };
-        tracing::warn!("{}{of}: {:.0} s in op #{}; {names}", shared.me, waited.as_secs_f64(), self.sequence);
+        let call =
+            if self.awaited.is_empty() { format!("op #{}", self.sequence) } else { "a message".into() };
+        tracing::warn!("{}{of}: {:.0} s in {call}; {names}", shared.me, waited.as_secs_f64());
     }
 }
 

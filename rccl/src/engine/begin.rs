@@ -300,6 +300,7 @@ impl Engine {
     /// Waits until a task that was begun has its links. `Some`: it has ended.
     pub(super) fn link(&mut self, active: &mut Active) -> Option<Outcome> {
         let mut patience = Patience::new(self.yields);
+        active.watch.set_unlinked(true);
         while matches!(active.stage, Stage::Linking) && !self.take_links(active) {
             let (Next::Sleep(waited) | Next::Look(waited)) = patience.idle() else { continue };
             let missing = || self.missing(active.number);
@@ -310,6 +311,7 @@ impl Engine {
             self.sleeper.sleep(&mut self.space.links, &[], self.control.doorbell().as_fd());
             self.control.doorbell().silence();
         }
+        active.watch.set_unlinked(false);
         None
     }
 

@@ -9,6 +9,11 @@ use rccl_schedule::Rank;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+/// As [`STALL`], of messages: who receives may well wait for work to be done first. A second look falls on ten seconds.
+const MESSAGES_STALL: Duration = Duration::from_millis(1250);
+/// The longest time between two reports of a call that does not move.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// How far a call is.
 pub(crate) enum Stage {
     /// The control plane is making links.
@@ -25,7 +30,8 @@ impl Stage {
     /// The peers that have yet to do something for the task.
     pub fn awaited(&self, run: &Run<'_>) -> Vec<Rank> {
         match self {
-            Stage::Linking | Stage::Round(..) => run.plan.peers.clone(),
+            Stage::Linking => run.plan.peers.iter().copied().filter(|&peer| !run.is_linked(peer)).collect(),
+            Stage::Round(..) => run.plan.peers.clone(),
             Stage::Straight(straight) => {
                 run.plan.peers.iter().copied().filter(|&peer| run.still_meets(straight, peer)).collect()
             }
@@ -53,11 +59,13 @@ pub(crate) struct Watch {
     stalled: Duration,
     /// Only some ranks take part, so that it says little what the others do.
     messages: bool,
+    /// Links are missing.
+    unlinked: bool,
 }
 
 impl Watch {
     pub fn new(messages: bool) -> Watch {
-        Watch { started: None, idle_since: None, stalled: STALL, messages }
+        Watch { started: None, idle_since: None, stalled: STALL, messages, unlinked: false }
     }
 
     /// Whether so much time has passed since there was something to wait for.
@@ -65,9 +73,15 @@ impl Watch {
         slice < Duration::MAX && self.started.is_some_and(|started| started.elapsed() >= slice)
     }
 
+    /// It waits for links, or no longer.
+    pub fn set_unlinked(&mut self, unlinked: bool) {
+        self.unlinked = unlinked;
+    }
+
     /// Something moved.
     pub fn reset(&mut self) {
         self.idle_since = None;
+        self.stalled = STALL;
     }
 
     /// Looks at the control plane and the clock, after `waited` without progress. `peers` says whom the task waits for.
@@ -85,9 +99,14 @@ impl Watch {
             return Some(Outcome::Failed);
         }
         control.fetch_regions();
-        if waited >= self.stalled {
-            control.report_stall(sequence, &awaited());
-            self.stalled = waited * 2;
+        let patience = if messages && !self.unlinked { MESSAGES_STALL } else { STALL };
+        if waited >= self.stalled.max(patience) {
+            if messages {
+                control.report_stalled_messages(sequence, waited, peers(), self.unlinked);
+            } else {
+                control.report_stall(sequence);
+            }
+            self.stalled = (waited * 2).min(waited + LONGEST_PAUSE);
         }
         let started = *self.started.get_or_insert_with(Instant::now);
         let elapsed = started.elapsed();

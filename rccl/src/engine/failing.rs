@@ -18,7 +18,7 @@ impl Engine {
                 let length = ours.call[0] == theirs.call[0] && call.collective.varies();
                 if !length {
                     // What met here may be an echo of an earlier difference: the root compares what all ranks called.
-                    self.control.report_stall(self.sequence, &[]);
+                    self.control.report_stall(self.sequence);
                 }
                 if !length && self.failed_within(Duration::from_millis(500)) {
                     return self.await_failure(None);

@@ -280,6 +280,7 @@ impl Engine {
             }
             Ok((false, false)) => {
                 let Active { stage, watch, .. } = active;
+                watch.set_unlinked(matches!(stage, Stage::Linking));
                 let awaited = || stage.awaited(&run);
                 match watch.look_idle(&self.control, self.sequence, self.allowed, awaited) {
                     Some(outcome) => outcome,

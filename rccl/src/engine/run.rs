@@ -464,6 +464,11 @@ impl Run<'_> {
         Ok(message.map_or(Opened::Not, Opened::As))
     }
 
+    /// Whether there is a link to a peer.
+    pub fn is_linked(&self, peer: Rank) -> bool {
+        self.links[peer as usize].is_some()
+    }
+
     /// How many bytes of step `s` its dependencies allow.
     #[inline]
     pub(super) fn allowed(&self, s: usize) -> u64 {

@@ -93,7 +93,7 @@ fn a_mismatch_names_their_ranks() {
     }
     // What the parent does has nothing to do with it.
     ranks[1].progress().enter(1, all_reduce(77).pack());
-    child[1].report_stall(1, &[]);
+    child[1].report_stall(1);
     assert_eq!(
         failed(&child).to_string(),
         "mismatch at op #1: rank 0 all_reduce f32 x10 sum; rank 2 all_reduce f32 x11 sum"
@@ -107,7 +107,7 @@ fn a_mismatch_names_their_ranks() {
     }
     child[1].progress().leave(1);
     drop(child.remove(1));
-    child[0].report_stall(1, &[]);
+    child[0].report_stall(1);
     assert_eq!(
         failed(&child).to_string(),
         "mismatch at op #1: rank 0 all_reduce f32 x10 sum; rank 1 all_reduce f32 x11 sum"
@@ -121,7 +121,7 @@ fn missing_ranks_are_named_by_their_number_there() {
     let members = [3, 1, 2];
     let (absent, waiting) = (ranks[3].child(5, &members).unwrap(), ranks[1].child(5, &members).unwrap());
     waiting.progress().enter(1, all_reduce(9).pack());
-    waiting.report_stall(1, &[]);
+    waiting.report_stall(1);
     until(Duration::from_secs(2), || !waiting.waiting_for().is_empty());
     let missing = [0, 2].map(|rank| CallOf { rank, sequence: 0, call: None });
     assert_eq!(waiting.waiting_for(), missing);
@@ -147,7 +147,7 @@ fn a_point_to_point_call_misses_whom_it_waits_for() {
         }
         ranks[0].progress().enter(4, all_reduce(100).pack());
         ranks[2].progress().enter(6, all_reduce(102).pack());
-        ranks[0].report_stall(4, &[2]);
+        ranks[0].report_stalled_messages(4, Duration::ZERO, vec![2], false);
         let missing = [CallOf { rank: 2, sequence: 5, call: Some(all_reduce(102)) }];
         until(Duration::from_secs(2), || !ranks[0].waiting_for().is_empty());
         assert_eq!(ranks[0].waiting_for(), missing);
@@ -159,13 +159,43 @@ fn a_point_to_point_call_misses_whom_it_waits_for() {
 }
 
 #[test]
+fn messages_are_missed_from_whom_has_left_without_a_link() {
+    let ranks = job(4);
+    let mut child = children(&ranks, 5, &[2, 1, 0]);
+    let gone = child.remove(1).me();
+    let stalled = |unlinked| child[1].report_stalled_messages(0, Duration::ZERO, vec![1], unlinked);
+    let quiet = || {
+        thread::sleep(Duration::from_millis(300));
+        assert!(!child.iter().any(Control::failed));
+    };
+    // What was sent before may still be on its way.
+    stalled(false);
+    stalled(false);
+    quiet();
+    // The first answers say that it has left; from then on nothing comes.
+    stalled(true);
+    quiet();
+    let until = Instant::now() + Duration::from_secs(10);
+    while !child[1].failed() && Instant::now() < until {
+        stalled(true);
+        thread::sleep(Duration::from_millis(50));
+    }
+    let failure = failed(&child);
+    assert!(
+        matches!(&failure, Failure::PeerLost { member, seen_by, .. } if *member == gone && seen_by == "rank 2"),
+        "{failure}"
+    );
+    assert!(!ranks.iter().any(Control::failed));
+}
+
+#[test]
 fn a_point_to_point_call_is_compared_with_no_collective() {
     let mut ranks = job(4);
     for rank in &ranks {
         rank.progress().enter(1, all_reduce(u64::from(rank.me().rank / 3)).pack());
     }
-    ranks[3].report_stall(1, &[2]);
-    ranks[0].report_stall(1, &[]);
+    ranks[3].report_stalled_messages(1, Duration::ZERO, vec![2], false);
+    ranks[0].report_stall(1);
     until(Duration::from_secs(2), || !ranks[3].waiting_for().is_empty());
     assert!(!ranks.iter().any(Control::failed));
     // Whoever left is missed, whatever its number was.
@@ -250,7 +280,7 @@ fn a_rank_that_dropped_one_is_named_to_those_that_need_it() {
     let mut child = children(&ranks, 5, &[2, 0, 1]);
     child.remove(0);
     child[1].progress().enter(1, all_reduce(9).pack());
-    child[1].report_stall(1, &[]);
+    child[1].report_stall(1);
     assert!(failed(&child).to_string().contains("left the communicator after op #0"));
     // It has also left those that it says nothing about before it leaves the job; then it says how far it came.
     let child = children(&ranks, 6, &[1, 0, 2]);
@@ -258,7 +288,7 @@ fn a_rank_that_dropped_one_is_named_to_those_that_need_it() {
     let mut ranks = ranks;
     drop((two, ranks.pop()));
     one.progress().enter(1, all_reduce(9).pack());
-    one.report_stall(1, &[]);
+    one.report_stall(1);
     assert!(failed(&[one, zero]).to_string().contains("left the communicator after op #0"));
 }
 
@@ -274,15 +304,15 @@ fn a_rank_that_leaves_the_job_after_its_last_call_fails_nobody() {
         let gone = child.remove(2 - leaver);
         gone.progress().leave(1);
         drop((gone, ranks.remove(leaver)));
-        child[0].report_stall(1, &[]);
-        child[1].report_stall(1, &[]);
+        child[0].report_stall(1);
+        child[1].report_stall(1);
         thread::sleep(Duration::from_millis(900));
         assert!(!child.iter().any(Control::failed), "{:?}", child[0].failure());
         // Of the next one it is missed.
         for rank in &child {
             rank.progress().leave(1);
             rank.progress().enter(2, all_reduce(9).pack());
-            rank.report_stall(2, &[]);
+            rank.report_stall(2);
         }
         let text = failed(&child).to_string();
         assert!(text.contains("after op #1"), "{text}");

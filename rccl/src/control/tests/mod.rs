@@ -384,7 +384,7 @@ fn a_mismatch_is_found_where_no_link_joins_the_two() {
     }
     // This one has even returned.
     ranks[3].progress().leave(2);
-    ranks[2].report_stall(2, &[]);
+    ranks[2].report_stall(2);
     let failure = common_failure(&ranks.iter().collect::<Vec<_>>());
     assert_eq!(
         failure.to_string(),
@@ -401,8 +401,8 @@ fn a_slow_rank_is_no_failure_and_is_known() {
     }
     ranks[0].progress().enter(2, all_reduce(9).pack());
     ranks[1].progress().enter(2, all_reduce(9).pack());
-    ranks[0].report_stall(2, &[]);
-    ranks[1].report_stall(2, &[]);
+    ranks[0].report_stall(2);
+    ranks[1].report_stall(2);
     until(Duration::from_secs(2), || !ranks[0].waiting_for().is_empty());
     assert_eq!(ranks[0].waiting_for(), [CallOf { rank: 2, sequence: 1, call: None }]);
     assert!(!ranks[0].failed());
@@ -422,7 +422,7 @@ fn a_rank_that_left_fails_only_those_that_need_it() {
     let gone = ranks.pop().unwrap().me();
     assert!(!ranks[0].failed() && !ranks[1].failed());
     ranks[1].progress().enter(1, all_reduce(9).pack());
-    ranks[1].report_stall(1, &[]);
+    ranks[1].report_stall(1);
     let failure = common_failure(&[&ranks[0], &ranks[1]]);
     assert!(
         matches!(&failure, Failure::PeerLost { member, how, .. } if *member == gone && how.contains("left the job")),
