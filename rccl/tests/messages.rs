@@ -250,36 +250,55 @@ fn a_message_that_nobody_sends_times_out_and_says_whom_it_waited_for() {
     }
 }
 
-/// Nothing joins the two yet, so no link tells that the other has gone.
+/// A link tells of it only over TCP, and without a link nothing does.
 #[test]
 fn a_message_from_one_who_has_left_is_not_waited_for() {
     for (waits, gone) in [(0, 1), (2, 0), (2, 1)] {
-        for split in [false, true] {
-            let errors = on_ranks(3, &config("", ""), move |comm| {
-                let part =
-                    if split { comm.split(Some(0), -i32::try_from(comm.rank()).unwrap()) } else { Ok(None) };
-                let on = part?.unwrap_or_else(|| comm.clone());
-                drop(comm);
-                if on.rank() != waits {
-                    return Ok(());
-                }
-                let began = Instant::now();
-                let result = on.recv(&mut [0_u8], gone);
-                assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-                result
-            });
-            for (rank, result) in (0..).zip(errors) {
-                let rank = if split { 2 - rank } else { rank };
-                match result {
-                    Ok(()) => assert_ne!(rank, waits),
-                    Err(error) => match error.failure() {
-                        Some(Failure::PeerLost { member, .. }) => {
-                            assert_eq!((rank, member.rank), (waits, gone))
-                        }
-                        _ => panic!("{error}"),
-                    },
-                }
+        for transport in transports() {
+            for (split, met) in [(false, false), (true, false), (false, true)] {
+                left_alone(transport, waits, gone, split, met);
             }
+        }
+    }
+}
+
+fn left_alone(transport: &str, waits: u32, gone: u32, split: bool, met: bool) {
+    let results = on_ranks(3, &config(transport, ""), move |comm| {
+        let part = if split { comm.split(Some(0), -(comm.rank() as i32)) } else { Ok(None) };
+        let on = part?.unwrap_or_else(|| comm.clone());
+        drop(comm);
+        if met {
+            for to in 0..3 {
+                on.broadcast(&mut [0_u8], to)?;
+            }
+            let pair = [waits, gone];
+            if let Some(at) = pair.iter().position(|&rank| rank == on.rank()) {
+                let other = pair[1 - at];
+                group(|calls| {
+                    calls.send(&on, &[1_u8], other);
+                })?;
+                on.recv(&mut [0_u8], other)?;
+            }
+        }
+        if on.rank() != waits {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let result = on.recv(&mut [0_u8], gone);
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        result
+    });
+    let case = format!("rank {waits} waits for {gone}, {transport}, split: {split}, met: {met}");
+    for (rank, result) in (0..).zip(results) {
+        let rank = if split { 2 - rank } else { rank };
+        match result {
+            Ok(()) => assert_ne!(rank, waits, "{case}"),
+            Err(error) => match error.failure() {
+                Some(Failure::PeerLost { member, .. }) => {
+                    assert_eq!((rank, member.rank), (waits, gone), "{case}: {error}");
+                }
+                _ => panic!("{case}: {error}"),
+            },
         }
     }
 }

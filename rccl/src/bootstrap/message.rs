@@ -19,8 +19,8 @@ pub(crate) enum ToRoot {
     /// Asks for the details of a peer.
     Ask { rank: u32 },
     /// The rank's call has made no progress for a while; it waits for these ranks, or, if none is named, for all.
-    /// `unlinked`: there is no link to them yet.
-    Stalled { communicator: Named, sequence: u32, awaited: Vec<u32>, unlinked: bool },
+    /// `arrived`: what these have sent so far is here.
+    Stalled { communicator: Named, sequence: u32, awaited: Vec<u32>, arrived: bool },
     /// Answer to [`FromRoot::Query`].
     State { communicator: u64, round: u32, standing: Standing },
     /// Something failed.
@@ -183,6 +183,9 @@ pub(crate) enum Report {
         transport: String,
         sequence: u32,
         cause: String,
+        /// No collective call needed it, whose number would say whether the peer had done its part: it was never made,
+        /// or messages did. If the peer has left, that is why.
+        arrived: bool,
     },
     /// A rank that this one needs has left the communicator, after completing call number `last`.
     Left {

@@ -29,7 +29,7 @@ pub(super) struct Case {
     failed: bool,
     questions: Questions,
     suspicions: Vec<Suspicion>,
-    /// Who has waited for a link to whom that had left.
+    /// Who has waited for messages of whom that had left.
     in_vain: HashSet<(u32, u32)>,
 }
 
@@ -80,6 +80,8 @@ struct Suspicion {
     rank: u32,
     peer: u32,
     sequence: u32,
+    /// As of [`Report::LinkLost`].
+    arrived: bool,
     failure: Failure,
 }
 
@@ -100,18 +102,18 @@ impl Case {
         self.failed || (quiet && self.questions.not_before.is_none_or(|time| now >= time))
     }
 
-    /// Messages have no numbers, so it cannot be told whether one who has left had sent his; what is on its way still comes
-    /// over a link. Without one he has sent nothing, if that is said again after he had left: the first time he may have
-    /// linked, sent and left meanwhile.
+    /// Messages have no numbers, so it cannot be told whether one who has left had sent his; what is on its way still comes.
+    /// If nothing was (`arrived`: there is no link yet, or it is memory), nothing will, if that is said again after he had
+    /// left: the first time he may have linked, sent and left meanwhile.
     pub(super) fn stalled(
         &mut self,
         rank: u32,
         sequence: u32,
         awaited: Vec<u32>,
-        unlinked: bool,
+        arrived: bool,
         roster: &Roster,
     ) {
-        for &peer in awaited.iter().filter(|_| unlinked) {
+        for &peer in awaited.iter().filter(|_| arrived) {
             if let Some(failure) = self.gone(peer, rank, sequence, roster)
                 && !self.in_vain.insert((rank, peer))
             {
@@ -161,15 +163,15 @@ impl Case {
                 let member = self.member(peer, roster);
                 self.fail(left_after(self.id, member, last, sequence, format!("rank {rank}")), roster);
             }
-            Report::LinkLost { peer, transport, sequence, cause } if peer < self.group.size() => {
-                if let Some(failure) = self.missed(peer, rank, sequence, roster) {
+            Report::LinkLost { peer, transport, sequence, cause, arrived } if peer < self.group.size() => {
+                if let Some(failure) = self.left_behind(peer, rank, sequence, arrived, roster) {
                     return self.fail(failure, roster);
                 }
                 // Ranks say unasked that they leave the world, and only that.
                 self.questions.broken |= self.id != WORLD;
                 let failure = Failure::LinkLost { rank, peer, transport, sequence, cause };
                 let until = Instant::now() + SUSPICION;
-                self.suspicions.push(Suspicion { until, rank, peer, sequence, failure });
+                self.suspicions.push(Suspicion { until, rank, peer, sequence, arrived, failure });
             }
             Report::Left { .. } | Report::LinkLost { .. } => {
                 tracing::debug!(rank, "a report names a rank that does not exist");
@@ -294,6 +296,22 @@ impl Case {
         compare::whereabouts(awaited.map(|(rank, part)| (rank, &part.state)))
     }
 
+    /// The failure that a link broke because `peer` has left and is needed, if that is so.
+    fn left_behind(
+        &self,
+        peer: u32,
+        seen_by: u32,
+        sequence: u32,
+        arrived: bool,
+        roster: &Roster,
+    ) -> Option<Failure> {
+        if arrived {
+            self.gone(peer, seen_by, sequence, roster)
+        } else {
+            self.missed(peer, seen_by, sequence, roster)
+        }
+    }
+
     /// As [`Case::gone`], unless `peer` has entered the call before.
     fn missed(&self, peer: u32, seen_by: u32, sequence: u32, roster: &Roster) -> Option<Failure> {
         let entered = self.parts[peer as usize].state.entered;
@@ -327,8 +345,8 @@ impl Case {
         let Some(position) = self.suspicions.iter().position(|suspicion| now >= suspicion.until) else {
             return;
         };
-        let Suspicion { rank, peer, sequence, failure, .. } = self.suspicions.swap_remove(position);
-        let failure = self.missed(peer, rank, sequence, roster).unwrap_or(failure);
+        let Suspicion { rank, peer, sequence, arrived, failure, .. } = self.suspicions.swap_remove(position);
+        let failure = self.left_behind(peer, rank, sequence, arrived, roster).unwrap_or(failure);
         tracing::debug!(peer, "a link broke and its peer lives");
         self.fail(failure, roster);
     }

@@ -101,6 +101,13 @@ impl JoinOptions {
     }
 }
 
+/// The peers that have yet to do something for a call.
+pub(crate) struct Awaited {
+    pub ranks: Vec<u32>,
+    /// What they have sent so far has arrived: nothing of it is on its way.
+    pub arrived: bool,
+}
+
 /// One rank's handle on the control plane of one communicator. Clones are handles on the same; when the last one is
 /// dropped, the rank leaves the communicator.
 #[derive(Clone)]
@@ -265,33 +272,31 @@ impl Control {
         self.0.shared.waiting().iter().map(|(_, of)| of.clone()).collect()
     }
 
-    /// Call number `sequence` has made no progress for a while. Finds mismatches that no link sees, and who is late.
-    /// Cheap to repeat.
-    ///
+    /// Collective call number `sequence` has made no progress for a while. Finds mismatches that no link sees, and who is
+    /// late. Cheap to repeat.
     pub(crate) fn report_stall(&self, sequence: u32) {
         let shared = &self.0.shared;
         if shared.stalled.swap(sequence, Ordering::Relaxed) != sequence {
             self.tell_stall(sequence, Duration::ZERO, Vec::new(), false);
         }
     }
-    /// Messages to and from `awaited` have made no progress for so long, after call number `sequence`; `unlinked`: because
-    /// there is no link to these ranks yet. They are then the missing ones, and this rank's calls are not compared with
-    /// others of the same number. To be said again while that lasts.
+    /// Messages have made no progress for so long, after call number `sequence`. The ranks that they wait for are the missing
+    /// ones then, and this rank's calls are not compared with others of the same number. To be said again while that
+    /// lasts.
     pub(crate) fn report_stalled_messages(
         &self,
         sequence: u32,
         waited: Duration,
-        awaited: Vec<u32>,
-        unlinked: bool,
+        Awaited { ranks, arrived }: Awaited,
     ) {
-        if !awaited.is_empty() {
-            self.tell_stall(sequence, waited, awaited, unlinked);
+        if !ranks.is_empty() {
+            self.tell_stall(sequence, waited, ranks, arrived);
         }
     }
 
-    fn tell_stall(&self, sequence: u32, waited: Duration, awaited: Vec<u32>, unlinked: bool) {
+    fn tell_stall(&self, sequence: u32, waited: Duration, awaited: Vec<u32>, arrived: bool) {
         let shared = &self.0.shared;
-        let stall = stall::Stall::new(sequence, waited, awaited, unlinked);
+        let stall = stall::Stall::new(sequence, waited, awaited, arrived);
         shared.station.command(Command::Stall(shared.id, stall));
     }
     /// This rank makes call `mine`, and `peer` sent data of another: number `their_sequence`, packed call `theirs`.
@@ -321,8 +326,9 @@ impl Control {
         let failure = Failure::Timeout { rank: self.0.shared.me.rank, sequence, waited, waiting_for };
         self.report(Report::Timeout { sequence, waited, awaited: awaited.to_vec() }, failure);
     }
-    /// The link to `peer` broke. If the peer's process has ended, that becomes the failure.
-    pub(crate) fn report_link_lost(&self, peer: u32, transport: &str, sequence: u32, cause: &str) {
+    /// The link to `peer` broke, which collective call number `sequence` needed, or messages. If the peer's process has
+    /// ended, that becomes the failure.
+    pub(crate) fn report_link_lost(&self, peer: u32, transport: &str, sequence: Option<u32>, cause: &str) {
         let shared = &self.0.shared;
         shared.station.command(session::link_lost(shared, peer, transport, sequence, cause));
     }

@@ -136,9 +136,9 @@ impl Root {
                     self.roster.tell(rank, &FromRoot::Details { rank: peer, details });
                 }
             }
-            ToRoot::Stalled { communicator, sequence, awaited, unlinked } => {
+            ToRoot::Stalled { communicator, sequence, awaited, arrived } => {
                 if let Some((case, rank)) = case(&mut self.cases, &communicator, rank, &self.roster) {
-                    case.stalled(rank, sequence, awaited, unlinked, &self.roster);
+                    case.stalled(rank, sequence, awaited, arrived, &self.roster);
                 }
             }
             ToRoot::State { communicator, round, standing } => {

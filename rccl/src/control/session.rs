@@ -56,7 +56,16 @@ pub(crate) fn shorten(text: &str) -> String {
 }
 
 /// The report that the link to rank `peer` of the communicator broke.
-pub(crate) fn link_lost(shared: &Shared, peer: u32, transport: &str, sequence: u32, cause: &str) -> Command {
+/// `sequence`: of the collective call that needed it; `None`: it was never made, or messages did.
+pub(crate) fn link_lost(
+    shared: &Shared,
+    peer: u32,
+    transport: &str,
+    sequence: Option<u32>,
+    cause: &str,
+) -> Command {
+    let arrived = sequence.is_none();
+    let sequence = sequence.unwrap_or(0);
     let (transport, cause) = (transport.to_owned(), shorten(cause));
     let failure = Failure::LinkLost {
         rank: shared.me.rank,
@@ -65,7 +74,7 @@ pub(crate) fn link_lost(shared: &Shared, peer: u32, transport: &str, sequence: u
         sequence,
         cause: cause.clone(),
     };
-    shared.reporting(Report::LinkLost { peer, transport, sequence, cause }, failure)
+    shared.reporting(Report::LinkLost { peer, transport, sequence, cause, arrived }, failure)
 }
 
 /// A rank of the job on the control thread, with all its communicators.
@@ -235,7 +244,7 @@ impl Session {
                 self.tasks.spawn(links::connect(shared.clone(), peer));
             } else if self.outbox.is_none() {
                 let cause = "the root has left, so the peer's address cannot be asked for";
-                self.obey(link_lost(shared, peer, "control", 0, cause));
+                self.obey(link_lost(shared, peer, "control", None, cause));
             } else {
                 let asking = self.wanted.entry(rank).or_default();
                 asking.push(shared.id);
@@ -370,17 +379,17 @@ impl Session {
             return;
         }
         stall.asked(now, self.late_warn);
-        let (awaited, unlinked) = (stall.awaited.clone(), stall.unlinked);
+        let (awaited, arrived) = (stall.awaited.clone(), stall.arrived);
         let entered = self.root_left.as_ref().map(|entered| entered.get(&shared.id).copied());
         // A message may be on its way as long as there may be a link (Case::stalled).
         let before = std::mem::replace(&mut stall.in_vain, entered.is_some());
-        let judged = entered.filter(|_| awaited.is_empty() || (unlinked && before));
+        let judged = entered.filter(|_| awaited.is_empty() || (arrived && before));
         match judged.and_then(|entered| self.needs_root(&shared, sequence, &awaited, entered)) {
             // It will never enter the call, and it needs no asking.
             Some(how) => shared.fail(super::directory::root_lost(&self.station.root, &shared, how, sequence)),
             None => {
                 let communicator = Named::new(communicator, &shared.group);
-                self.say(&ToRoot::Stalled { communicator, sequence, awaited, unlinked });
+                self.say(&ToRoot::Stalled { communicator, sequence, awaited, arrived });
             }
         }
     }

@@ -18,8 +18,8 @@ pub(crate) struct Stall {
     pub sequence: u32,
     /// The ranks that it waits for, with messages; empty: all.
     pub awaited: Vec<u32>,
-    /// There is no link to them yet.
-    pub unlinked: bool,
+    /// What these have sent so far is here.
+    pub arrived: bool,
     /// It has waited for the root, which had left.
     pub in_vain: bool,
     /// When to ask next.
@@ -32,17 +32,17 @@ pub(crate) struct Stall {
 }
 
 impl Stall {
-    pub(crate) fn new(sequence: u32, waited: Duration, awaited: Vec<u32>, unlinked: bool) -> Stall {
+    pub(crate) fn new(sequence: u32, waited: Duration, awaited: Vec<u32>, arrived: bool) -> Stall {
         let now = Instant::now();
         let began = now.checked_sub(waited).unwrap_or(now);
         let (pause, logged) = (FIRST_PAUSE, false);
-        Stall { sequence, awaited, unlinked, in_vain: false, began, said: now, ask: now, pause, logged }
+        Stall { sequence, awaited, arrived, in_vain: false, began, said: now, ask: now, pause, logged }
     }
 
     /// Messages are not numbered, so they are asked about when it is said again that they do not move. Whether the other is
     /// the same stall, going on.
     pub(crate) fn said_again(&mut self, other: &Stall) -> bool {
-        let kind = |stall: &Stall| (stall.sequence, stall.unlinked);
+        let kind = |stall: &Stall| (stall.sequence, stall.arrived);
         let same = kind(self) == kind(other) && self.awaited == other.awaited && other.began <= self.said;
         if same {
             (self.said, self.ask) = (other.said, other.ask);

@@ -10,7 +10,7 @@ use super::task::{Message, Piece, Task, program_of};
 use super::wait::{Next, Patience};
 use super::{Active, Engine, Reached, Ready, Shape};
 use crate::call::{Call, Collective};
-use crate::control::Control;
+use crate::control::{Awaited, Control};
 use crate::element::{DataType, ReduceOp};
 use crate::error::{Error, Result};
 use rccl_kernels::{Kernel, Scale};
@@ -303,7 +303,7 @@ impl Engine {
         active.watch.set_unlinked(true);
         while matches!(active.stage, Stage::Linking) && !self.take_links(active) {
             let (Next::Sleep(waited) | Next::Look(waited)) = patience.idle() else { continue };
-            let missing = || self.missing(active.number);
+            let missing = || Awaited { ranks: self.missing(active.number), arrived: true };
             let ended = active.watch.look(&self.control, self.sequence, waited, self.timeout, missing);
             if ended.is_some() {
                 return ended;

@@ -4,8 +4,9 @@ use super::round::Round;
 use super::run::{Run, Stop};
 use super::straight::Straight;
 use super::wait::{Next, Patience, STALL, Sleeper};
-use crate::control::Control;
+use crate::control::{Awaited, Control};
 use rccl_schedule::Rank;
+use rccl_transport::Kind;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -28,15 +29,19 @@ pub(crate) enum Stage {
 
 impl Stage {
     /// The peers that have yet to do something for the task.
-    pub fn awaited(&self, run: &Run<'_>) -> Vec<Rank> {
-        match self {
+    pub fn awaited(&self, run: &Run<'_>) -> Awaited {
+        let ranks = match self {
             Stage::Linking => run.plan.peers.iter().copied().filter(|&peer| !run.is_linked(peer)).collect(),
             Stage::Round(..) => run.plan.peers.clone(),
             Stage::Straight(straight) => {
                 run.plan.peers.iter().copied().filter(|&peer| run.still_meets(straight, peer)).collect()
             }
             Stage::Steps => run.awaited(),
-        }
+        };
+        // What was sent over memory is there before its sender leaves.
+        let arrived =
+            |&peer: &Rank| run.links[peer as usize].as_ref().is_none_or(|link| link.kind() != Kind::Tcp);
+        Awaited { arrived: ranks.iter().all(arrived), ranks }
     }
 }
 
@@ -91,10 +96,10 @@ impl Watch {
         sequence: u32,
         waited: Duration,
         timeout: Duration,
-        peers: impl Fn() -> Vec<Rank>,
+        peers: impl Fn() -> Awaited,
     ) -> Option<Outcome> {
         let messages = self.messages;
-        let awaited = || if messages { peers() } else { Vec::new() };
+        let awaited = || if messages { peers().ranks } else { Vec::new() };
         if control.failed() {
             return Some(Outcome::Failed);
         }
@@ -102,7 +107,7 @@ impl Watch {
         let patience = if messages && !self.unlinked { MESSAGES_STALL } else { STALL };
         if waited >= self.stalled.max(patience) {
             if messages {
-                control.report_stalled_messages(sequence, waited, peers(), self.unlinked);
+                control.report_stalled_messages(sequence, waited, peers());
             } else {
                 control.report_stall(sequence);
             }
@@ -123,7 +128,7 @@ impl Watch {
         control: &Control,
         sequence: u32,
         timeout: Duration,
-        peers: impl Fn() -> Vec<Rank>,
+        peers: impl Fn() -> Awaited,
     ) -> Option<Outcome> {
         let waited = self.idle_since.get_or_insert_with(Instant::now).elapsed();
         self.look(control, sequence, waited, timeout, peers)

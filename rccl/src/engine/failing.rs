@@ -36,10 +36,10 @@ impl Engine {
             }
             Stop::Length { peer, expected, given } => {
                 let cause = format!("rank {peer} sent {given} bytes where {expected} belong");
-                self.control.report_link_lost(peer, self.kind(peer).word(), self.sequence, &cause);
+                self.control.report_link_lost(peer, self.kind(peer).word(), Some(self.sequence), &cause);
                 self.await_failure(None)
             }
-            Stop::Link { peer, error } => self.lost(peer, &error),
+            Stop::Link { peer, error } => self.lost(call, peer, &error),
         }
     }
 
@@ -53,9 +53,12 @@ impl Engine {
     }
 
     /// A link broke: the control plane knows within moments whether the peer died; else the link itself is at fault.
-    fn lost(&mut self, peer: Rank, error: &LinkError) -> Error {
+    fn lost(&mut self, call: &Call, peer: Rank, error: &LinkError) -> Error {
         if !self.failed_within(Duration::from_secs(1)) {
-            self.control.report_link_lost(peer, self.kind(peer).word(), self.sequence, &error.to_string());
+            // Messages have no numbers that say whether the peer had sent its own.
+            let message = matches!(call.collective, Collective::Send | Collective::Recv);
+            let sequence = (!message).then_some(self.sequence);
+            self.control.report_link_lost(peer, self.kind(peer).word(), sequence, &error.to_string());
         }
         self.await_failure(Some(error))
     }

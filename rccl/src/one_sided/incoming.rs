@@ -72,7 +72,7 @@ impl Whole {
             }
             Some(Failure::LinkLost { rank, peer, transport, cause, .. }) => {
                 let other = if *rank == self.rank() { *peer } else { *rank };
-                self.control.report_link_lost(other, transport, 0, cause);
+                self.control.report_link_lost(other, transport, None, cause);
             }
             Some(Failure::Aborted { why, .. }) => self.control.abort(why),
             Some(failure) => self.control.abort(&failure.to_string()),

@@ -279,9 +279,9 @@ pub(super) async fn connect(shared: Arc<Shared>, peer: u32) -> Option<Command> {
 
 async fn attempt(shared: &Shared, peer: u32) -> Attempt {
     let station = &*shared.station;
-    let lost = |kind: Kind, cause: &str| Attempt::Failed(link_lost(shared, peer, kind.word(), 0, cause));
+    let lost = |kind: Kind, cause: &str| Attempt::Failed(link_lost(shared, peer, kind.word(), None, cause));
     let Some(details) = shared.group.outside(peer).and_then(|rank| station.peer(rank)) else {
-        return Attempt::Failed(link_lost(shared, peer, "control", 0, "the peer's address is not known"));
+        return Attempt::Failed(link_lost(shared, peer, "control", None, "the peer's address is not known"));
     };
     // What a way of making a link came to, or why there is none by it.
     let settled = |kind: Kind, tried: Result<std::result::Result<Made, NoLink>, Elapsed>| match tried {

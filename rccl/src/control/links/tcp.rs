@@ -229,7 +229,7 @@ fn enter(shared: &Shared, peer: u32, lane: u8, socket: TcpStream, reason: Option
     drop(halves);
     match link(shared, peer, half.sockets.into_iter().flatten().collect(), half.reason) {
         Ok(made) => shared.deliver(made),
-        Err(cause) => shared.station.command(link_lost(shared, peer, "tcp", 0, &cause)),
+        Err(cause) => shared.station.command(link_lost(shared, peer, "tcp", None, &cause)),
     }
 }
 

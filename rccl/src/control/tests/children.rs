@@ -133,6 +133,10 @@ fn missing_ranks_are_named_by_their_number_there() {
     assert!(!ranks.iter().any(Control::failed));
 }
 
+fn awaited(rank: u32, arrived: bool) -> Awaited {
+    Awaited { ranks: vec![rank], arrived }
+}
+
 #[test]
 fn a_point_to_point_call_misses_whom_it_waits_for() {
     let ranks = job(4);
@@ -147,7 +151,7 @@ fn a_point_to_point_call_misses_whom_it_waits_for() {
         }
         ranks[0].progress().enter(4, all_reduce(100).pack());
         ranks[2].progress().enter(6, all_reduce(102).pack());
-        ranks[0].report_stalled_messages(4, Duration::ZERO, vec![2], false);
+        ranks[0].report_stalled_messages(4, Duration::ZERO, awaited(2, false));
         let missing = [CallOf { rank: 2, sequence: 5, call: Some(all_reduce(102)) }];
         until(Duration::from_secs(2), || !ranks[0].waiting_for().is_empty());
         assert_eq!(ranks[0].waiting_for(), missing);
@@ -159,11 +163,11 @@ fn a_point_to_point_call_misses_whom_it_waits_for() {
 }
 
 #[test]
-fn messages_are_missed_from_whom_has_left_without_a_link() {
+fn messages_are_missed_from_who_has_left() {
     let ranks = job(4);
     let mut child = children(&ranks, 5, &[2, 1, 0]);
     let gone = child.remove(1).me();
-    let stalled = |unlinked| child[1].report_stalled_messages(0, Duration::ZERO, vec![1], unlinked);
+    let stalled = |arrived| child[1].report_stalled_messages(0, Duration::ZERO, awaited(1, arrived));
     let quiet = || {
         thread::sleep(Duration::from_millis(300));
         assert!(!child.iter().any(Control::failed));
@@ -194,7 +198,7 @@ fn a_point_to_point_call_is_compared_with_no_collective() {
     for rank in &ranks {
         rank.progress().enter(1, all_reduce(u64::from(rank.me().rank / 3)).pack());
     }
-    ranks[3].report_stalled_messages(1, Duration::ZERO, vec![2], false);
+    ranks[3].report_stalled_messages(1, Duration::ZERO, awaited(2, false));
     ranks[0].report_stall(1);
     until(Duration::from_secs(2), || !ranks[3].waiting_for().is_empty());
     assert!(!ranks.iter().any(Control::failed));
@@ -264,7 +268,7 @@ fn a_rank_that_dropped_one_is_named_to_those_that_need_it() {
             rank.progress().enter(2, all_reduce(9).pack());
         }
         if linked_before {
-            child[0].report_link_lost(0, "tcp", 2, "closed");
+            child[0].report_link_lost(0, "tcp", Some(2), "closed");
         } else {
             child[0].request_links(&[0]);
         }

@@ -316,14 +316,14 @@ fn a_dead_rank_is_named_on_all_others_within_a_second() {
 #[test]
 fn a_broken_link_is_blamed_on_the_process_that_died() {
     let ranks = job(3);
-    ranks[0].report_link_lost(1, "tcp", 4, "connection reset");
+    ranks[0].report_link_lost(1, "tcp", Some(4), "connection reset");
     thread::sleep(Duration::from_millis(50));
     ranks[1].vanish();
     let failure = common_failure(&[&ranks[0], &ranks[2]]);
     assert!(matches!(&failure, Failure::PeerLost { member, .. } if member.rank == 1), "{failure}");
 
     let ranks = job(2);
-    ranks[0].report_link_lost(1, "tcp", 4, "connection reset");
+    ranks[0].report_link_lost(1, "tcp", Some(4), "connection reset");
     let failure = common_failure(&[&ranks[0], &ranks[1]]);
     assert!(matches!(&failure, Failure::LinkLost { rank: 0, peer: 1, sequence: 4, .. }), "{failure}");
 }

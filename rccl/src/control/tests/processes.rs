@@ -159,7 +159,7 @@ fn what_follows_from_the_death_of_the_root_is_not_blamed() {
         if left {
             one.0.shared.station.command(crate::control::links::left(&one.0.shared, 2, 1));
         } else {
-            one.report_link_lost(2, "tcp", 1, "connection reset");
+            one.report_link_lost(2, "tcp", Some(1), "connection reset");
         }
         thread::sleep(Duration::from_millis(50));
         root.signal(Signal::KILL);
