@@ -42,4 +42,4 @@ def train(network, epochs):
         dist.all_reduce(total)
         if rank == 0:
             loss, right = total[0].item() / len(digits), total[1].item() / len(test[1])
-            print(f"epoch {epoch:2}  loss {loss:.6f}  test accuracy {100 * right:.2f} %", flush=True)
+            print(f"epoch {epoch:2}  loss {loss:.8f}  test accuracy {100 * right:.2f} %", flush=True)
