@@ -104,7 +104,7 @@ def test_the_end_of_the_interpreter_waits_for_nobody(kind):
         took = time.monotonic() - at
         said = job.said(0)
     assert status == 0, said
-    assert took < 1.2, "a second, and what Python takes itself"
+    assert took < 2, "a second, and what Python takes itself on a busy machine"
 
 
 @pytest.mark.parametrize("kind", ["blocking", "repeated", "work", "split", "group", "group's work", "stream"])
