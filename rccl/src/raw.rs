@@ -166,8 +166,8 @@ impl Communicator {
         }
     }
 
-    /// Checks a call as [`Communicator::raw`] does, makes it and blocks until it has ended: as [`Communicator::run_raw`], and
-    /// some 20 ns sooner.
+    /// Checks a call as [`Communicator::raw`] does, makes it and blocks until it has ended: as [`Communicator::run_raw`],
+    /// without a value in between to be made and moved.
     ///
     /// # Errors
     /// Of both.

@@ -250,6 +250,57 @@ fn a_message_that_nobody_sends_times_out_and_says_whom_it_waited_for() {
     }
 }
 
+/// Whoever has sent what it had to send and left is not who is missing, however late somebody else is, and wherever in the
+/// group its message stands.
+#[test]
+fn one_who_has_sent_and_left_is_not_missed() {
+    let jobs: Vec<_> = transports()
+        .into_iter()
+        .flat_map(|transport| [1, 100_000].map(|late| (transport, late)))
+        .flat_map(|(transport, late)| [1, 300].map(|times| (transport, late, times)))
+        .flat_map(|(transport, late, times)| [[1, 2], [2, 1]].map(|order| (transport, late, times, order)))
+        .map(|(transport, late, times, order)| {
+            std::thread::spawn(move || sent_and_left(transport, late, times, order))
+        })
+        .collect();
+    for job in jobs {
+        job.join().unwrap();
+    }
+}
+
+/// Rank 0 receives a message from rank 1, which leaves at once, and `times` messages of `late` elements from rank 2, which
+/// sends them only after rank 0 has asked twice where the others are.
+fn sent_and_left(transport: &'static str, late: usize, times: usize, order: [u32; 2]) {
+    on_ranks(3, &config(transport, ""), move |comm| match comm.rank() {
+        0 => {
+            let mut short = [0_u8];
+            let mut long = vec![0_u32; late * times];
+            group(|calls| {
+                let (mut short, mut long) = (Some(&mut short), Some(&mut long));
+                for peer in order {
+                    if peer == 1 {
+                        calls.recv(&comm, short.take().unwrap(), 1);
+                    } else {
+                        long.take().unwrap().chunks_mut(late).for_each(|part| {
+                            calls.recv(&comm, part, 2);
+                        });
+                    }
+                }
+            })
+            .unwrap_or_else(|error| panic!("{transport} {late} {times} {order:?}: {error}"));
+            assert!(short == [1] && long.iter().all(|&x| x == 2));
+        }
+        1 => comm.send(&[1_u8], 0).unwrap(),
+        _ => {
+            std::thread::sleep(Duration::from_millis(4500));
+            let long = vec![2_u32; late];
+            for _ in 0..times {
+                comm.send(&long, 0).unwrap();
+            }
+        }
+    });
+}
+
 /// A link tells of it only over TCP, and without a link nothing does.
 #[test]
 fn a_message_from_one_who_has_left_is_not_waited_for() {

@@ -33,9 +33,7 @@ impl Stage {
         let ranks = match self {
             Stage::Linking => run.plan.peers.iter().copied().filter(|&peer| !run.is_linked(peer)).collect(),
             Stage::Round(..) => run.plan.peers.clone(),
-            Stage::Straight(straight) => {
-                run.plan.peers.iter().copied().filter(|&peer| run.still_meets(straight, peer)).collect()
-            }
+            Stage::Straight(straight) => run.waited_for(straight),
             Stage::Steps => run.awaited(),
         };
         // What was sent over memory is there before its sender leaves.

@@ -197,6 +197,13 @@ impl Run<'_> {
         self.waits(at, step, peer) || self.plan.ends[step.sends.end..].iter().any(|end| end.peer == peer)
     }
 
+    /// The peers that the operation that runs waits for, ascending. What those of later ones sent may be here, unread: it is not
+    /// known of them that they are missing.
+    pub(super) fn waited_for(&self, at: &Straight) -> Vec<Rank> {
+        let Some(step) = self.plan.steps.get(at.step) else { return Vec::new() };
+        self.plan.peers.iter().copied().filter(|&peer| self.waits(at, step, peer)).collect()
+    }
+
     /// Whether the operation that runs still has something to do with a peer.
     fn waits(&self, at: &Straight, step: &Step, peer: Rank) -> bool {
         let ends = &self.plan.ends;
