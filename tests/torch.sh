@@ -46,9 +46,10 @@ for venv; do
     timeout 300 "$python" -m pip install --quiet --disable-pip-version-check pytest expecttest || exit 1
     version=$("$python" -c 'import torch; print(torch.__version__)')
     run "torch $version: the backend is compiled" 300 1 "$python" -c 'from rccl.torch import build; build.load()'
-    own=50 # the splits of process groups are tested since 2.9
-    [[ $version != 2.15.* ]] || own=60
-    run "torch $version: own tests" 600 "$own" "$python" -m pytest -q -p no:cacheprovider "$tests"
+    # The splits of process groups are tested since 2.9, and the examples, which take as long as all the rest, with one torch.
+    own=46 but=(--ignore "$tests/test_examples.py")
+    [[ $version != 2.15.* ]] || { own=60; but=(); }
+    run "torch $version: own tests" 600 "$own" "$python" -m pytest -q -p no:cacheprovider "${but[@]}" "$tests"
     for guise in "${guises[@]}"; do
         read -r as ranks least <<<"$guise"
         [[ $version == 2.15.* ]] || least=$((least - 10))

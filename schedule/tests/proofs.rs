@@ -3,7 +3,8 @@
 //! Values and freedom from races are proven once for all counts and chunkings; progress is run for each of these. Up to
 //! 64 ranks everything is combined. Above, and still more so for 1,000 ranks, counts and chunkings are fewer unless
 //! `RCCL_SWEEP=full` is set; every algorithm, link model and placement is proven at every size in any case, but for
-//! all_to_all among 1,000 ranks, with its million blocks, which is left to the full sweep.
+//! all_to_all among 1,000 ranks, with its million blocks, which is left to the full sweep. `RCCL_SWEEP=96,1000` is the full
+//! sweep of these sizes and no others.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -14,12 +15,19 @@ const SLOTS: Model = Model::Snapshot { slots: 3 };
 const BIG: [u32; 7] = [96, 100, 127, 128, 255, 256, 1000];
 
 fn full() -> bool {
-    std::env::var("RCCL_SWEEP").is_ok_and(|sweep| sweep == "full")
+    std::env::var_os("RCCL_SWEEP").is_some()
 }
 
 /// The numbers of ranks.
 fn sizes() -> impl Iterator<Item = u32> {
-    (1..=64).chain(BIG)
+    match std::env::var("RCCL_SWEEP") {
+        Ok(sweep) if sweep != "full" => {
+            let number = |n: &str| n.parse().unwrap_or_else(|_| panic!("RCCL_SWEEP is {sweep:?}"));
+            sweep.split(',').map(number).collect()
+        }
+        _ => (1..=64).chain(BIG).collect::<Vec<u32>>(),
+    }
+    .into_iter()
 }
 
 /// Those that a collective is proven for by default.

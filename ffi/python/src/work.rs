@@ -179,12 +179,15 @@ impl Work {
     fn wait(&self, py: Python<'_>, timeout: Option<Time>) -> PyResult<Py<PyAny>> {
         let of = self.of(py)?;
         let name = Name { call: "wait", argument: "timeout" };
-        let began = Instant::now();
-        let patience = timeout.map(|time| time.duration(name, py)).transpose()?;
+        let Some(timeout) = timeout else {
+            let result = waiting::until(py, |slice| self.look(slice), |why| of.abort(why))?;
+            return self.ended(py, of, result);
+        };
+        let (began, patience) = (Instant::now(), timeout.duration(name, py)?);
         let look = |slice: Duration| {
-            let left = patience.map(|patience| patience.saturating_sub(began.elapsed()));
-            match self.look(left.map_or(slice, |left| left.min(slice))) {
-                None if left.is_some_and(|left| left <= slice) => Some(None),
+            let left = patience.saturating_sub(began.elapsed());
+            match self.look(left.min(slice)) {
+                None if left <= slice => Some(None),
                 None => None,
                 ended => Some(ended),
             }

@@ -1,5 +1,6 @@
 """examples/python with PyTorch: the same losses as with gloo."""
 
+import functools
 import os
 import pathlib
 import re
@@ -29,6 +30,11 @@ def losses(*command):
     return [float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)]
 
 
+@functools.cache
+def losses_of_gloo(program):
+    return losses(*TORCHRUN, program, "--epochs", "3", "--backend", "gloo")
+
+
 @pytest.mark.parametrize("launcher", [TORCHRUN, RCCL_RUN], ids=["torchrun", "rccl run"])
 @pytest.mark.parametrize("program", ["ddp.py", "fsdp.py"])
 def test_learns_what_gloo_learns(program, launcher):
@@ -37,4 +43,4 @@ def test_learns_what_gloo_learns(program, launcher):
     if torch.__version__.startswith("2.8."):
         # There gloo sums where FSDP2 asks for the average; what is right is what data-parallel training gives.
         program = "ddp.py"
-    assert ours == pytest.approx(losses(*TORCHRUN, program, "--epochs", "3", "--backend", "gloo"), abs=1e-6)
+    assert ours == pytest.approx(losses_of_gloo(program), abs=1e-6)
