@@ -141,10 +141,14 @@ valgrind() {
     seen 'Invalid read' "valgrind sees a read past the end" "${check[@]}" "$work/faulty" address
 }
 
-# sanitized KIND FLAGS: the static library, instrumented, built where `make KIND` builds.
+# sanitized KIND FLAGS: the static library, instrumented, built where and as `make KIND` builds.
 sanitized() {
+    local crate unoptimised=()
+    for crate in rccl rccl-kernels rccl-schedule rccl-topology rccl-transport; do
+        unoptimised+=(--config "profile.dev.package.$crate.opt-level=0")
+    done
     RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$1 $3" CARGO_TARGET_DIR=target/$2 \
-        cargo build --package rccl-ffi --target $target >"$work/built" 2>&1 || failed "the library for $2" "$work/built"
+        cargo build "${unoptimised[@]}" --package rccl-ffi --target $target >"$work/built" 2>&1 || failed "the library for $2" "$work/built"
     archive=target/$2/$target/debug/libroceccl.a
 }
 

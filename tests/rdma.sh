@@ -21,18 +21,14 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-build() {
-    cargo build -p rccl-cli && cargo test -p rccl --no-run
-}
-build >"$work/built" 2>&1 || { cat "$work/built" >&2; exit 1; }
+# Builds the command, too, which tests of its crate run.
+names=(messages work every_collective split killed forked soak collectives fixed rdma rdma_denied rdma_addresses)
+tests/program.sh "${names[@]}" >"$work/programs"
 rccl=$PWD/target/debug/rccl
 
 # program NAME: the path of a test program of rccl.
 program() {
-    local path
-    path=$(sed -nE "s,^ *Executable tests/$1\.rs \((.*)\)\$,\1,p" "$work/built")
-    [ -n "$path" ] || { echo "cargo built no test program $1" >&2; exit 1; }
-    echo "$PWD/$path"
+    grep "/$1-[0-9a-f]*\$" "$work/programs" || { echo "no test program $1 was asked for" >&2; exit 1; }
 }
 
 # guest SECONDS COMMAND...: one of the commands of tests/rxe.
