@@ -82,6 +82,6 @@ def run(ranks, function, *arguments, **environment):
     """What the ranks of a job answer, all of which end well."""
     with Job(ranks, function, *arguments, **environment) as job:
         ended = job.ends()
-    for rank, end in enumerate(ended):
-        assert end.status == 0, f"rank {rank} of {ranks}: {end.said}"
+    failed = [f"rank {rank} of {ranks}: {end.said}" for rank, end in enumerate(ended) if end.status != 0]
+    assert not failed, "\n".join(failed)
     return [end.answer for end in ended]

@@ -562,6 +562,8 @@ def link_lost():
 
     with rccl.Communicator.from_env(label="dp", transport="tcp") as comm:
         before = sockets()
+        reached("counted")
+        wait_until_reached(1 - comm.rank, "counted")  # the first to call makes the link of both
         equal(comm.all_reduce(np.ones(3)), [comm.size] * 3, "before")
         links = sockets() - before
         assert links, "links are made when they are needed"
