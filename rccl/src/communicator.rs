@@ -374,13 +374,18 @@ impl Communicator {
     /// # Safety
     /// As for [`Flow::execute_for`].
     #[inline]
-    pub(crate) unsafe fn execute_for(&self, task: &Task, slice: Duration) -> Result<Tried> {
+    pub(crate) unsafe fn execute_for(
+        &self,
+        task: &Task,
+        slice: Duration,
+        end: impl FnOnce() -> Arc<dyn Finish>,
+    ) -> Result<Tried> {
         self.shared.born.check()?;
         if self.stream.is_some() {
             return Ok(Tried::Not);
         }
         // SAFETY: the caller's promise.
-        let tried = unsafe { self.shared.flow.execute_for(task, slice) };
+        let tried = unsafe { self.shared.flow.execute_for(task, slice, end) };
         if matches!(tried, Tried::Ended(_)) && self.shared.flow.is_busy() {
             let _ = background::look_after(&self.shared); // as above
         }
@@ -407,8 +412,21 @@ impl Communicator {
         timeout: Option<Duration>,
         end: Arc<dyn Finish>,
     ) {
-        // SAFETY: the caller's promise.
-        if unsafe { self.queue(task, timeout, end) }
+        let tried = match &task {
+            // What needs nobody who is not there yet ends here, and wakes no thread.
+            // SAFETY: the caller's promise.
+            Ok(task) if timeout.is_none() => unsafe {
+                self.execute_for(task, Duration::ZERO, || end.clone()).unwrap_or(Tried::Not)
+            },
+            _ => Tried::Not,
+        };
+        let submitted = match tried {
+            Tried::Ended(result) => return end.finish(result),
+            Tried::Waits => true,
+            // SAFETY: the caller's promise.
+            Tried::Not => unsafe { self.queue(task, timeout, end) },
+        };
+        if submitted
             && self.stream.as_ref().is_none_or(Stream::is_in_background)
             && let Err(error) = background::look_after(&self.shared)
         {

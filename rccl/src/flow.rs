@@ -7,7 +7,7 @@
 use crate::engine::{Again, Engine, Next, Patience, Polled, Sleeper, Task};
 use crate::error::Result;
 use crate::stream::Stage;
-use crate::work::{Finish, Held};
+use crate::work::Finish;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -52,8 +52,8 @@ pub(crate) struct Driven {
 /// What came of a task that was to run for some time.
 pub(crate) enum Tried {
     Ended(Result<()>),
-    /// It is under way, and this will tell of its end.
-    Waits(Arc<Held<()>>),
+    /// It is under way, and who was named is told of its end.
+    Waits,
     /// It has to be submitted.
     Not,
 }
@@ -97,12 +97,18 @@ impl Flow {
     }
 
     /// Runs a task on this thread as [`Flow::execute`], if it is a short call that was run before and nobody else is at the
-    /// engine, and for as long as it waits for no longer than this; it is under way then, as if it had been submitted.
+    /// engine, and for as long as it waits for no longer than this; it is under way then, as if it had been submitted, and
+    /// `end` is asked who is told of its end.
     ///
     /// # Safety
     /// As for [`Engine::begin`], until the end is told of what is under way.
     #[inline]
-    pub unsafe fn execute_for(&self, task: &Task, slice: Duration) -> Tried {
+    pub unsafe fn execute_for(
+        &self,
+        task: &Task,
+        slice: Duration,
+        end: impl FnOnce() -> Arc<dyn Finish>,
+    ) -> Tried {
         let Ok(mut driven) = self.engine.try_lock() else { return Tried::Not };
         if self.is_busy() {
             return Tried::Not;
@@ -111,10 +117,9 @@ impl Flow {
         match unsafe { driven.engine.execute_for(task, slice) } {
             Some(Again::Ended(result)) => Tried::Ended(result),
             Some(Again::Waits) => {
-                let end = Held::new(());
-                driven.end = Some(end.clone());
+                driven.end = Some(end());
                 self.pending.fetch_add(1, Ordering::Release);
-                Tried::Waits(end)
+                Tried::Waits
             }
             None => Tried::Not,
         }

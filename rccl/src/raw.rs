@@ -10,9 +10,10 @@ use crate::flow::Tried;
 use crate::group::Group;
 use crate::one_sided::OneSidedCall;
 use crate::request::{self, check_operator, digest};
-use crate::work::{Held, OwnedBuf, Work};
+use crate::work::{Finish, Held, OwnedBuf, Work};
 use rccl_kernels::Scale;
 use rccl_schedule::{Few, Window};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A call on raw memory that has been checked and is not made yet; see [`Communicator::raw`].
@@ -225,9 +226,11 @@ impl Communicator {
     ) -> Result<()> {
         let timeout = raw.timeout;
         let task = self.alone(raw);
+        let mut told = None;
+        let told_when_over = || -> Arc<dyn Finish> { told.insert(Held::new(())).clone() };
         let tried = match &task {
             // SAFETY: the caller's promise; it has ended before this returns.
-            Ok(task) if timeout.is_none() => unsafe { self.execute_for(task, every) }?,
+            Ok(task) if timeout.is_none() => unsafe { self.execute_for(task, every, told_when_over) }?,
             _ => Tried::Not,
         };
         let mut look = |end: &Held<()>| {
@@ -237,13 +240,15 @@ impl Communicator {
                 self.abort(&why);
             }
         };
-        let end = match tried {
-            Tried::Ended(result) => return result,
-            Tried::Waits(end) => {
+        if let Tried::Ended(result) = tried {
+            return result;
+        }
+        let end = match told {
+            Some(end) => {
                 look(&end);
                 end
             }
-            Tried::Not => {
+            None => {
                 let end = Held::new(());
                 // SAFETY: as above.
                 unsafe { self.queue(task, timeout, end.clone()) };

@@ -78,8 +78,10 @@ impl<B: Send + 'static> Work<B> {
     /// child.
     pub fn wait_timeout(&mut self, patience: Duration) -> Result<bool> {
         self.communicator.shared().born.check()?;
-        let deadline = Instant::now().checked_add(patience);
-        self.communicator.help_until(deadline, || self.held.is_done());
+        if !self.held.is_done() {
+            let deadline = Instant::now().checked_add(patience);
+            self.communicator.help_until(deadline, || self.held.is_done());
+        }
         if self.held.is_done() { self.held.result().map(|()| true) } else { Ok(false) }
     }
 

@@ -7,7 +7,7 @@ mod common;
 use common::{config, on_ranks, transports};
 use rccl::{Communicator, Failure, ReduceOp, Work};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -47,6 +47,42 @@ fn a_work_goes_on_without_being_waited_for() {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(work.wait().unwrap().iter().all(|&x| x == 2));
+    });
+}
+
+#[test]
+fn a_short_call_that_waits_for_nobody_is_over_when_it_is_started() {
+    // The first of a kind is not known yet, and the progress thread may be at the engine for a moment.
+    const MOST: usize = 40;
+    on_ranks(1, &config("", ""), |comm| {
+        let at_once = (0..50).filter(|&n: &u64| {
+            let work = comm.start_all_reduce(vec![n; 2], ReduceOp::Sum);
+            let at_once = work.is_done();
+            assert_eq!(work.wait().unwrap(), [n; 2]);
+            at_once
+        });
+        let at_once = at_once.count();
+        assert!(at_once >= MOST, "{at_once} of 50 by a rank alone");
+    });
+    let sent = Arc::new(AtomicU32::new(0));
+    on_ranks(2, &config("", ""), move |comm| {
+        // The root does not wait for those who receive, and one that finds the message there waits for nobody.
+        let mut at_once = 0_usize;
+        for round in 1..=50 {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while comm.rank() == 1 && sent.load(Ordering::Acquire) < round {
+                assert!(Instant::now() < deadline, "round {round} is not sent");
+                std::thread::yield_now();
+            }
+            let work = comm.start_broadcast(vec![if comm.rank() == 0 { round } else { 99 }; 2], 0);
+            if comm.rank() == 0 {
+                sent.store(round, Ordering::Release);
+            }
+            at_once += usize::from(work.is_done());
+            assert_eq!(work.wait().unwrap(), [round; 2]);
+            comm.barrier().unwrap();
+        }
+        assert!(at_once >= MOST, "{at_once} of 50 on rank {}", comm.rank());
     });
 }
 

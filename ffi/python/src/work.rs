@@ -8,6 +8,7 @@ use crate::waiting;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future;
 use std::io::Write;
@@ -47,12 +48,28 @@ struct Left {
     _arrays: Vec<Arrays>,
 }
 
-static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
+static LEFT: Mutex<VecDeque<Left>> = Mutex::new(VecDeque::new());
+
+/// So many that have not ended are looked at by one sweep: a program may leave thousands behind, and every call sweeps.
+const LOOKED_AT: usize = 4;
 
 /// Lets go of what calls have used whose objects are gone.
 pub fn sweep() {
-    let ended: Vec<_> =
-        lock(&LEFT).extract_if(.., |left| left.works.iter().all(rccl::Work::is_done)).collect();
+    let mut ended = Vec::new();
+    {
+        let mut all = lock(&LEFT);
+        let mut under_way = 0;
+        while under_way < LOOKED_AT.min(all.len())
+            && let Some(left) = all.pop_front()
+        {
+            if left.works.iter().all(rccl::Work::is_done) {
+                ended.push(left);
+            } else {
+                all.push_back(left);
+                under_way += 1;
+            }
+        }
+    }
     drop(ended); // frees objects of Python's, which may come back here
 }
 
@@ -88,30 +105,36 @@ impl State {
 
 impl Work {
     /// A call.
-    pub fn new(of: Of, work: rccl::Work<()>, arrays: Arrays, answer: Py<PyAny>) -> Work {
-        let call = Work::answering(Some(answer));
-        call.begin(of, vec![work], vec![arrays]);
+    pub fn new(of: Of, mut work: rccl::Work<()>, arrays: Arrays, answer: Py<PyAny>) -> Work {
+        if !work.is_done() {
+            let call = Work::answering(State::Open, Some(answer));
+            call.begin(of, vec![work], vec![arrays]);
+            return call;
+        }
+        let result = work.wait_timeout(Duration::ZERO).map(drop);
+        let call = Work::answering(State::Ended(result), Some(answer));
+        let _ = call.of.set(Some(of));
         call
     }
 
     /// A group whose calls are still to come.
     pub fn open() -> Work {
-        Work::answering(None)
+        Work::answering(State::Open, None)
     }
 
-    fn answering(answer: Option<Py<PyAny>>) -> Work {
+    fn answering(state: State, answer: Option<Py<PyAny>>) -> Work {
+        sweep();
         Work {
             of: OnceLock::new(),
             answer,
             done: AtomicBool::new(false),
-            state: Mutex::new(State::Open),
+            state: Mutex::new(state),
             arrays: Mutex::default(),
         }
     }
 
     /// Its calls were made.
     pub fn begin(&self, of: Of, mut works: Vec<rccl::Work<()>>, arrays: Vec<Arrays>) {
-        sweep();
         works.reverse();
         *lock(&self.arrays) = arrays;
         *lock(&self.state) = State::Under(works, Ok(()));
@@ -134,9 +157,24 @@ impl Work {
         Err(argument(py, "wait", what.into(), hint))
     }
 
+    /// The result, if all has ended. Never blocks, so other threads need not run meanwhile.
+    fn over(&self) -> Option<rccl::Result<()>> {
+        let state = self.state.try_lock().ok()?;
+        if let State::Under(works, _) = &*state
+            && !works.iter().all(rccl::Work::is_done)
+        {
+            return None;
+        }
+        self.looked(state, Duration::ZERO)
+    }
+
     /// Blocks until all has ended, or so long: the result, if it has.
     fn look(&self, patience: Duration) -> Option<rccl::Result<()>> {
-        let result = lock(&self.state).look(|work| match work.wait_timeout(patience) {
+        self.looked(lock(&self.state), patience)
+    }
+
+    fn looked(&self, mut state: MutexGuard<'_, State>, patience: Duration) -> Option<rccl::Result<()>> {
+        let result = state.look(|work| match work.wait_timeout(patience) {
             Ok(false) => None,
             // A forked child's answer is an error of a call that goes on in its parent.
             ended => Some(ended.map(drop)),
@@ -180,7 +218,10 @@ impl Work {
         let of = self.of(py)?;
         let name = Name { call: "wait", argument: "timeout" };
         let Some(timeout) = timeout else {
-            let result = waiting::until(py, |slice| self.look(slice), |why| of.abort(why))?;
+            let result = match self.over() {
+                Some(result) => result,
+                None => waiting::until(py, |slice| self.look(slice), |why| of.abort(why))?,
+            };
             return self.ended(py, of, result);
         };
         let (began, patience) = (Instant::now(), timeout.duration(name, py)?);
@@ -263,7 +304,7 @@ impl Drop for Work {
             && !works.iter().all(rccl::Work::is_done)
         {
             let communicators = of.origins().iter().map(|origin| origin.communicator.clone()).collect();
-            lock(&LEFT).push(Left { works, communicators, _arrays: arrays });
+            lock(&LEFT).push_back(Left { works, communicators, _arrays: arrays });
         }
     }
 }

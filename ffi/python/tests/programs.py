@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import ml_dtypes
@@ -256,6 +257,19 @@ def without_blocking():
         comm.all_reduce(x, async_op=True)  # its object goes at once, the array stays
         comm.barrier()
         equal(x, np.full(1000, size * size), "dropped")
+        if comm.rank == 1:
+            wait_until_reached(0, "many dropped")
+        freed = []
+        for n in range(2000):
+            x = np.full(3, n)
+            weakref.finalize(x, freed.append, n)
+            comm.all_reduce(x, async_op=True)
+        if comm.rank == 0:
+            assert len(freed) == 0, "their calls have not ended"
+            reached("many dropped")
+        comm.barrier()
+        comm.barrier(async_op=True).wait()
+        assert len(freed) == 1999, "calls that ended keep their arrays"
 
         async def program():
             one = comm.all_gather(np.full(3, comm.rank), async_op=True)

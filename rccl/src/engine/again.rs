@@ -20,8 +20,8 @@ const KEPT: usize = 16;
 
 /// A short call that was run before.
 struct Known {
-    /// Its signature.
-    words: [u64; 2],
+    /// Its signature; `None`: its steps are with a run that waits, and this place is free.
+    words: Option<[u64; 2]>,
     /// Of its plan.
     number: usize,
     /// Bytes, if it is one round.
@@ -52,7 +52,23 @@ impl Repertoire {
 
     #[inline]
     fn find(&self, words: [u64; 2]) -> Option<usize> {
-        self.known.iter().position(|known| known.words == words)
+        self.known.iter().position(|known| known.words == Some(words))
+    }
+
+    /// A place for one more: one that is free, else the oldest's.
+    fn place(&mut self, kernel: Kernel) -> &mut Known {
+        let at = if let Some(free) = self.known.iter().position(|known| known.words.is_none()) {
+            free
+        } else if self.known.len() < KEPT {
+            let (steps, areas) = (Vec::new(), Vec::new());
+            self.known.push(Known { words: None, number: 0, round: None, kernel, element: 1, steps, areas });
+            self.known.len() - 1
+        } else {
+            let at = self.oldest;
+            self.oldest = (at + 1) % KEPT;
+            at
+        };
+        &mut self.known[at]
     }
 }
 
@@ -101,7 +117,7 @@ impl Engine {
         let mut watch = Watch::new(false);
         let Some(outcome) = self.drive(number, &mut stage, &mut watch, slice) else {
             // Its steps stay where a run finds them.
-            self.repertoire.forget();
+            self.repertoire.known[at].words = None;
             self.allowed = self.timeout;
             let sizes = Lengths::Equal(call.count);
             let task =
@@ -135,22 +151,8 @@ impl Engine {
         if needless || !matches!(outcome, Outcome::Done) {
             return;
         }
-        let Repertoire { known, oldest } = &mut self.repertoire;
-        let at = *oldest;
-        *oldest = (at + 1) % KEPT;
-        if at == known.len() {
-            known.push(Known {
-                words: [0; 2],
-                number: 0,
-                round: None,
-                kernel: self.space.now.kernel,
-                element: 1,
-                steps: Vec::new(),
-                areas: Vec::new(),
-            });
-        }
-        let known = &mut known[at];
-        (known.words, known.number, known.round) = (words, active.number, round);
+        let known = self.repertoire.place(self.space.now.kernel);
+        (known.words, known.number, known.round) = (Some(words), active.number, round);
         (known.kernel, known.element) = (self.space.now.kernel, self.space.now.element);
         known.areas.clone_from(&self.space.now.areas);
         known.steps.clear();

@@ -182,6 +182,7 @@ pub(crate) fn drive(
                 waiting.patience.reset();
                 continue;
             }
+            Ok((false, false)) if waiting.slice.is_zero() => return None,
             Ok((false, false)) => {}
             Err(stop) => return Some(Outcome::Stopped(stop)),
         }

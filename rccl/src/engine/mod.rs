@@ -209,7 +209,8 @@ impl Engine {
     }
 
     /// Runs a short call that was run before, as [`Engine::execute`], but waits for other ranks for no longer than this in
-    /// all; what has not ended then is under way, as if it had been [begun](Engine::begin). `None`: it is no such call.
+    /// all, and with zero not at all; what has not ended then is under way, as if it had been [begun](Engine::begin).
+    /// `None`: it is no such call.
     ///
     /// # Safety
     /// As for [`Engine::begin`].
