@@ -1,39 +1,30 @@
 #!/usr/bin/env bash
-# The Python package on a CPython without its lock, built from Debian's source:
+# The Python package on a CPython without its lock, built from source:
 #
 #   tests/free-threaded.sh DIRECTORY [pytest's arguments]
 #
-# DIRECTORY keeps the interpreter and what is compiled, so a second time is quick; the first takes some ten minutes. No release
-# of Debian has packed such an interpreter yet, and of 3.13, the newest whose source its stable release has, the PyO3 that the
-# package is built with supports none; so the package is built with 0.28, of the same sources. Not in CI, for the time it takes.
+# DIRECTORY keeps the interpreter and what is compiled, so a second time is quick; the first takes some ten minutes. 3.14 is the
+# first whose lock PyO3 can do without. Not in CI, for the time it takes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 place=$(realpath "${1:?usage: tests/free-threaded.sh DIRECTORY [pytest\'s arguments]}")
 shift
-mkdir -p "$place/apt/lists/partial" "$place/apt/cache/archives/partial" "$place/source"
+mkdir -p "$place"
 
-if [ ! -x "$place/python/bin/python3.13t" ]; then
-    mirror=$(sed -n 's/^URIs: *\([^ ]*debian\) *$/\1/p; s/^deb *\(\[[^]]*\] *\)*\([^ ]*debian\)\/* .*/\2/p' \
-        /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1)
-    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:?this is no Debian} trixie main" >"$place/apt/sources.list"
-    options=(-o Dir::Etc::sourcelist="$place/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists="$place/apt/lists"
-        -o Dir::Cache="$place/apt/cache" -o APT::Sandbox::User=root)
-    apt-get "${options[@]}" update -qq
-    (cd "$place/source" && timeout 300 apt-get "${options[@]}" source -qq --download-only python3.13 && tar xf python3.13_*.orig.tar.xz)
-    (cd "$place"/source/Python-3.13.*/ && ./configure -q --disable-gil --prefix="$place/python" &&
-        timeout 1800 make -s -j"$(nproc)" && make -s install) >"$place/log" 2>&1 || { tail -n 20 "$place/log" >&2; exit 1; }
+if [ ! -x "$place/python/bin/python3.14t" ]; then
+    # One archive in two places: CPython's own, and Ubuntu's, which is as long as its releases live.
+    for from in https://www.python.org/ftp/python/3.14.4/Python-3.14.4.tar.xz \
+        http://archive.ubuntu.com/ubuntu/pool/main/p/python3.14/python3.14_3.14.4.orig.tar.xz; do
+        curl -fsSL --connect-timeout 20 --max-time 300 -o "$place/source.tar.xz" "$from" && break
+    done
+    echo "d923c51303e38e249136fc1bdf3568d56ecb03214efdef48516176d3d7faaef8  $place/source.tar.xz" | sha256sum --check --quiet
+    tar xf "$place/source.tar.xz" -C "$place"
+    (cd "$place/Python-3.14.4" && ./configure -q --disable-gil --prefix="$place/python" &&
+        timeout 3600 make -s -j"$(nproc)" && make -s install) >"$place/log" 2>&1 || { tail -n 20 "$place/log" >&2; exit 1; }
 fi
 
-# The package depends on crates beside it, so the whole tree is copied; what git does not know is not.
-rm -rf "$place/tree"
-mkdir "$place/tree"
-git ls-files -z | tar c --null -T - | tar x -C "$place/tree"
-cd "$place/tree/ffi/python"
-sed -i 's/^pyo3 = { version = "[^"]*"/pyo3 = { version = "0.28.3"/' Cargo.toml
-cargo update --quiet -p pyo3 --precise 0.28.3
-cd ../..
 venv=$place/venv/bin/python
-[ -x "$venv" ] || "$place/python/bin/python3.13t" -m venv "$place/venv"
+[ -x "$venv" ] || "$place/python/bin/python3.14t" -m venv "$place/venv"
 timeout 300 "$venv" -m pip install --quiet --prefer-binary numpy ml_dtypes pytest
 CARGO_TARGET_DIR=$place/target timeout 1800 "$venv" -m pip install --quiet --no-deps --force-reinstall ./ffi/python
 export PYTHON_GIL=0 # nor by what is imported beside rccl

@@ -11,7 +11,7 @@ use crate::work::Finish;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How long a thread naps that finds another one moving what it waits for.
@@ -80,6 +80,16 @@ impl Flow {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The engine, if nobody else is at it.
+    fn try_engine(&self) -> Option<MutexGuard<'_, Driven>> {
+        match self.engine.try_lock() {
+            Ok(driven) => Some(driven),
+            // As above: whoever waits must not do so for ever.
+            Err(TryLockError::Poisoned(driven)) => Some(driven.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// Runs a task on this thread, after those that were submitted before.
     ///
     /// # Safety
@@ -109,7 +119,7 @@ impl Flow {
         slice: Duration,
         end: impl FnOnce() -> Arc<dyn Finish>,
     ) -> Tried {
-        let Ok(mut driven) = self.engine.try_lock() else { return Tried::Not };
+        let Some(mut driven) = self.try_engine() else { return Tried::Not };
         if self.is_busy() {
             return Tried::Not;
         }
@@ -151,7 +161,7 @@ impl Flow {
 
     /// Goes one round on with the first task. `true`: something moved.
     pub fn advance(&self) -> bool {
-        let Ok(mut driven) = self.engine.try_lock() else { return false };
+        let Some(mut driven) = self.try_engine() else { return false };
         let driven = &mut *driven;
         if !driven.engine.is_active() {
             let Some(Job { task, timeout, end, .. }) = self.next() else { return false };
@@ -239,7 +249,7 @@ pub(crate) fn help(flows: &[&Flow], deadline: Option<Instant>, done: impl Fn() -
 pub(crate) fn sleep(sleeper: &mut Sleeper, flows: &[&Flow], deadline: Option<Instant>) {
     let (mut armed, mut deadline) = (true, deadline);
     for flow in flows {
-        if let Ok(mut driven) = flow.engine.try_lock() {
+        if let Some(mut driven) = flow.try_engine() {
             armed &= if driven.engine.is_active() {
                 driven.engine.arm(sleeper)
             } else {
@@ -262,7 +272,7 @@ pub(crate) fn sleep(sleeper: &mut Sleeper, flows: &[&Flow], deadline: Option<Ins
     }
     sleeper.begin();
     for flow in flows {
-        if let Ok(mut driven) = flow.engine.try_lock() {
+        if let Some(mut driven) = flow.try_engine() {
             if driven.engine.is_active() {
                 driven.engine.disarm();
             } else {

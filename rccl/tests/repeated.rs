@@ -58,6 +58,12 @@ fn check(comm: &Communicator, call: u32, kind: usize) {
     }
 }
 
+fn long(comm: &Communicator, length: usize) {
+    let mut long = vec![1_i64; length];
+    comm.all_reduce(&mut long, ReduceOp::Sum).unwrap();
+    assert!(long.iter().all(|&sum| sum == i64::from(comm.size())));
+}
+
 fn repeat(ranks: u32, transport: &str, algorithm: &str) {
     on_ranks(ranks, &config(transport, algorithm), |comm| {
         let mut stream = Stream(77);
@@ -70,15 +76,55 @@ fn repeat(ranks: u32, transport: &str, algorithm: &str) {
             check(&comm, call, favourite);
             if bits.is_multiple_of(29) {
                 // Longer than what is sent at once, so that other memory and another plan are bound.
-                let mut long = vec![1_i64; 3000 + (bits >> 32) as usize % 3000];
-                comm.all_reduce(&mut long, ReduceOp::Sum).unwrap();
-                assert!(long.iter().all(|&sum| sum == i64::from(comm.size())), "after call {call}");
+                long(&comm, 3000 + (bits >> 32) as usize % 3000);
             }
             if bits.is_multiple_of(31) {
                 comm.barrier().unwrap();
             }
         }
     });
+}
+
+/// What is kept of short calls is not taken for the steps of the call that came before them and comes again, whether they
+/// found the other ranks there when they were started or had to wait.
+#[test]
+fn between_others_of_one_kind() {
+    for transport in ["shm", "tcp"] {
+        on_ranks(2, &config(transport, ""), |comm| {
+            let (rank, other) = (comm.rank(), 1 - comm.rank());
+            let mut started = 0;
+            let mut short = || {
+                started += 1;
+                let sum = comm.start_all_reduce(vec![started, rank + 1], ReduceOp::Sum);
+                assert_eq!(sum.wait().unwrap(), [2 * started, 3]);
+                let told = comm.start_broadcast(vec![started * 2 + rank; 3], started % 2);
+                assert_eq!(told.wait().unwrap(), [started * 2 + started % 2; 3]);
+            };
+            for _ in 0..30 {
+                long(&comm, 30_000);
+                short();
+            }
+            for round in 0..30 {
+                let message = if rank == 0 {
+                    comm.start_send(vec![round; 20_000], other)
+                } else {
+                    comm.start_recv(vec![99; 20_000], other)
+                };
+                assert!(message.wait().unwrap().iter().all(|&x| x == round), "round {round}");
+                short();
+            }
+            for round in 0..30 {
+                let (mut one, mut two) = ([round; 5], [rank; 9]);
+                rccl::group(|calls| {
+                    calls.all_reduce(&comm, &mut one, ReduceOp::Sum);
+                    calls.all_reduce(&comm, &mut two, ReduceOp::Sum);
+                })
+                .unwrap();
+                assert_eq!((one, two), ([2 * round; 5], [1; 9]));
+                short();
+            }
+        });
+    }
 }
 
 #[test]

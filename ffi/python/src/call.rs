@@ -173,7 +173,7 @@ pub fn make(
     }
     if async_op {
         // SAFETY: the arrays are kept until the call has ended, by the work or after it.
-        let work = unsafe { on.inner().start_raw(raw) };
+        let work = py.detach(|| unsafe { on.inner().start_raw(raw) });
         let of = Of::Call(on.origin().clone(), call);
         return Ok(Py::new(py, Work::new(of, work, arrays, answer))?.into_any());
     }

@@ -116,8 +116,9 @@ impl Engine {
         };
         let mut watch = Watch::new(false);
         let Some(outcome) = self.drive(number, &mut stage, &mut watch, slice) else {
-            // Its steps stay where a run finds them.
+            // Its steps stay where a run finds them, and are not those of what was bound before.
             self.repertoire.known[at].words = None;
+            self.space.state.forget();
             self.allowed = self.timeout;
             let sizes = Lengths::Equal(call.count);
             let task =

@@ -110,7 +110,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// What a plan's number stood for has changed.
+    /// The steps here are others than were bound last, or a plan's number stands for something else now.
     pub fn forget(&mut self) {
         self.bound = None;
     }

@@ -1,7 +1,7 @@
 //! Ranks that are processes of their own: they can be killed and stopped.
 
 use super::*;
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitOptions, waitpid};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::mpsc;
@@ -81,6 +81,14 @@ impl Process {
     fn signal(&self, signal: Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
+        if signal == Signal::STOP {
+            // A thread that runs goes on for a moment; the system says when none does any more.
+            let stopped = || {
+                let options = WaitOptions::UNTRACED | WaitOptions::NOHANG;
+                waitpid(Some(pid), options).unwrap().is_some_and(|(_, status)| status.stopped())
+            };
+            until(Duration::from_secs(10), stopped);
+        }
     }
 }
 
