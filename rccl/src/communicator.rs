@@ -449,10 +449,12 @@ impl Communicator {
             Ok(task) => {
                 match &self.stream {
                     // SAFETY: the caller's promise.
-                    None => unsafe { self.shared.flow.submit(Job { task, after: Vec::new(), timeout, end }) },
+                    None => unsafe {
+                        self.shared.flow.submit(Job { task: task.into(), after: Vec::new(), timeout, end })
+                    },
                     // SAFETY: as above.
                     Some(stream) => unsafe {
-                        stream::submit(&[stream], timeout, vec![(&self.shared, task, end)])
+                        stream::submit(&[stream], timeout, vec![(&self.shared, task.into(), end)])
                     },
                 }
                 true

@@ -19,10 +19,32 @@ const CONTENDED: Duration = Duration::from_millis(2);
 
 /// A task, what has to end before it begins, how long it may take then, and who is told of its end.
 pub(crate) struct Job {
-    pub task: Task,
+    pub task: Todo,
     pub after: Vec<Arc<Stage>>,
     pub timeout: Option<Duration>,
     pub end: Arc<dyn Finish>,
+}
+
+/// A task in a queue.
+pub(crate) enum Todo {
+    Now(Task),
+    /// One that depends on those before it: made when it begins.
+    Later(Box<dyn FnOnce() -> Task + Send>),
+}
+
+impl From<Task> for Todo {
+    fn from(task: Task) -> Todo {
+        Todo::Now(task)
+    }
+}
+
+impl Todo {
+    fn task(self) -> Task {
+        match self {
+            Todo::Now(task) => task,
+            Todo::Later(make) => make(),
+        }
+    }
 }
 
 impl Job {
@@ -166,7 +188,7 @@ impl Flow {
         if !driven.engine.is_active() {
             let Some(Job { task, timeout, end, .. }) = self.next() else { return false };
             // SAFETY: the promise of whoever submitted it.
-            match unsafe { driven.engine.begin(task, timeout) } {
+            match unsafe { driven.engine.begin(task.task(), timeout) } {
                 Ok(()) => driven.end = Some(end),
                 Err(error) => {
                     self.finish(&*end, Err(error));

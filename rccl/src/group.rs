@@ -142,8 +142,9 @@ impl Group<'_> {
             }
         }
         let tasks = works.iter().zip(tasks);
-        let tasks =
-            tasks.map(|((on, end), task)| (on.shared(), task, end.clone() as Arc<dyn Finish>)).collect();
+        let tasks = tasks
+            .map(|((on, end), task)| (on.shared(), task.into(), end.clone() as Arc<dyn Finish>))
+            .collect();
         let streams: Vec<&Stream> = self.streams.iter().collect();
         // SAFETY: the caller's promise.
         unsafe { stream::submit(&streams, None, tasks) };

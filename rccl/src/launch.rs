@@ -17,7 +17,6 @@
 //! 0 to the others, these are a unique id with a random key: an [`Exchange`]. Where only an address is known, the key
 //! comes from a file or a variable, or is derived from what the ranks know anyway.
 
-mod at_exit;
 mod file;
 mod key;
 mod pmi;

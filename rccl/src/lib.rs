@@ -20,6 +20,7 @@
 //! - Some of the ranks: [`Communicator::split`], [`Communicator::duplicate`], [`Communicator::shrink`].
 //! - Settings: [`Config`], or `RCCL_X` in the environment.
 
+mod at_exit;
 mod background;
 mod bootstrap;
 mod buffer;
@@ -39,6 +40,7 @@ pub mod launch;
 mod meet;
 mod one_sided;
 mod op;
+mod parcel;
 mod raw;
 mod rdma;
 mod registered;
@@ -58,12 +60,14 @@ pub use buffer::Buffer;
 pub use call::{Call, Collective};
 pub use communicator::{Builder, Communicator, alloc};
 pub use config::{Config, Reproducible, init_logging};
+pub use control::SignalsBlocked;
 pub use element::{DataType, Element, F8E4M3, F8E5M2, ReduceOp};
 pub use error::{CallOf, Error, Failure, Member, Result};
 pub use group::{Group, group};
 pub use grow::Growth;
 pub use one_sided::{OneSidedCall, Signals, Window};
 pub use op::Op;
+pub use parcel::Parcel;
 pub use raw::{Raw, RawGroup, RawMemory, RawSizes};
 pub use registered::Registered;
 pub use scope::Scope;

@@ -406,7 +406,11 @@ impl Communicator {
                     "input and output overlap: they start {} bytes apart and are {reads} and {writes} bytes long",
                     first.abs_diff(second)
                 ),
-                "work in place (one array, or this rank's block of it), or on disjoint arrays",
+                if collective.has_in_place_form() {
+                    "work in place (one array, or this rank's block of it), or on disjoint arrays"
+                } else {
+                    "it does not work in place: pass disjoint arrays"
+                },
             );
         }
         Ok(())

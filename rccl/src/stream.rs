@@ -7,9 +7,8 @@
 
 use crate::background;
 use crate::communicator::Shared;
-use crate::engine::Task;
 use crate::error::{Error, Result};
-use crate::flow::{self, Job};
+use crate::flow::{self, Job, Todo};
 use crate::fork;
 use crate::work::Finish;
 use rccl_transport::shm::Doorbell;
@@ -378,7 +377,7 @@ impl Tail {
 pub(crate) unsafe fn submit(
     streams: &[&Stream],
     timeout: Option<Duration>,
-    tasks: Vec<(&Arc<Shared>, Task, Arc<dyn Finish>)>,
+    tasks: Vec<(&Arc<Shared>, Todo, Arc<dyn Finish>)>,
 ) {
     let mut lines: Vec<&Arc<Line>> = streams.iter().map(|stream| &stream.line).collect();
     // In one order, so that nobody waits for a lock in a circle.

@@ -56,6 +56,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
+pub use thread::SignalsBlocked;
 
 /// How a rank joins.
 #[derive(Clone, Debug)]
@@ -339,6 +340,7 @@ impl Control {
         let failure = Failure::Aborted { member: self.me(), why: why.clone() };
         self.0.shared.fail(failure.clone());
         self.report(Report::Aborted { why }, failure);
+        self.0.shared.station.leave_at_exit();
     }
 
     fn report(&self, report: Report, otherwise: Failure) {
@@ -382,14 +384,7 @@ impl Handle {
             // A fork's child: the session and its sockets are the parent's.
             return;
         }
-        let Shared { id, station, .. } = &*self.shared;
-        let Some(left) = station.leave(*id, self.shared.progress.state()) else { return };
-        self.shared.close();
-        let (said, heard) = sync_channel(1);
-        station.command(Command::Leave { communicator: *id, last: left.last.then_some(said) });
-        if left.last {
-            let _ = heard.recv_timeout(Duration::from_secs(1));
-        }
+        self.shared.leave();
     }
 }
 

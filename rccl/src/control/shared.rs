@@ -10,7 +10,9 @@ use crate::error::{CallOf, Error, Failure, Member, Result};
 use rccl_schedule::Layout;
 use rccl_transport::shm::Doorbell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// The id of the communicator that the job begins with.
@@ -138,6 +140,17 @@ impl Shared {
     }
     pub(crate) fn waiting(&self) -> MutexGuard<'_, Vec<(Member, CallOf)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves the communicator, if that was not done before; of the job's last one waits for the session's end, at most a second.
+    pub(crate) fn leave(&self) {
+        let Some(left) = self.station.leave(self.id, self.progress.state()) else { return };
+        self.close();
+        let (said, heard) = sync_channel(1);
+        self.station.command(Command::Leave { communicator: self.id, last: left.last.then_some(said) });
+        if left.last {
+            let _ = heard.recv_timeout(Duration::from_secs(1));
+        }
     }
 
     /// The rank has left: ends what makes links, and drops those that nobody took.

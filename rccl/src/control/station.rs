@@ -4,6 +4,7 @@ use super::directory::{Directory, Found, Left};
 use super::links::LinkSettings;
 use super::session::Command;
 use super::shared::{Shared, WORLD};
+use crate::at_exit::at_exit;
 use crate::bootstrap::handshake::Secret;
 use crate::bootstrap::message::{Details, Standing, State};
 use crate::error::{Failure, Member};
@@ -11,7 +12,7 @@ use crate::tuner::Tuning;
 use rccl_schedule::Layout;
 use rccl_transport::memory::{PeerRegions, RegionTable};
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
@@ -32,6 +33,8 @@ pub(crate) struct Station {
     pub regions: Arc<RegionTable>,
     /// A fallback was logged.
     pub fell_back: AtomicBool,
+    /// [`Station::leave_at_exit`] was called.
+    leaves: AtomicBool,
     peers: Mutex<HashMap<u32, Details>>,
     /// The memory of peers that share some with this rank, mapped once for all communicators.
     peer_regions: Mutex<HashMap<u32, Arc<PeerRegions>>>,
@@ -69,6 +72,7 @@ impl Station {
             links,
             regions,
             fell_back: AtomicBool::new(false),
+            leaves: AtomicBool::new(false),
             peers: Mutex::default(),
             peer_regions: Mutex::default(),
             directory: Mutex::default(),
@@ -103,6 +107,19 @@ impl Station {
         let left = self.directory().leave(communicator, state);
         self.changed.notify_waiters();
         left
+    }
+    /// If the process exits before this rank has left all its communicators, it leaves them then: what was reported last is
+    /// told before the goodbye, and the end of the process could be faster.
+    pub(crate) fn leave_at_exit(self: &Arc<Station>) {
+        if self.leaves.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let station = Arc::downgrade(self);
+        at_exit(Box::new(move || {
+            if let Some(station) = station.upgrade() {
+                station.all().iter().for_each(|shared| shared.leave());
+            }
+        }));
     }
     pub(crate) fn find(&self, communicator: u64) -> Option<Arc<Shared>> {
         match self.directory().find(communicator) {

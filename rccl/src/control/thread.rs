@@ -1,6 +1,7 @@
 //! The process's one control thread.
 
 use crate::error::{Error, Result};
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 
@@ -53,12 +54,25 @@ fn descriptors_left() -> std::io::Result<()> {
     taken.map(drop)
 }
 
-/// Blocks all signals in this thread, and so in those that it starts, until dropped: the program's handlers must not
-/// run on our thread, and a peer's death must not raise SIGPIPE in it.
-pub(crate) struct SignalsBlocked(libc::sigset_t);
+/// Blocks all signals but those of faults in this thread, and so in those that it starts, until dropped: for threads of the
+/// library and of bindings to it. The program's handlers must not run on them, and a peer's death must not raise SIGPIPE.
+#[derive(Debug)]
+pub struct SignalsBlocked {
+    before: libc::sigset_t,
+    /// It is of this thread.
+    _stays: PhantomData<*const ()>,
+}
+
+impl Default for SignalsBlocked {
+    fn default() -> SignalsBlocked {
+        SignalsBlocked::new()
+    }
+}
 
 impl SignalsBlocked {
-    pub(crate) fn new() -> SignalsBlocked {
+    /// Blocks them from now on.
+    #[must_use]
+    pub fn new() -> SignalsBlocked {
         let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: the function initialises the whole set.
         unsafe { libc::sigfillset(all.as_mut_ptr()) };
@@ -72,13 +86,13 @@ impl SignalsBlocked {
         let mut before = all;
         // SAFETY: both sets are initialised and live across the call.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before) };
-        SignalsBlocked(before)
+        SignalsBlocked { before, _stays: PhantomData }
     }
 }
 
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
         // SAFETY: the set is the mask that this thread had before.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
     }
 }

@@ -95,8 +95,8 @@ impl Engine {
     ) -> Option<Again> {
         let words = call.pack();
         let at = self.repertoire.find(words)?;
-        if let Some(error) = &self.broken {
-            return Some(Again::Ended(Err(error.clone())));
+        if let Err(error) = self.check() {
+            return Some(Again::Ended(Err(error)));
         }
         self.enter(words);
         self.space.now.tag = Tag { sequence: self.sequence, call: words };

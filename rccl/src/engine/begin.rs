@@ -49,9 +49,7 @@ impl Engine {
     /// # Safety
     /// As for [`Engine::execute`], until the task has ended.
     pub(super) unsafe fn prepare(&mut self, task: Task) -> Result<Active> {
-        if let Some(error) = &self.broken {
-            return Err(error.clone());
-        }
+        self.check()?;
         let begun = match task {
             Task::Collective { call, sizes, input, output, scale: None } => {
                 self.begin_collective(call, sizes, input.cast_mut(), output)

@@ -350,6 +350,20 @@ impl Engine {
         result.map_err(|error| self.broken_by(error))
     }
 
+    /// Whether a task may begin. One that need not wait would end well in a communicator that has failed: what it needs of the
+    /// others may have come before.
+    #[inline]
+    fn check(&mut self) -> Result<()> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        if self.control.failed() {
+            let failure = self.failure();
+            return Err(self.broken_by(failure));
+        }
+        Ok(())
+    }
+
     /// Notes what broke the communicator.
     fn broken_by(&mut self, error: Error) -> Error {
         if error.failure().is_none() {

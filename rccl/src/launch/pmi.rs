@@ -11,13 +11,13 @@
 //! cmd=get kvsname=K key=rccl-1                 cmd=get_result rc=0 value=HEX
 //! ```
 //!
-//! `cmd=finalize` is said when the process exits, see [`at_exit`](super::at_exit): the manager closes the descriptor after
+//! `cmd=finalize` is said when the process exits, see [`at_exit`](crate::at_exit): the manager closes the descriptor after
 //! it, and kills the job when it is missing (both tried). `init` is said once: Slurm does not understand a
 //! second one (tried).
 
-use super::at_exit::at_exit;
 use super::vars::Vars;
 use super::{Exchange, Launcher, Meeting, Placement, Seat, from_hex, next_meeting, to_hex};
+use crate::at_exit::at_exit;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use std::fs::File;

@@ -3,14 +3,15 @@
 //! `libpmix.so.2` is opened when its variables are seen and at no other time: nothing links it. Open MPI's environment
 //! names the ranks but no address, so its server carries the unique id: rank 0 puts it, a fence tells all ranks, the
 //! others get it. The session is kept for the process's further meetings and finalized at its exit, see
-//! [`at_exit`](super::at_exit): a fence after a finalize does not find the other ranks any more (tried).
+//! [`at_exit`](crate::at_exit): a fence after a finalize does not find the other ranks any more (tried).
 
 mod library;
 
-use super::at_exit::at_exit;
 use super::vars::Vars;
 use super::{Exchange, Launcher, Meeting, Placement, Seat, from_hex, next_meeting, to_hex};
+use crate::at_exit::at_exit;
 use crate::config::Config;
+use crate::control::SignalsBlocked;
 use crate::error::{Error, Result};
 use library::{Session, Status};
 use std::path::Path;
@@ -99,10 +100,12 @@ impl Server {
     ) -> Result<T> {
         let (answer, answered) = mpsc::channel();
         let session = self.session;
+        let blocked = SignalsBlocked::new();
         let thread = std::thread::Builder::new().name("rccl-pmix".into()).spawn(move || {
             // Nobody listens any more after the deadline.
             let _ = answer.send(conversation(session));
         });
+        drop(blocked);
         thread.map_err(|error| self.failed(doing, &format!("no thread: {error}")))?;
         // The server's own answer to a time-out says more than ours: it may come a moment late.
         let patience = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1500);
