@@ -153,6 +153,8 @@ rcclResult_t rcclCommDestroy(rcclComm_t comm);
 rcclResult_t rcclCommAbort(rcclComm_t comm);
 /* As rcclCommAbort, but the communicator stays, to be shrunk or destroyed. */
 rcclResult_t rcclCommRevoke(rcclComm_t comm);
+/* As rcclCommRevoke, which all ranks are told as the first cause. Without a reason, NULL, the same as that. */
+rcclResult_t rcclCommRevokeBecause(rcclComm_t comm, const char *why);
 /* rcclInProgress while it is being joined, then rcclSuccess until something broke it. */
 rcclResult_t rcclCommGetAsyncError(rcclComm_t comm, rcclResult_t *asyncError);
 rcclResult_t rcclCommCount(rcclComm_t comm, int *count);

@@ -175,12 +175,12 @@ ncclResult_t ncclCommUserRank(const ncclComm_t comm, int *rank) {
 }
 BOTH(ncclResult_t, ncclCommUserRank);
 
-#define NO_GPU(words)                                                                                                  \
-    return refuse(ncclInvalidUsage, words ": this is rccl, whose communicators are of host memory")
+#define NO_GPU(call, words)                                                                                            \
+    return refuse(ncclInvalidUsage, call ": " words ": this is rccl, whose communicators are of host memory")
 
 ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int *device) {
     (void)comm, (void)device;
-    NO_GPU("a communicator has no CUDA device");
+    NO_GPU("ncclCommCuDevice", "a communicator has no CUDA device");
 }
 BOTH(ncclResult_t, ncclCommCuDevice);
 
@@ -199,13 +199,13 @@ BOTH(ncclResult_t, ncclCommGrow);
 
 ncclResult_t ncclCommSuspend(ncclComm_t comm, int flags) {
     (void)comm, (void)flags;
-    NO_GPU("there is no GPU memory to give back");
+    NO_GPU("ncclCommSuspend", "there is no GPU memory to give back");
 }
 BOTH(ncclResult_t, ncclCommSuspend);
 
 ncclResult_t ncclCommResume(ncclComm_t comm) {
     (void)comm;
-    NO_GPU("nothing was suspended");
+    NO_GPU("ncclCommResume", "nothing was suspended");
 }
 BOTH(ncclResult_t, ncclCommResume);
 

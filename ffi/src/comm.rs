@@ -7,7 +7,7 @@ use crate::handle::Table;
 use crate::op::Created;
 use crate::{one_sided, out};
 use rccl::{Communicator, Error, UniqueId};
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -239,6 +239,7 @@ fn in_background(
     join: impl FnOnce() -> rccl::Result<Communicator> + Send + 'static,
 ) -> Result<(), Refusal> {
     let comm = get(handle)?;
+    let blocked = rccl::SignalsBlocked::new();
     let thread = std::thread::Builder::new().name("rccl-join".into()).spawn(move || {
         let joined = join();
         if let (Ok(communicator), true) = (&joined, comm.given_up.load(Ordering::Acquire)) {
@@ -246,6 +247,7 @@ fn in_background(
         }
         let _ = comm.joined.set(joined);
     });
+    drop(blocked);
     thread.map(drop).map_err(|error| Refusal {
         answer: Answer::SystemError,
         words: format!("a thread that joins cannot be started: {error}"),
@@ -340,6 +342,22 @@ pub unsafe extern "C" fn rcclCommAbort(comm: Handle) -> Answer {
 pub unsafe extern "C" fn rcclCommRevoke(comm: Handle) -> Answer {
     answer(|| {
         get(comm)?.communicator()?.abort("rcclCommRevoke was called");
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `why` is NULL or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rcclCommRevokeBecause(comm: Handle, why: *const c_char) -> Answer {
+    if why.is_null() {
+        // SAFETY: any value is.
+        return unsafe { rcclCommRevoke(comm) };
+    }
+    answer(|| {
+        // SAFETY: the caller's promise.
+        let why = unsafe { CStr::from_ptr(why) }.to_string_lossy();
+        get(comm)?.communicator()?.abort(&why);
         Ok(())
     })
 }

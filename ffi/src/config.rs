@@ -116,6 +116,7 @@ pub(crate) unsafe fn read(config: *const Config) -> Result<Settings, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::mem::offset_of;
 
     fn initial() -> Config {
         Config {
@@ -143,6 +144,12 @@ mod tests {
         assert_eq!((settings.blocks, settings.label.as_str()), (false, "rows"));
         assert_eq!(settings.config.timeout, Duration::from_millis(1500));
         assert_eq!(settings.config.init_timeout, rccl::Config::from_env().unwrap().init_timeout);
+        for (asked, as_told) in [(0, Reproducible::Ranks), (1, Reproducible::Fixed)] {
+            let config = Config { reproducible: asked, ..initial() };
+            // SAFETY: a whole struct.
+            let settings = unsafe { read(&config) }.ok().unwrap();
+            assert_eq!(settings.config.reproducible, as_told);
+        }
         // A program that knows fewer fields: what is behind them is not read.
         let older = Config { size: size_of::<Head>() + 4, timeout_ms: -3, ..config };
         // SAFETY: a whole struct.
@@ -157,5 +164,19 @@ mod tests {
         assert!(words(&Config { size: 8, ..initial() }).contains("RCCL_CONFIG_INITIALIZER"));
         assert!(words(&Config { blocking: 7, ..initial() }).contains("blocking is 7"));
         assert!(words(&Config { timeout_ms: 0, ..initial() }).contains("timeoutMs is 0"));
+        assert!(words(&Config { reproducible: 2, ..initial() }).contains("reproducible is 2"));
+    }
+
+    /// As ffi/tests/c/every.c has them of the header.
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn it_lies_as_the_header_says() {
+        assert_eq!(
+            (offset_of!(Config, size), offset_of!(Config, magic), offset_of!(Config, version)),
+            (0, 8, 12)
+        );
+        assert_eq!((offset_of!(Config, blocking), offset_of!(Config, timeout_ms)), (16, 20));
+        assert_eq!((offset_of!(Config, init_timeout_ms), offset_of!(Config, reproducible)), (24, 28));
+        assert_eq!((offset_of!(Config, name), size_of::<Config>()), (32, 40));
     }
 }

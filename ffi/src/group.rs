@@ -112,7 +112,9 @@ pub(crate) fn make_later(
 /// Joins all at once: each may wait for the others.
 pub(crate) fn join_all<T: Send>(joins: Vec<Join<T>>) -> Vec<rccl::Result<T>> {
     std::thread::scope(|scope| {
+        let blocked = rccl::SignalsBlocked::new();
         let threads: Vec<_> = joins.into_iter().map(|join| scope.spawn(join)).collect();
+        drop(blocked);
         let joined = threads.into_iter().map(|thread| thread.join());
         joined.map(|joined| joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     })

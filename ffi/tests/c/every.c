@@ -501,6 +501,7 @@ static void communicators(void) {
     rcclComm_t copy;
     GOOD(rcclCommSplit(comm, 0, rank, &copy, NULL));
     if (rank == last) {
+        GOOD(rcclCommRevokeBecause(copy, "the loss is no number"));
         GOOD(rcclCommRevoke(copy));
     } else {
         while (rcclBarrier(copy, NULL) == rcclSuccess) continue;

@@ -30,8 +30,23 @@ static void layouts(void) {
     CHECK(NCCL_VERSION_CODE == NCCL_VERSION(NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH));
 }
 
+/* As programs that were compiled with NCCL's own header pass them. */
+static void numbers(void) {
+    CHECK(ncclSuccess == 0 && ncclUnhandledCudaError == 1 && ncclSystemError == 2 && ncclInternalError == 3);
+    CHECK(ncclInvalidArgument == 4 && ncclInvalidUsage == 5 && ncclRemoteError == 6 && ncclInProgress == 7);
+    CHECK(ncclTimeout == 8 && ncclNumResults == 9);
+    CHECK(ncclInt8 == 0 && ncclChar == 0 && ncclUint8 == 1 && ncclInt32 == 2 && ncclInt == 2 && ncclUint32 == 3);
+    CHECK(ncclInt64 == 4 && ncclUint64 == 5 && ncclFloat16 == 6 && ncclHalf == 6 && ncclFloat32 == 7 && ncclFloat == 7);
+    CHECK(ncclFloat64 == 8 && ncclDouble == 8 && ncclBfloat16 == 9 && ncclFloat8e4m3 == 10 && ncclFloat8e5m2 == 11);
+    CHECK(ncclNumTypes == 12);
+    CHECK(ncclSum == 0 && ncclProd == 1 && ncclMax == 2 && ncclMin == 3 && ncclAvg == 4 && ncclNumOps == 5);
+    CHECK(ncclMaxRedOp == 0x7fffffff && ncclScalarDevice == 0 && ncclScalarHostImmediate == 1);
+    CHECK(NCCL_API_MAGIC == 0xcafebeef && NCCL_CONFIG_UNDEF_INT == INT_MIN && NCCL_SPLIT_NOCOLOR == -1);
+}
+
 int main(void) {
     layouts();
+    numbers();
     /* Two ranks of this process, from one thread, as programs with several devices have them. */
     enum { RANKS = 2, COUNT = 64 };
     ncclComm_t comms[RANKS], parts[RANKS];
@@ -223,7 +238,9 @@ int main(void) {
     CHECK(ncclCommCuDevice(comms[0], &count) == ncclInvalidUsage);
     SAYS("host memory");
     CHECK(ncclCommSuspend(comms[0], NCCL_SUSPEND_MEM) == ncclInvalidUsage);
+    SAYS("ncclCommSuspend: ");
     CHECK(ncclCommResume(comms[0]) == ncclInvalidUsage);
+    SAYS("ncclCommResume: ");
     ncclSimInfo_t info = NCCL_SIM_INFO_INITIALIZER;
     GOOD(ncclGroupStart());
     for (int i = 0; i < RANKS; i++) GOOD(ncclAllReduce(x[i], y[i], COUNT, ncclFloat, ncclSum, comms[i], NULL));

@@ -287,6 +287,7 @@ static void asynchronous(void) {
     int number = 0, first = 0;
     CHECK(ncclAllReduce(&number, &number, 1, ncclInt, ncclSum, patient, NULL) == ncclRemoteError);
     CHECK(strstr(ncclGetLastError(patient), "rank 0"));
+    CHECK(strstr(ncclGetLastError(patient), "patient: ")); /* its name */
     GOOD(ncclCommShrink(patient, &first, 1, &rest, NULL, NCCL_SHRINK_ABORT));
     is_part(rest, 1, 1);
     GOOD(ncclCommDestroy(rest));
