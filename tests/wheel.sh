@@ -43,6 +43,9 @@ for file in py.typed _rccl.pyi; do
     [ -f "$work/unpacked/rccl/$file" ] || failed "$file is missing: programs are not checked against the hints"
 done
 ok "the hints are in it"
+foreign=$(find "$work/unpacked" -name '*nccl*so*' -o -name '*torch*so*' -o -name 'nccl.h')
+[ -z "$foreign" ] || failed "$foreign is in it"
+ok "neither libnccl nor anything compiled for torch is in it"
 library=$work/unpacked/rccl/_rccl.abi3.so
 newest=$(objdump -T "$library" | grep -oE '\(GLIBC_[0-9.]+' | sort -uV | tail -n 1 || true)
 [ -n "$newest" ] || failed "objdump names no symbol of glibc in $library"

@@ -83,7 +83,7 @@ pub fn add(
 pub fn group_start(py: Python<'_>, async_op: bool, timeout: Option<Time>) -> PyResult<Py<Work>> {
     let name = Name { call: "group", argument: "timeout" };
     let timeout = timeout.map(|timeout| timeout.duration(name, py)).transpose()?;
-    let fresh = Py::new(py, Work::open())?;
+    let fresh = Py::new(py, Work::open(py))?;
     if OPEN.with_borrow(|open| open.as_ref().is_some_and(|open| async_op && !open.async_op)) {
         let hint = "the outermost group makes the calls of all: pass async_op to that";
         return Err(argument(py, name.call, "async_op of a group in a group".into(), hint));

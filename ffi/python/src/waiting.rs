@@ -66,10 +66,13 @@ pub fn aside<T: Send + 'static>(
     give_up: impl FnOnce(&str),
 ) -> PyResult<rccl::Result<T>> {
     let (answer, heard) = sync_channel(1);
-    std::thread::Builder::new().name("rccl-aside".into()).spawn(move || {
+    let blocked = rccl::SignalsBlocked::new();
+    let thread = std::thread::Builder::new().name("rccl-aside".into()).spawn(move || {
         // Nobody listens any more if a signal came first: what was made is dropped.
         let _ = answer.send(work());
-    })?;
+    });
+    drop(blocked);
+    thread?;
     let look = move |patience| match heard.recv_timeout(patience) {
         Ok(answer) => Some(Some(answer)),
         Err(RecvTimeoutError::Timeout) => None,

@@ -8,6 +8,8 @@ use crate::waiting;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyBytes;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future;
@@ -26,11 +28,39 @@ use std::time::{Duration, Instant};
 pub struct Work {
     /// Of a group: when that is over, and `None` if nothing of it was made.
     of: OnceLock<Option<Of>>,
-    answer: Option<Py<PyAny>>,
+    answer: Answer,
     done: AtomicBool,
     state: Mutex<State>,
     /// What it reads and writes, until it has ended.
     arrays: Mutex<Vec<Arrays>>,
+}
+
+/// What a call returns when it has ended.
+pub enum Answer {
+    Object(Py<PyAny>),
+    /// An object that was pickled, or what unpickling it raised, once that was done.
+    Pickled(Arc<rccl::Parcel>, PyOnceLock<PyResult<Py<PyAny>>>),
+}
+
+impl Answer {
+    pub fn pickled(parcel: Arc<rccl::Parcel>) -> Answer {
+        Answer::Pickled(parcel, PyOnceLock::new())
+    }
+
+    fn get(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (parcel, object) = match self {
+            Answer::Object(object) => return Ok(object.clone_ref(py)),
+            Answer::Pickled(parcel, object) => (parcel, object),
+        };
+        let unpickle = || {
+            let bytes = PyBytes::new(py, &parcel.take().unwrap_or_default());
+            Ok(py.import(intern!(py, "pickle"))?.call_method1(intern!(py, "loads"), (bytes,))?.unbind())
+        };
+        match object.get_or_init(py, unpickle) {
+            Ok(object) => Ok(object.clone_ref(py)),
+            Err(error) => Err(error.clone_ref(py)),
+        }
+    }
 }
 
 enum State {
@@ -107,22 +137,29 @@ impl Work {
     /// A call.
     pub fn new(of: Of, mut work: rccl::Work<()>, arrays: Arrays, answer: Py<PyAny>) -> Work {
         if !work.is_done() {
-            let call = Work::answering(State::Open, Some(answer));
+            let call = Work::answering(State::Open, Answer::Object(answer));
             call.begin(of, vec![work], vec![arrays]);
             return call;
         }
         let result = work.wait_timeout(Duration::ZERO).map(drop);
-        let call = Work::answering(State::Ended(result), Some(answer));
+        let call = Work::answering(State::Ended(result), Answer::Object(answer));
         let _ = call.of.set(Some(of));
         call
     }
 
-    /// A group whose calls are still to come.
-    pub fn open() -> Work {
-        Work::answering(State::Open, None)
+    /// Several calls, which keep their memory themselves.
+    pub fn of_several(of: Of, works: Vec<rccl::Work<()>>, answer: Answer) -> Work {
+        let calls = Work::answering(State::Open, answer);
+        calls.begin(of, works, Vec::new());
+        calls
     }
 
-    fn answering(state: State, answer: Option<Py<PyAny>>) -> Work {
+    /// A group whose calls are still to come.
+    pub fn open(py: Python<'_>) -> Work {
+        Work::answering(State::Open, Answer::Object(py.None()))
+    }
+
+    fn answering(state: State, answer: Answer) -> Work {
         sweep();
         Work {
             of: OnceLock::new(),
@@ -188,7 +225,7 @@ impl Work {
         let arrays = std::mem::take(&mut *lock(&self.arrays));
         drop(arrays);
         match result {
-            Ok(()) => Ok(self.answer.as_ref().map_or_else(|| py.None(), |answer| answer.clone_ref(py))),
+            Ok(()) => self.answer.get(py),
             Err(error) => Err(of.exception(py, &error)),
         }
     }
@@ -214,7 +251,7 @@ impl Work {
     /// Blocks until the call has ended, and returns what the blocking call would have: its result, or its error. After
     /// `timeout` seconds it raises TimeoutError, and the call goes on.
     #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<Time>) -> PyResult<Py<PyAny>> {
+    pub fn wait(&self, py: Python<'_>, timeout: Option<Time>) -> PyResult<Py<PyAny>> {
         let of = self.of(py)?;
         let name = Name { call: "wait", argument: "timeout" };
         let Some(timeout) = timeout else {

@@ -131,6 +131,9 @@ def values(comm, rank, size, dtype, block):
     assert comm.all_gather(out[rank], out=out) is out, "in place"
     equal(out, all_, what)
     expected = np.concatenate([theirs[rank * block : (rank + 1) * block] for theirs in whole])
+    out = np.zeros_like(mine)
+    assert comm.all_to_all(mine, out=out) is out
+    equal(out, expected, what)
     equal(comm.all_to_all(mine), expected, what)
     if size > 1:
         nearest = np.zeros_like(mine)
@@ -413,6 +416,17 @@ def fields(error):
     return {"bases": bases, "text": str(error), "words": str(error.__cause__)} | vars(copy)
 
 
+def refuse_to_load():
+    raise ValueError("it does not load")
+
+
+class Unloadable:
+    """Can be pickled, but not the other way."""
+
+    def __reduce__(self):
+        return refuse_to_load, ()
+
+
 def raises(function):
     try:
         function()
@@ -681,7 +695,19 @@ def parts():
         sent = {"an": ["object", None], "of": rank} if rank == 1 else None
         assert comm.broadcast_object(sent, 1) == {"an": ["object", None], "of": 1}
         assert comm.broadcast_object(b"", 0, timeout=30) == b""
-        assert asyncio.run(asyncio.to_thread(comm.broadcast_object, sent, 1)) == {"an": ["object", None], "of": 1}
+        works = [comm.broadcast_object([rank, n, "x" * n * 1000], n % size, async_op=True) for n in range(20)]
+        after = comm.all_reduce(np.ones(3), async_op=True)
+        for n, work in reversed(list(enumerate(works))):
+            assert work.wait() == [n % size, n, "x" * n * 1000] and work.wait() is work.wait()
+        equal(after.wait(), [size] * 3, "behind objects")
+
+        async def program():
+            return await comm.broadcast_object(sent, 1, async_op=True)
+
+        assert asyncio.run(program()) == {"an": ["object", None], "of": 1}
+        work = comm.broadcast_object(Unloadable(), 0, async_op=True)
+        if rank > 0:
+            assert [str(raises(work.wait)) for _ in range(2)] == ["it does not load"] * 2
         return True
 
 

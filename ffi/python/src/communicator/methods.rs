@@ -4,12 +4,13 @@ use super::Communicator;
 use crate::array::{Array, Name};
 use crate::call::{Asked, Manner, Memory, Time, like, make, shape};
 use crate::error::argument;
+use crate::of::Of;
 use crate::op::Operator;
 use crate::stream::Stream;
+use crate::work::{Answer, Work};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use rccl::{Collective, DataType, RawSizes};
-use std::time::Instant;
+use rccl::{Call, Collective, DataType, RawSizes};
 
 type Object<'a, 'py> = &'a Bound<'py, PyAny>;
 
@@ -406,37 +407,42 @@ impl Communicator {
         make(py, self, asked, Memory::none(), Manner::new(async_op, timeout), py.None())
     }
 
-    /// Every rank gets a copy of the root's object, by pickle. What the others pass is not looked at. It always blocks
-    /// (asyncio.to_thread awaits it), since the object's length must be known before its bytes can follow; timeout holds
-    /// for both.
-    #[pyo3(signature = (o, root=0, *, timeout=None))]
-    fn broadcast_object<'py>(
+    /// Every rank gets a copy of the root's object, by pickle. What the others pass is not looked at. The object's length goes
+    /// first and its bytes follow; each may take timeout.
+    #[pyo3(signature = (o, root=0, *, async_op=false, timeout=None))]
+    fn broadcast_object(
         &self,
-        o: &Bound<'py, PyAny>,
+        o: &Bound<'_, PyAny>,
         root: u32,
+        async_op: bool,
         timeout: Option<Time>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> PyResult<Py<PyAny>> {
         let py = o.py();
-        let began = Instant::now();
         let name = Name { call: "broadcast_object", argument: "timeout" };
         let timeout = timeout.map(|timeout| timeout.duration(name, py)).transpose()?;
-        let left = || timeout.map(|timeout| Time::Delta(timeout.saturating_sub(began.elapsed())));
         let at_root = self.is_root(py, "broadcast_object", root)?;
         if crate::group::is_open() {
             let hint = "its length must be known before it is sent: call it outside";
             return Err(argument(py, "broadcast_object", "an object in a group".into(), hint));
         }
-        let pickle = py.import("pickle")?;
         let pickled = if at_root {
-            pickle.call_method1("dumps", (o, -1))?.cast_into::<PyBytes>()?
+            let pickled = py.import("pickle")?.call_method1("dumps", (o, -1))?;
+            pickled.cast_into::<PyBytes>()?.as_bytes().to_vec()
         } else {
-            PyBytes::new(py, &[])
+            Vec::new()
         };
-        let mut length = [pickled.as_bytes().len() as u64];
-        self.send_bytes(py, root, DataType::U64, length.as_mut_ptr().cast(), 1, left())?;
-        let mut bytes = if at_root { pickled.as_bytes().to_vec() } else { vec![0; length[0] as usize] };
-        self.send_bytes(py, root, DataType::U8, bytes.as_mut_ptr(), bytes.len(), left())?;
-        if at_root { Ok(o.clone()) } else { pickle.call_method1("loads", (PyBytes::new(py, &bytes),)) }
+        let call = Call {
+            collective: Collective::Broadcast,
+            dtype: DataType::U64,
+            op: None,
+            root: Some(root),
+            count: 1,
+        };
+        let begun = py.detach(|| self.inner().start_parcel(pickled, root, timeout));
+        let (parcel, works) = begun.map_err(|error| self.exception(py, &error, Some(&call)))?;
+        let answer = if at_root { Answer::Object(o.clone().unbind()) } else { Answer::pickled(parcel) };
+        let work = Work::of_several(Of::Call(self.origin().clone(), call), works.into(), answer);
+        if async_op { Ok(Py::new(py, work)?.into_any()) } else { work.wait(py, None) }
     }
 
     /// A call on addresses, for rccl.nccl: `collective` by its name, types and operators by NCCL's numbers.
@@ -470,23 +476,6 @@ impl Communicator {
         };
         let manner = Manner { stream: stream.map(|stream| stream.get()), ..Manner::default() };
         make(py, self, asked, Memory::at(dtype, input, output), manner, py.None())
-    }
-}
-
-impl Communicator {
-    /// Broadcasts what no object of Python's holds.
-    fn send_bytes(
-        &self,
-        py: Python<'_>,
-        root: u32,
-        dtype: DataType,
-        memory: *mut u8,
-        count: usize,
-        timeout: Option<Time>,
-    ) -> PyResult<()> {
-        let asked = Asked::new(Collective::Broadcast, count).rooted(root);
-        let memory = Memory::at(dtype, memory as usize, memory as usize);
-        make(py, self, asked, memory, Manner::new(false, timeout), py.None()).map(drop)
     }
 }
 
