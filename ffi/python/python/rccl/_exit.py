@@ -15,6 +15,8 @@ def _leave() -> None:
     why = None if raised is None else f"{type(raised).__name__}: {raised}"
     for communicator in list(LIVE):
         communicator._leave(why)
+    if why is not None and (groups := sys.modules.get("rccl.torch")) is not None:
+        groups._leave(why)
     leave_calls()
 
 

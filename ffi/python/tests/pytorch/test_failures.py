@@ -3,8 +3,12 @@
 import datetime
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 
+import pytest
 import ranks
 import torch
 import torch.distributed as dist
@@ -105,6 +109,36 @@ def an_abort(rank, size):
         assert "rank 0" in said and "abort" in said.lower(), said
 
 
+def an_interrupt(rank, size, kind):
+    group = dist.new_group()
+    dist.barrier(group)
+    dist.barrier()
+    calls = {
+        "collective": lambda: dist.all_reduce(torch.ones(1), group=group),
+        "work": lambda: dist.all_reduce(torch.ones(1), group=group, async_op=True).wait(),
+        "message": lambda: dist.recv(torch.ones(1), 1, group=group),
+        "of any rank": lambda: dist.recv(torch.ones(1), group=group),
+    }
+    if rank == 0:
+        sent = []
+        threading.Timer(0.5, lambda: (sent.append(time.monotonic()), os.kill(os.getpid(), signal.SIGINT))).start()
+        try:
+            calls[kind]()
+        except KeyboardInterrupt:
+            assert time.monotonic() - sent[0] < 0.2
+        else:
+            raise AssertionError("it raised nothing")
+    else:
+        if rank == 1:
+            time.sleep(1.5)
+        call = calls["collective"] if kind in ("collective", "work") else lambda: dist.send(torch.ones(1), 0, group=group)
+        if kind in ("collective", "work") or rank == 1:
+            said = ranks.text_of(call, DistBackendError)
+            assert "rank 0" in said and "KeyboardInterrupt (Ctrl-C)" in said, said
+    # Other groups are as good as before.
+    dist.barrier()
+
+
 def shut_down(rank, size):
     group = dist.new_group()
     x = torch.ones(1000)
@@ -193,6 +227,33 @@ def test_a_death():
 
 def test_an_abort():
     ranks.run(2, an_abort)
+
+
+@pytest.mark.parametrize("kind", ["collective", "work", "message", "of any rank"])
+def test_ctrl_c_raises_at_once_and_is_what_the_others_are_told(kind):
+    ranks.run(3, an_interrupt, kind)
+
+
+UNCAUGHT = """
+import sys
+import torch
+import torch.distributed as dist
+dist.init_process_group("rccl", init_method=sys.argv[1], rank=int(sys.argv[2]), world_size=2)
+dist.barrier()
+if dist.get_rank() == 0:
+    raise FileNotFoundError("no such data")
+dist.all_reduce(torch.ones(1))
+"""
+
+
+def test_an_exception_that_ends_a_rank_is_the_first_cause(tmp_path):
+    program = [sys.executable, "-c", UNCAUGHT, f"file://{tmp_path}/store"]
+    processes = [subprocess.Popen([*program, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    try:
+        said = [process.communicate(timeout=60)[1] for process in processes]
+    finally:
+        [process.kill() for process in processes]
+    assert "rank 0" in said[1] and "FileNotFoundError: no such data" in said[1], said
 
 
 def test_shutting_down_ends_what_was_begun():

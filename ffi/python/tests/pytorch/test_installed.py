@@ -68,6 +68,12 @@ def test_the_name_is_enough(site, tmp_path):
     assert "rccl by rccl" in torchrun(site, tmp_path, PROGRAM_BACKEND="rccl")
 
 
+@pytest.mark.skipif(not hasattr(torch.distributed.Backend, "_ensure_backend_registered"), reason="torch before 2.14")
+def test_the_name_is_enough_where_torch_loads_no_extensions(site, tmp_path):
+    """By the entry point of torch.distributed.backends, which is looked at when the name is."""
+    assert "rccl by rccl" in torchrun(site, tmp_path, PROGRAM_BACKEND="rccl", TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+
+
 def test_programs_that_ask_for_gloo(site, tmp_path):
     assert "gloo by gloo" in torchrun(site, tmp_path, PROGRAM_BACKEND="gloo")
     assert "gloo by rccl" in torchrun(site, tmp_path, PROGRAM_BACKEND="gloo", RCCL_REPLACE_GLOO="1")

@@ -40,4 +40,4 @@ def test_losses_are_those_of_gloo(size, tmp_path):
         del of_gloo["from_a_checkpoint"]
     for way, wanted in of_gloo.items():
         assert len(wanted) == 20 and wanted[-1] < wanted[0], (way, wanted)
-        assert of_rccl[way] == pytest.approx(wanted, abs=1e-6, rel=1e-6), way
+        assert of_rccl[way] == pytest.approx(wanted, abs=1e-6, rel=0), way

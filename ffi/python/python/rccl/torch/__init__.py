@@ -74,6 +74,12 @@ class _InsteadOf:
         return getattr(self._replaced, name)
 
 
+def _leave(why: str) -> None:
+    """Tells all other ranks of this process's groups why it ends."""
+    if _module is not None:
+        _module.abort_all(why)
+
+
 def _create(options: Any, _backend_options: object) -> Any:
     return _new(options.store, options.group_rank, options.group_size, options.timeout, options.group_id)
 
@@ -81,6 +87,7 @@ def _create(options: Any, _backend_options: object) -> Any:
 def _new(store: Any, rank: int, size: int, timeout: timedelta, label: str) -> Any:
     global _module
     if _module is None:
+        from .. import _exit as _exit  # it tells the other ranks what ended the program
         from . import build
 
         _module = build.load()

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <climits>
 #include <cstring>
+#include <mutex>
+#include <set>
 
 #include "error.h"
 #include "launch.h"
@@ -38,7 +40,26 @@ rcclUniqueId meet(c10d::Store& store, int rank, milliseconds timeout) {
   return id;
 }
 
+// All backends of this process.
+struct Living {
+  std::mutex mutex;
+  std::set<Backend*> all;
+};
+
+// Never destroyed: the last backend may go after everything static has.
+Living& living() {
+  static auto* living = new Living;
+  return *living;
+}
+
 } // namespace
+
+void Backend::abort_all(const char* why) {
+  std::lock_guard<std::mutex> lock(living().mutex);
+  for (Backend* backend : living().all) {
+    if (getpid() == backend->process_) backend->abort_because(why);
+  }
+}
 
 Backend::Backend(
     c10::intrusive_ptr<c10d::Store> store, int rank, int size, milliseconds timeout, std::string label)
@@ -55,9 +76,15 @@ Backend::Backend(
     // Before the communicators for messages, which have the same two ranks: both ranks make them in one order.
     check(rcclCommShrink(comm_, nullptr, 0, &sparse_comm_, nullptr, RCCL_SHRINK_DEFAULT), "init");
   }
+  std::lock_guard<std::mutex> lock(living().mutex);
+  living().all.insert(this);
 }
 
 Backend::~Backend() {
+  {
+    std::lock_guard<std::mutex> lock(living().mutex);
+    living().all.erase(this);
+  }
   // A forked child's is its parent's.
   if (getpid() == process_) close(false);
 }
@@ -87,7 +114,7 @@ c10::intrusive_ptr<Work> Backend::new_work(const Call& call, Buffers buffers, Te
 }
 
 Backend::Result Backend::started(c10::intrusive_ptr<Work> work) {
-  work->give_up = [comm = comm_] { rcclCommRevoke(comm); };
+  work->give_up = [comm = comm_](const char* why) { rcclCommRevokeBecause(comm, why); };
   if (coalesced_) coalesced_->push_back(work);
   return work;
 }
@@ -110,11 +137,15 @@ at::Tensor Backend::allocateTensor(long size, at::TensorOptions options) {
 }
 
 void Backend::abort() {
-  messages_->abort();
+  abort_because("abort was called");
+}
+
+void Backend::abort_because(const char* why) {
+  messages_->abort(why);
   std::lock_guard<std::mutex> lock(sparse_order_);
-  if (sparse_comm_ != nullptr) rcclCommRevoke(sparse_comm_);
+  if (sparse_comm_ != nullptr) rcclCommRevokeBecause(sparse_comm_, why);
   // Also while a shutdown waits for what is under way; a handle that is gone is refused.
-  rcclCommRevoke(comm_);
+  rcclCommRevokeBecause(comm_, why);
 }
 
 void Backend::shutdown() {

@@ -75,6 +75,10 @@ class Backend final : public c10d::Backend {
   void setSequenceNumberForGroup() override {}
 
   void abort() override;
+  // With the first cause that all ranks are told.
+  void abort_because(const char* why);
+  // All that there are in this process.
+  static void abort_all(const char* why);
   void shutdown() override;
 
   // Memory that the other ranks of this host map, and RDMA devices know.

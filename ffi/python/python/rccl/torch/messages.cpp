@@ -377,10 +377,10 @@ void Messages::fail_all(const std::exception_ptr& exception) {
   wanted_of_any_.clear();
 }
 
-void Messages::abort() {
+void Messages::abort(const char* why) {
   std::lock_guard<std::mutex> lock(making_);
-  for (auto& [peer, out] : outgoing_) rcclCommRevoke(out->comm);
-  for (auto& [peer, in] : lanes_) rcclCommRevoke(in->comm);
+  for (auto& [peer, out] : outgoing_) rcclCommRevokeBecause(out->comm, why);
+  for (auto& [peer, in] : lanes_) rcclCommRevokeBecause(in->comm, why);
 }
 
 void Messages::close(bool wait) {

@@ -36,7 +36,7 @@ class Messages : public std::enable_shared_from_this<Messages> {
   void recv_any(const c10::intrusive_ptr<Work>& work, const at::Tensor& tensor, int64_t tag);
 
   // Fails what is under way, here and at the peers.
-  void abort();
+  void abort(const char* why);
   // Leaves; no other call comes after it. `wait`: until messages that were sent have been taken.
   void close(bool wait);
 

@@ -19,4 +19,7 @@ PYBIND11_MODULE(RCCL_TORCH_MODULE, module) {
       },
       pybind11::arg("store"), pybind11::arg("rank"), pybind11::arg("size"), pybind11::arg("timeout"),
       pybind11::arg("label"), pybind11::call_guard<pybind11::gil_scoped_release>());
+  module.def(
+      "abort_all", [](const std::string& why) { rccl_torch::Backend::abort_all(why.c_str()); }, pybind11::arg("why"),
+      pybind11::call_guard<pybind11::gil_scoped_release>());
 }

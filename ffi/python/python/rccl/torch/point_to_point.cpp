@@ -47,8 +47,8 @@ Backend::Result Backend::recvAnysource(Tensors& tensors, int tag) {
 }
 
 Backend::Result Backend::message_ended(c10::intrusive_ptr<Work> work) {
-  work->give_up = [messages = std::weak_ptr<Messages>(messages_)] {
-    if (auto alive = messages.lock()) alive->abort();
+  work->give_up = [messages = std::weak_ptr<Messages>(messages_)](const char* why) {
+    if (auto alive = messages.lock()) alive->abort(why);
   };
   if (coalesced_) coalesced_->push_back(work);
   return work;

@@ -9,6 +9,7 @@
 #include <climits>
 
 #include "error.h"
+#include "signals.h"
 
 namespace rccl_torch {
 
@@ -16,6 +17,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
+// How long a signal may wait at most.
+constexpr auto SLICE = milliseconds(50);
 // How long a waiting thread looks for the next call on a stream that has none at the moment.
 constexpr auto BETWEEN_CALLS = std::chrono::microseconds(100);
 
@@ -192,23 +195,21 @@ bool Work::wait(milliseconds timeout) {
     }
     // From its own deadline on whoever keeps the deadlines ends it, and what is on the stream may be somebody else's.
     const bool overdue = now >= deadline;
-    const auto next = overdue ? until : std::min(until, deadline);
+    const auto next = std::min(now + SLICE, overdue ? until : std::min(until, deadline));
     rcclStream_t stream = overdue ? nullptr : stream_;
     if (stream != nullptr) {
       lock.unlock();
-      if (next == Clock::time_point::max()) {
-        rcclStreamSynchronize(stream);
-      } else {
-        const auto left = std::chrono::duration_cast<milliseconds>(next - now) + milliseconds(1);
-        rcclStreamSynchronizeTimeout(stream, to_int(left));
-      }
+      const auto left = std::chrono::duration_cast<milliseconds>(next - now) + milliseconds(1);
+      rcclStreamSynchronizeTimeout(stream, to_int(left));
       lock.lock();
       cv_.wait_for(lock, BETWEEN_CALLS, [&] { return ended_; });
-    } else if (next == Clock::time_point::max()) {
-      cv_.wait(lock, [&] { return ended_ || (stream_ != nullptr && !overdue); });
     } else {
       cv_.wait_until(lock, next, [&] { return ended_ || (stream_ != nullptr && !overdue); });
     }
+    if (ended_) break;
+    lock.unlock();
+    attend_to_signals(give_up);
+    lock.lock();
   }
   lock.unlock();
   conclude();
@@ -217,7 +218,7 @@ bool Work::wait(milliseconds timeout) {
 }
 
 void Work::abort() {
-  if (give_up) give_up();
+  if (give_up) give_up("abort was called");
 }
 
 c10::intrusive_ptr<c10::ivalue::Future> Work::getFuture() {

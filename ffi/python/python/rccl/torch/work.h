@@ -65,7 +65,7 @@ class Work final : public c10d::Work {
   Clock::time_point deadline = Clock::time_point::max();
   int source = -1;
   // What abort does.
-  std::function<void()> give_up;
+  std::function<void(const char* why)> give_up;
   // Who keeps it until it was concluded.
   std::weak_ptr<UnderWay> keeper;
   // What else must live as long as the call.
