@@ -52,8 +52,10 @@ asan:
 	  --test messages --test repeated --test work
 
 tsan:
-	TSAN_OPTIONS="suppressions=$(CURDIR)/transport/tests/tsan.supp" \
-	  RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR=target/tsan \
+	mkdir -p target/tsan
+	wraps=$$(tests/tsan/unseen.sh $(CURDIR)/target/tsan/unseen.o | sed 's/^/-Clink-arg=/') && \
+	  TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan/suppressions" CARGO_TARGET_DIR=target/tsan \
+	  RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer -Clink-arg=$(CURDIR)/target/tsan/unseen.o $$(echo $$wraps)" \
 	  $(SANITIZED) -p rccl-transport --features conformance --lib -- --test-threads=1
 
 # Random bytes for the readers of NCCL's files, grown from real ones; wants a C++ compiler. What breaks one is left in

@@ -169,20 +169,18 @@ address() {
         "$work/faulty-address" address
 }
 
-# The runtime is Rust's: gcc's lacks functions that LLVM's code calls. locks.c says what it is for.
+# The runtime is Rust's: gcc's lacks functions that LLVM's code calls. tests/tsan/unseen.c says what that is for.
 thread() {
     have gcc || return 0
     sanitized thread tsan -Cunsafe-allow-abi-mismatch=sanitizer
-    local program runtime lock
+    local program runtime wraps
     runtime=$(echo "$(rustc --print sysroot)/lib/rustlib/$target/lib/"librustc-*_rt.tsan.a)
-    lock=$(nm "$archive" 2>/dev/null | grep -oE '_R\w+5Mutex14lock_contended' | sort -u)
-    [ -n "$lock" ] || failed "the standard library has no lock_contended" "$work/built"
-    gcc -c -DLOCK="$lock" "$programs/locks.c" -o "$work/locks.o"
-    export TSAN_OPTIONS="suppressions=$PWD/transport/tests/tsan.supp"
+    export TSAN_OPTIONS="suppressions=$PWD/tests/tsan/suppressions"
+    wraps=$(tests/tsan/unseen.sh "$work/unseen.o" 2>"$work/unseen") || failed "what the sanitizer does not see" "$work/unseen"
     gcc -g -Iffi/include -fsanitize=thread -c ffi/nccl/nccl.c -o "$work/nccl.o"
     for program in every threads nccl_ranks faulty; do
         gcc -g -std=c99 -Iffi/include -Iffi/nccl -fsanitize=thread -c "$programs/$program.c" -o "$work/$program.o"
-        gcc "$work/$program.o" "$work/nccl.o" "$work/locks.o" -Wl,--wrap="$lock" -o "$work/$program-thread" \
+        gcc "$work/$program.o" "$work/nccl.o" "$work/unseen.o" $wraps -o "$work/$program-thread" \
             -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive "$archive" "${system[@]}"
     done
     right ': right$' "two communicators in two threads, thread sanitizer" "$work/threads-thread"
@@ -190,6 +188,7 @@ thread() {
     for_nccl
     right ': right$' "NCCL alone, thread sanitizer" "${start[@]}" "$work/nccl_ranks-thread"
     seen 'ThreadSanitizer: data race' "the sanitizer sees a buffer that two threads use" "$work/faulty-thread" thread
+    seen 'ThreadSanitizer: data race' "the sanitizer sees a buffer that the library's thread uses" "$work/faulty-thread" library
 }
 
 [ $# -gt 0 ] || set -- mpirun valgrind address thread

@@ -60,8 +60,9 @@ fn in_threads(make: &dyn Fn() -> Pair, stay: bool) {
         let done = AtomicUsize::new(0);
         let done = &done;
         std::thread::scope(|scope| {
+            let mut threads = Vec::new();
             for (mut station, link) in stations.into_iter().zip(&mut pair.links) {
-                scope.spawn(move || {
+                threads.push(scope.spawn(move || {
                     let start = Instant::now();
                     while !station.is_done() {
                         if !station.step(link.as_mut()).expect("a healthy link") {
@@ -77,8 +78,10 @@ fn in_threads(make: &dyn Fn() -> Pair, stay: bool) {
                     while stay && done.load(Ordering::Relaxed) < 2 && start.elapsed() < DEADLINE {
                         drain(link.as_mut());
                     }
-                });
+                }));
             }
+            // The thread sanitizer does not see that the scope waits for them, which is inside the standard library.
+            threads.into_iter().for_each(|thread| thread.join().expect("a thread that goes well"));
         });
     }
 }

@@ -49,10 +49,7 @@
 //! * the conformance suite, both ends in one thread and in two;
 //! * `RUSTFLAGS="--cfg loom" cargo test -p rccl-transport --release --test loom`: ring, wake-up, grants, slots;
 //! * the thread sanitizer, one test at a time, because a mapping that one test undid and the next made at the same
-//!   address looks like a race to it:
-//!   `TSAN_OPTIONS=suppressions=$PWD/transport/tests/tsan.supp RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread
-//!   -Cunsafe-allow-abi-mismatch=sanitizer" cargo test -p rccl-transport --target x86_64-unknown-linux-gnu --lib --
-//!   --test-threads=1 shm:: memory::`
+//!   address looks like a race to it: `make tsan`
 
 mod announce;
 #[cfg(all(test, not(loom)))]
