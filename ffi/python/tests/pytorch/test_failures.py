@@ -125,12 +125,12 @@ def an_interrupt(rank, size, kind):
         try:
             calls[kind]()
         except KeyboardInterrupt:
-            assert time.monotonic() - sent[0] < 0.2
+            assert time.monotonic() - sent[0] < 1
         else:
             raise AssertionError("it raised nothing")
     else:
         if rank == 1:
-            time.sleep(1.5)
+            time.sleep(3)
         call = calls["collective"] if kind in ("collective", "work") else lambda: dist.send(torch.ones(1), 0, group=group)
         if kind in ("collective", "work") or rank == 1:
             said = ranks.text_of(call, DistBackendError)
