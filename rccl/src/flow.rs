@@ -29,7 +29,7 @@ pub(crate) struct Job {
 pub(crate) enum Todo {
     Now(Task),
     /// One that depends on those before it: made when it begins.
-    Later(Box<dyn FnOnce() -> Task + Send>),
+    Later(Box<dyn FnOnce() -> Result<Task> + Send>),
 }
 
 impl From<Task> for Todo {
@@ -39,9 +39,9 @@ impl From<Task> for Todo {
 }
 
 impl Todo {
-    fn task(self) -> Task {
+    fn task(self) -> Result<Task> {
         match self {
-            Todo::Now(task) => task,
+            Todo::Now(task) => Ok(task),
             Todo::Later(make) => make(),
         }
     }
@@ -188,7 +188,7 @@ impl Flow {
         if !driven.engine.is_active() {
             let Some(Job { task, timeout, end, .. }) = self.next() else { return false };
             // SAFETY: the promise of whoever submitted it.
-            match unsafe { driven.engine.begin(task.task(), timeout) } {
+            match unsafe { driven.engine.begin_made(|| task.task(), timeout) } {
                 Ok(()) => driven.end = Some(end),
                 Err(error) => {
                     self.finish(&*end, Err(error));

@@ -8,21 +8,28 @@ use crate::call::{Call, Collective};
 use crate::communicator::Communicator;
 use crate::element::DataType;
 use crate::engine::{Lengths, Task};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flow::Todo;
 use crate::stream::{self, Stream};
 use crate::work::{Finish, Held, Work};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The bytes of [`Communicator::start_parcel`].
-#[derive(Debug)]
 pub struct Parcel {
     length: AtomicU64,
     /// Nobody but the second call reaches them until it has ended.
     bytes: Mutex<Vec<u8>>,
     ended: AtomicBool,
+}
+
+/// Without the bytes, which may be written at the moment.
+impl fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parcel").field("ended", &self.ended).finish_non_exhaustive()
+    }
 }
 
 impl Parcel {
@@ -74,9 +81,17 @@ impl Communicator {
             let count = its.length.load(Ordering::Relaxed);
             let mut bytes = its.bytes();
             if receives {
-                *bytes = vec![0; count as usize];
+                bytes.clear();
+                bytes.try_reserve_exact(usize::try_from(count).unwrap_or(usize::MAX)).map_err(|error| {
+                    Error::System {
+                        during: format!("making room for {count} bytes that rank {root} sends"),
+                        source: Arc::new(std::io::Error::new(std::io::ErrorKind::OutOfMemory, error)),
+                        hint: "see whether that rank broadcasts so much, and how much memory is free".into(),
+                    }
+                })?;
+                bytes.resize(count as usize, 0);
             }
-            broadcast(DataType::U8, count, bytes.as_mut_ptr(), root)
+            Ok(broadcast(DataType::U8, count, bytes.as_mut_ptr(), root))
         }));
         let ends = [false, true]
             .map(|is_last| Arc::new(Keeps { parcel: parcel.clone(), is_last, end: Held::new(()) }));

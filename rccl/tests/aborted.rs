@@ -23,6 +23,9 @@ fn aborted(error: &Error) -> Option<(u32, &str)> {
 fn rank() {
     let Some(task) = task() else { return };
     let comm = join();
+    if task == "its last words" {
+        return last_words(&comm);
+    }
     let copy = comm.duplicate().expect("a copy");
     let (which, who) = task.split_once(" by ").expect("a task");
     let given_up = if which == "the copy" { &copy } else { &comm };
@@ -34,6 +37,35 @@ fn rank() {
     }
     let error = given_up.barrier().expect_err("a rank has given up");
     say(&format!("heard {:?} of: {error}", aborted(&error)));
+}
+
+/// A rank that ends without leaving has sent all that a call of the others needs.
+fn last_words(comm: &Communicator) {
+    let mut x = [u32::from(comm.rank() == 1); 5];
+    comm.barrier().expect("a barrier");
+    // Links, too.
+    comm.broadcast(&mut [0_u8; 3], 1).expect("a broadcast");
+    if comm.rank() != 1 {
+        await_failure(comm);
+    }
+    comm.broadcast(&mut x, 1).expect("what was sent before");
+    assert_eq!(x, [1; 5]);
+    if comm.rank() == 1 {
+        std::process::exit(3);
+    }
+    comm.barrier().expect_err("a rank that was lost");
+    say("heard its last words");
+}
+
+#[test]
+fn what_a_lost_rank_has_sent_is_not_lost() {
+    for transport in ["shm", "tcp"] {
+        let mut job = Job::start(3, "its last words", &[("RCCL_TRANSPORT", transport)], |_, _| {}).joined();
+        for other in [0, 2] {
+            job.ranks[other].says("heard its last words");
+        }
+        assert_eq!(job.end()[1].code(), Some(3));
+    }
 }
 
 /// Rank 0 is also the root, who tells the others.

@@ -96,3 +96,21 @@ fn failures_are_those_of_a_broadcast() {
         }
     });
 }
+
+/// Another call of the root's looks like the first of the two, and its number may be any.
+#[test]
+fn lengths_that_no_memory_has_are_refused() {
+    on_ranks(2, &config("", ""), |comm| {
+        if comm.rank() == 0 {
+            comm.broadcast(&mut [u64::MAX], 0).unwrap();
+            let refused = comm.barrier().unwrap_err().to_string();
+            assert!(refused.contains("rank 1") && refused.contains("making room"), "{refused}");
+        } else {
+            let (_parcel, [number, bytes]) = comm.start_parcel(Vec::new(), 0, None).unwrap();
+            number.wait().unwrap();
+            let refused = bytes.wait().unwrap_err().to_string();
+            assert!(refused.contains("room for 18446744073709551615 bytes that rank 0 sends"), "{refused}");
+            comm.barrier().unwrap_err();
+        }
+    });
+}

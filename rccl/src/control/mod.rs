@@ -254,10 +254,10 @@ impl Control {
         &self.0.shared.station.links
     }
 
-    /// Whether the communicator has failed: one relaxed load.
+    /// Whether the communicator has failed, and its failure is known: one load.
     #[inline]
     pub(crate) fn failed(&self) -> bool {
-        self.0.shared.failed.load(Ordering::Relaxed)
+        self.0.shared.failed.load(Ordering::Acquire)
     }
     /// The first cause, once it is known.
     pub(crate) fn failure(&self) -> Option<Arc<Failure>> {
@@ -375,6 +375,7 @@ impl Handle {
             let why = String::from("its thread panicked");
             let failure = Failure::Aborted { member: self.shared.me.clone(), why: why.clone() };
             self.shared.report(Report::Aborted { why }, failure);
+            self.shared.station.leave_at_exit();
         }
         self.goodbye();
     }

@@ -12,7 +12,7 @@ use crate::tuner::Tuning;
 use rccl_schedule::Layout;
 use rccl_transport::memory::{PeerRegions, RegionTable};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
@@ -110,13 +110,20 @@ impl Station {
     }
     /// If the process exits before this rank has left all its communicators, it leaves them then: what was reported last is
     /// told before the goodbye, and the end of the process could be faster.
-    pub(crate) fn leave_at_exit(self: &Arc<Station>) {
-        if self.leaves.swap(true, Ordering::Relaxed) {
+    pub(crate) fn leave_at_exit(&self) {
+        /// The process that will do so: its forked children do not.
+        static LEAVES: AtomicU32 = AtomicU32::new(0);
+        self.leaves.store(true, Ordering::Release);
+        let process = std::process::id();
+        if LEAVES.swap(process, Ordering::Relaxed) == process {
             return;
         }
-        let station = Arc::downgrade(self);
-        at_exit(Box::new(move || {
-            if let Some(station) = station.upgrade() {
+        at_exit(Box::new(|| {
+            let ranks: Vec<Arc<Station>> = {
+                let ranks = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+                ranks.iter().filter_map(Weak::upgrade).collect()
+            };
+            for station in ranks.iter().filter(|station| station.leaves.load(Ordering::Acquire)) {
                 station.all().iter().for_each(|shared| shared.leave());
             }
         }));

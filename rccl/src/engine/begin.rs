@@ -46,6 +46,21 @@ impl Engine {
         Ok(())
     }
 
+    /// As [`Engine::begin`], with a task that is made now, unless the communicator is broken: by what keeps it from being made too.
+    ///
+    /// # Safety
+    /// As for [`Engine::execute`], until the task has ended.
+    pub unsafe fn begin_made(
+        &mut self,
+        make: impl FnOnce() -> Result<Task>,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        self.check()?;
+        let task = make().map_err(|error| self.broken_by(error))?;
+        // SAFETY: the caller's promise.
+        unsafe { self.begin(task, timeout) }
+    }
+
     /// # Safety
     /// As for [`Engine::execute`], until the task has ended.
     pub(super) unsafe fn prepare(&mut self, task: Task) -> Result<Active> {

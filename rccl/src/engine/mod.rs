@@ -28,7 +28,7 @@ use crate::call::Call;
 use crate::config::Config;
 use crate::control::Control;
 use crate::element::{DataType, ReduceOp};
-use crate::error::{Error, Result};
+use crate::error::{Error, Failure, Result};
 use crate::tuner::{Choice, Decision, Tuner};
 pub(crate) use again::Again;
 use again::Repertoire;
@@ -351,17 +351,25 @@ impl Engine {
     }
 
     /// Whether a task may begin. One that need not wait would end well in a communicator that has failed: what it needs of the
-    /// others may have come before.
+    /// others may have come before. It may where a rank was lost, which perhaps had nothing more to do.
     #[inline]
     fn check(&mut self) -> Result<()> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
         if self.control.failed() {
-            let failure = self.failure();
-            return Err(self.broken_by(failure));
+            return self.check_failure();
         }
         Ok(())
+    }
+
+    #[cold]
+    fn check_failure(&mut self) -> Result<()> {
+        let error = self.failure();
+        match error.failure() {
+            Some(Failure::PeerLost { .. }) => Ok(()),
+            _ => Err(self.broken_by(error)),
+        }
     }
 
     /// Notes what broke the communicator.
