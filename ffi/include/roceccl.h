@@ -136,7 +136,8 @@ rcclResult_t rcclRefuse(rcclResult_t result, const char *words, int part);
 
 /* The process that makes the id takes part, or lives until all have joined. */
 rcclResult_t rcclGetUniqueId(rcclUniqueId *uniqueId);
-/* Joins; blocks until all ranks have, at most initTimeoutMs. In a group: rcclGroupEnd does, for all that one thread joins. */
+/* Joins; blocks until all ranks have, at most initTimeoutMs. In a group: rcclGroupEnd does, for all that one thread joins. What was
+ * not joined is NULL. */
 rcclResult_t rcclCommInitRank(rcclComm_t *comm, int nranks, rcclUniqueId commId, int rank);
 /* With blocking = 0 it returns rcclInProgress; the communicator can be used when rcclCommGetAsyncError gives rcclSuccess. */
 rcclResult_t rcclCommInitRankConfig(rcclComm_t *comm, int nranks, rcclUniqueId commId, int rank,
@@ -153,7 +154,7 @@ rcclResult_t rcclCommDestroy(rcclComm_t comm);
 rcclResult_t rcclCommAbort(rcclComm_t comm);
 /* As rcclCommAbort, but the communicator stays, to be shrunk or destroyed. */
 rcclResult_t rcclCommRevoke(rcclComm_t comm);
-/* As rcclCommRevoke, which all ranks are told as the first cause. Without a reason, NULL, the same as that. */
+/* As rcclCommRevoke, with words that all ranks are told as the first cause; NULL: none. */
 rcclResult_t rcclCommRevokeBecause(rcclComm_t comm, const char *why);
 /* rcclInProgress while it is being joined, then rcclSuccess until something broke it. */
 rcclResult_t rcclCommGetAsyncError(rcclComm_t comm, rcclResult_t *asyncError);
@@ -299,8 +300,8 @@ rcclResult_t rcclRedOpDestroy(rcclRedOp_t op, rcclComm_t comm);
 rcclResult_t rcclMemAlloc(void **ptr, size_t size);
 /* After the last call on it has ended. */
 rcclResult_t rcclMemFree(void *ptr);
-/* Makes memory of the program's known to RDMA devices, until rcclCommDeregister with the same communicator, which comes before
- * that is destroyed. Does nothing where there are none. */
+/* Makes memory of the program's known to RDMA devices, until rcclCommDeregister with the same communicator, or its end. Does
+ * nothing where there are none. */
 rcclResult_t rcclCommRegister(rcclComm_t comm, void *buff, size_t size, void **handle);
 rcclResult_t rcclCommDeregister(rcclComm_t comm, void *handle);
 

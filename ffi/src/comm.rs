@@ -1,13 +1,15 @@
 //! Communicators: `rcclComm_t`.
 
 use crate::config::{self, Settings};
-use crate::error::{Answer, Refusal, answer, answer_or, number};
+use crate::error::{Answer, Refusal, answer, answer_or, fault, number};
 use crate::group;
 use crate::handle::Table;
 use crate::op::Created;
-use crate::{one_sided, out};
-use rccl::{Communicator, Error, UniqueId};
+use crate::{memory, one_sided, out};
+use rccl::{Communicator, UniqueId};
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -25,7 +27,7 @@ pub struct RawId {
 /// What a handle stands for.
 pub(crate) struct Comm {
     /// Empty while a communicator that does not block is joined.
-    joined: OnceLock<Result<Communicator, Error>>,
+    joined: OnceLock<Result<Communicator, Refusal>>,
     /// Given up before it was joined.
     given_up: AtomicBool,
     /// Left by rcclCommFinalize.
@@ -78,14 +80,11 @@ impl Comm {
 }
 
 #[cold]
-fn not_joined(failed: Option<&Error>) -> Refusal {
-    failed.map_or_else(
-        || {
-            let words = "the communicator is being joined: wait until rcclCommGetAsyncError says no longer rcclInProgress";
-            Refusal { answer: Answer::InProgress, words: words.into() }
-        },
-        |error| error.clone().into(),
-    )
+fn not_joined(failed: Option<&Refusal>) -> Refusal {
+    failed.cloned().unwrap_or_else(|| {
+        let words = "the communicator is being joined: wait until rcclCommGetAsyncError says no longer rcclInProgress";
+        Refusal { answer: Answer::InProgress, words: words.into() }
+    })
 }
 
 /// Makes the handle of a communicator that another one gave.
@@ -241,11 +240,13 @@ fn in_background(
     let comm = get(handle)?;
     let blocked = rccl::SignalsBlocked::new();
     let thread = std::thread::Builder::new().name("rccl-join".into()).spawn(move || {
-        let joined = join();
-        if let (Ok(communicator), true) = (&joined, comm.given_up.load(Ordering::Acquire)) {
+        let joined = catch_unwind(AssertUnwindSafe(join));
+        let joined = joined.map_or_else(|panic| Err(fault(&*panic)), |joined| joined.map_err(Refusal::from));
+        let _ = comm.joined.set(joined);
+        // Who gives it up says so, and then looks whether it was joined.
+        if let (Ok(communicator), true) = (comm.communicator(), comm.given_up.load(Ordering::SeqCst)) {
             communicator.abort("it was aborted before it was joined");
         }
-        let _ = comm.joined.set(joined);
     });
     drop(blocked);
     thread.map(drop).map_err(|error| Refusal {
@@ -275,12 +276,14 @@ pub unsafe extern "C" fn rcclCommInitAll(comms: *mut Handle, ndev: c_int, devlis
                     as group::Join<Communicator>
             })
             .collect();
-        for (rank, joined) in group::join_all(joins).into_iter().enumerate() {
-            let handle = insert(joined?)?;
-            // SAFETY: the caller's promise.
-            let place = unsafe { place.add(rank) };
-            // SAFETY: as above.
-            unsafe { place.write(handle) };
+        // SAFETY: the caller's promise.
+        let places =
+            unsafe { std::slice::from_raw_parts_mut(place.cast::<MaybeUninit<Handle>>(), size as usize) };
+        places.fill(MaybeUninit::new(std::ptr::null_mut()));
+        // All or none: those that were made are left again.
+        let joined: Vec<Communicator> = group::join_all(joins).into_iter().collect::<rccl::Result<_>>()?;
+        for (place, communicator) in places.iter_mut().zip(joined) {
+            place.write(insert(communicator)?);
         }
         Ok(())
     })
@@ -313,9 +316,10 @@ pub unsafe extern "C" fn rcclCommDestroy(comm: Handle) -> Answer {
                 drop(communicator.clone().finish())
             }
             Some(_) => {}
-            None => removed.given_up.store(true, Ordering::Release),
+            None => removed.given_up.store(true, Ordering::SeqCst),
         }
         one_sided::deregister_all(comm);
+        memory::deregister_all(comm);
         Ok(())
     })
 }
@@ -327,11 +331,12 @@ pub unsafe extern "C" fn rcclCommAbort(comm: Handle) -> Answer {
     answer(|| {
         get(comm)?;
         let Some(removed) = COMMS.remove(comm) else { return Ok(()) };
-        removed.given_up.store(true, Ordering::Release);
+        removed.given_up.store(true, Ordering::SeqCst);
         if let Some(Ok(communicator)) = removed.joined.get() {
             communicator.abort("rcclCommAbort was called");
         }
         one_sided::deregister_all(comm);
+        memory::deregister_all(comm);
         Ok(())
     })
 }
@@ -370,7 +375,7 @@ pub unsafe extern "C" fn rcclCommGetAsyncError(comm: Handle, error: *mut Answer)
         let (comm, error) = (get(comm)?, out(error, "error")?);
         let now = match comm.joined.get() {
             None => Answer::InProgress,
-            Some(Err(failed)) => number(failed),
+            Some(Err(failed)) => failed.answer,
             Some(Ok(communicator)) => communicator.check().as_ref().map_or_else(number, |()| Answer::Success),
         };
         // SAFETY: the caller's promise.
@@ -552,4 +557,29 @@ unsafe fn grow(
     let growth = communicator.growth(size, id.as_ref())?;
     // SAFETY: as above.
     unsafe { made(place, None, false, move || growth.join()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_panic_while_it_is_joined_is_told() {
+        let handle = put(Comm::new()).ok().unwrap();
+        in_background(handle, || panic!("on purpose")).ok().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut now = Answer::InProgress;
+        while now == Answer::InProgress {
+            assert!(Instant::now() < deadline, "it is joined for ever");
+            std::thread::sleep(Duration::from_millis(1));
+            // SAFETY: there is room for a result.
+            assert_eq!(unsafe { rcclCommGetAsyncError(handle, &mut now) }, Answer::Success);
+        }
+        assert_eq!(now, Answer::InternalError);
+        let refusal = get(handle).ok().unwrap().communicator().err().unwrap();
+        assert_eq!(refusal.words, "a fault of rccl: on purpose");
+        // SAFETY: any value is.
+        assert_eq!(unsafe { rcclCommDestroy(handle) }, Answer::Success);
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::group;
 use rccl::{Error, Failure};
+use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,6 +30,7 @@ pub enum Answer {
 }
 
 /// Why a function does not do what it was asked for.
+#[derive(Clone)]
 pub(crate) struct Refusal {
     pub answer: Answer,
     pub words: String,
@@ -82,12 +84,19 @@ pub(crate) fn answer(function: impl FnOnce() -> Result<(), Refusal>) -> Answer {
             answer
         }
         Err(panic) => {
-            let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
-            let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            keep(format!("a fault of rccl: {words}"));
-            Answer::InternalError
+            let Refusal { answer, words } = fault(&*panic);
+            keep(words);
+            answer
         }
     }
+}
+
+/// What is told of a panic.
+#[cold]
+pub(crate) fn fault(panic: &(dyn Any + Send)) -> Refusal {
+    let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+    let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Refusal { answer: Answer::InternalError, words: format!("a fault of rccl: {words}") }
 }
 
 /// As [`answer`], of a function that has nothing to say but whether it is over.

@@ -196,11 +196,19 @@ pub unsafe extern "C" fn rcclGroupEnd() -> Answer {
         if !later.is_empty() {
             let (places, joins): (Vec<_>, Vec<_>) =
                 later.into_iter().map(|Later { place, make, .. }| (place, make)).unzip();
+            let mut failed = None;
             for (place, made) in places.into_iter().zip(join_all(joins)) {
-                let Some(communicator) = made? else { continue };
-                let handle = comm::insert(communicator)?;
-                // SAFETY: the promise of who called rcclCommInitRank, rcclCommSplit or rcclCommGrow.
-                unsafe { place.write(handle) };
+                let handle = made.map_err(Refusal::from).and_then(|made| made.map(comm::insert).transpose());
+                match handle {
+                    // SAFETY: the promise of who called rcclCommInitRank, rcclCommSplit or rcclCommGrow.
+                    Ok(Some(handle)) => unsafe { place.write(handle) },
+                    Ok(None) => {}
+                    Err(refusal) => failed = failed.or(Some(refusal)),
+                }
+            }
+            // What was made is the caller's all the same, where the others are NULL.
+            if let Some(refusal) = failed {
+                return Err(refusal);
             }
         }
         if blocks {

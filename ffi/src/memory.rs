@@ -85,6 +85,11 @@ pub unsafe extern "C" fn rcclCommRegister(
     })
 }
 
+/// Deregisters what a communicator that goes has left.
+pub(crate) fn deregister_all(comm: comm::Handle) {
+    drop(REGISTERED.remove_all(|registration| registration.of == comm.addr()));
+}
+
 /// # Safety
 /// No call is under way on the memory.
 #[unsafe(no_mangle)]

@@ -139,6 +139,16 @@ static void with_counts(void) {
     GOOD(rcclAlltoAllV(x, counts, y, same, rcclFloat, comm, NULL));
     for (int i = 0; i < size; i++) all_are(y + same[0] * (size_t)i, same[0], (float)(100 * i + rank));
     REFUSED(rcclAlltoAllV(x, same, y, NULL, rcclFloat, comm, NULL), rcclInvalidArgument, "recvcounts");
+    /* More than any memory has: in one block, in elements of all, in bytes of all. Nothing is sent. */
+    const size_t beyond[] = {(size_t)-1, (size_t)-1 / 2, (size_t)-1 / 8};
+    for (size_t i = 0; size > 1 && i < sizeof beyond / sizeof beyond[0]; i++) {
+        for (int j = 0; j < size; j++) counts[j] = beyond[i];
+        REFUSED(rcclAllGatherV(x, y, counts, rcclFloat, comm, NULL), rcclInvalidArgument, "memory");
+        REFUSED(rcclReduceScatterV(x, y, counts, rcclFloat, rcclSum, comm, NULL), rcclInvalidArgument, "memory");
+        REFUSED(rcclAlltoAllV(x, counts, y, counts, rcclFloat, comm, NULL), rcclInvalidArgument, "memory");
+        REFUSED(rcclGatherV(x, beyond[i], y, counts, rcclFloat, rank, comm, NULL), rcclInvalidArgument, "memory");
+        REFUSED(rcclScatterV(x, counts, y, beyond[i], rcclFloat, rank, comm, NULL), rcclInvalidArgument, "memory");
+    }
     free(x);
     free(y);
     free(counts);
@@ -350,9 +360,12 @@ static void memory(void) {
     rcclComm_t twin;
     GOOD(rcclCommSplit(comm, 0, rank, &twin, NULL));
     REFUSED(rcclCommDeregister(twin, registration), rcclInvalidArgument, "made with another communicator");
+    void *left;
+    GOOD(rcclCommRegister(twin, x, COUNT * sizeof *x, &left));
     GOOD(rcclCommDestroy(twin));
+    REFUSED(rcclCommDeregister(comm, left), rcclInvalidArgument, "no registration has this handle");
     GOOD(rcclCommDeregister(comm, registration));
-    REFUSED(rcclCommDeregister(comm, registration), rcclInvalidArgument, "registration");
+    REFUSED(rcclCommDeregister(comm, registration), rcclInvalidArgument, "no registration has this handle");
     free(x);
 }
 
@@ -505,6 +518,7 @@ static void communicators(void) {
         GOOD(rcclCommRevoke(copy));
     } else {
         while (rcclBarrier(copy, NULL) == rcclSuccess) continue;
+        CHECK(strstr(rcclGetLastError(copy), "the loss is no number"));
         GOOD(rcclCommShrink(copy, &last, 1, &rest, NULL, RCCL_SHRINK_ABORT));
         GOOD(rcclBarrier(rest, NULL));
         GOOD(rcclCommDestroy(rest));
@@ -605,6 +619,20 @@ static void in_one_process(void) {
     for (int i = 0; i < 2; i++) GOOD(rcclCommInitRank(&all[i], 2, id, i));
     GOOD(rcclGroupEnd());
     for (int i = 0; i < 2; i++) GOOD(rcclCommDestroy(all[i]));
+    /* What could be joined in a group is there, where another rank of what could not never comes. */
+    rcclUniqueId lonely;
+    rcclConfig_t config = RCCL_CONFIG_INITIALIZER;
+    config.initTimeoutMs = 300;
+    GOOD(rcclGetUniqueId(&id));
+    GOOD(rcclGetUniqueId(&lonely));
+    GOOD(rcclGroupStart());
+    GOOD(rcclCommInitRank(&all[0], 2, id, 0));
+    GOOD(rcclCommInitRankConfig(&all[1], 2, lonely, 0, &config));
+    GOOD(rcclCommInitRank(&all[2], 2, id, 1));
+    REFUSED(rcclGroupEnd(), rcclRemoteError, "1 of 2 ranks arrived");
+    CHECK(all[0] != NULL && all[1] == NULL && all[2] != NULL);
+    GOOD(rcclCommDestroy(all[0]));
+    GOOD(rcclCommDestroy(all[2]));
 }
 
 /* What a program that is compiled already has, on machines of 64 bits. */
@@ -644,6 +672,45 @@ static void nonsense(void) {
     REFUSED(rcclMemAlloc(NULL, 1), rcclInvalidArgument, "ptr");
     REFUSED(rcclMemFree(x), rcclInvalidArgument, "rcclMemAlloc");
     REFUSED(rcclStreamCreate(NULL), rcclInvalidArgument, "stream");
+    /* Nowhere to write to, or nothing to read. */
+    rcclUniqueId id;
+    rcclResult_t state;
+    rcclStream_t stream;
+    void *place;
+    GOOD(rcclGetUniqueId(&id));
+    GOOD(rcclStreamCreate(&stream));
+    REFUSED(rcclGetVersion(NULL), rcclInvalidArgument, "version");
+    REFUSED(rcclGetUniqueId(NULL), rcclInvalidArgument, "id");
+    REFUSED(rcclCommGetUniqueId(comm, NULL), rcclInvalidArgument, "id");
+    REFUSED(rcclCommInitRank(NULL, 2, id, 0), rcclInvalidArgument, "comm");
+    REFUSED(rcclCommInitRankConfig(NULL, 2, id, 0, NULL), rcclInvalidArgument, "comm");
+    REFUSED(rcclCommInitEnv(NULL, NULL), rcclInvalidArgument, "comm");
+    REFUSED(rcclCommInitAll(NULL, 2, NULL), rcclInvalidArgument, "comms");
+    REFUSED(rcclCommInitAll(&none, 0, NULL), rcclInvalidArgument, "0 devices");
+    REFUSED(rcclCommSplit(comm, 0, 0, NULL, NULL), rcclInvalidArgument, "newcomm");
+    REFUSED(rcclCommShrink(comm, NULL, 0, NULL, NULL, RCCL_SHRINK_DEFAULT), rcclInvalidArgument, "newcomm");
+    REFUSED(rcclCommUserRank(comm, NULL), rcclInvalidArgument, "rank");
+    REFUSED(rcclCommUserRank(NULL, &number), rcclInvalidArgument, "NULL");
+    REFUSED(rcclCommCount(NULL, &number), rcclInvalidArgument, "NULL");
+    REFUSED(rcclCommGetAsyncError(comm, NULL), rcclInvalidArgument, "error");
+    REFUSED(rcclCommGetAsyncError(NULL, &state), rcclInvalidArgument, "NULL");
+    REFUSED(rcclCommFinalize(NULL), rcclInvalidArgument, "NULL");
+    REFUSED(rcclCommRevoke((rcclComm_t)x), rcclInvalidArgument, "no communicator has this handle");
+    REFUSED(rcclCommRevokeBecause(NULL, "why"), rcclInvalidArgument, "NULL");
+    REFUSED(rcclCommRegister(comm, x, sizeof x, NULL), rcclInvalidArgument, "handle");
+    REFUSED(rcclCommRegister(NULL, x, sizeof x, &place), rcclInvalidArgument, "NULL");
+    REFUSED(rcclCommWindowRegister(comm, x, sizeof x, NULL, 0), rcclInvalidArgument, "win");
+    REFUSED(rcclRedOpCreatePreMulSum(NULL, x, rcclFloat, rcclScalarHostImmediate, comm), rcclInvalidArgument, "op");
+    REFUSED(rcclRedOpCreatePreMulSum(&op, NULL, rcclFloat, rcclScalarHostImmediate, comm), rcclInvalidArgument, "scalar");
+    REFUSED(rcclStreamDestroy(NULL), rcclInvalidArgument, "rcclStreamCreate");
+    REFUSED(rcclStreamSynchronize(NULL), rcclInvalidArgument, "rcclStreamCreate");
+    REFUSED(rcclStreamQuery(NULL), rcclInvalidArgument, "rcclStreamCreate");
+    REFUSED(rcclStreamWait(stream, NULL), rcclInvalidArgument, "rcclStreamCreate");
+    REFUSED(rcclStreamWait(NULL, stream), rcclInvalidArgument, "rcclStreamCreate");
+    /* And nowhere where it could lie. */
+    REFUSED(rcclCommCount(comm, (int *)((char *)&number + 1)), rcclInvalidArgument, "count");
+    GOOD(rcclStreamDestroy(stream));
+    REFUSED(rcclStreamDestroy(stream), rcclInvalidArgument, "rcclStreamCreate");
     config.magic = 1;
     REFUSED(rcclCommInitEnv(&none, &config), rcclInvalidArgument, "RCCL_CONFIG_INITIALIZER");
     CHECK(none == NULL);
