@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 ///
 /// Arrays are whatever has C-contiguous memory of the host: NumPy arrays, tensors of PyTorch, array.array, bytearray,
 /// memoryview, DLPack; nothing is copied. A method works in place unless out= is given, and returns the result; where the
-/// result has another shape than x it is a new array of x's kind. With async_op=True a method returns a Work at once.
+/// result has another shape than x, and of all_to_all, it is a new array of x's kind. With async_op=True a method returns a Work at once.
 /// timeout= is the seconds after which the call fails on all ranks.
 ///
 /// As a context manager it is closed at the end, or aborted with the exception that ends the block, which is then what all

@@ -38,28 +38,46 @@ pub struct Work {
 /// What a call returns when it has ended.
 pub enum Answer {
     Object(Py<PyAny>),
-    /// An object that was pickled, or what unpickling it raised, once that was done.
-    Pickled(Arc<rccl::Parcel>, PyOnceLock<PyResult<Py<PyAny>>>),
+    /// An object that was pickled.
+    Pickled(Pickled),
 }
 
 impl Answer {
     pub fn pickled(parcel: Arc<rccl::Parcel>) -> Answer {
-        Answer::Pickled(parcel, PyOnceLock::new())
+        Answer::Pickled(Pickled { parcel, bytes: Mutex::default(), object: PyOnceLock::new() })
     }
 
     fn get(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (parcel, object) = match self {
-            Answer::Object(object) => return Ok(object.clone_ref(py)),
-            Answer::Pickled(parcel, object) => (parcel, object),
-        };
-        let unpickle = || {
-            let bytes = PyBytes::new(py, &parcel.take().unwrap_or_default());
-            Ok(py.import(intern!(py, "pickle"))?.call_method1(intern!(py, "loads"), (bytes,))?.unbind())
-        };
-        match object.get_or_init(py, unpickle) {
-            Ok(object) => Ok(object.clone_ref(py)),
-            Err(error) => Err(error.clone_ref(py)),
+        match self {
+            Answer::Object(object) => Ok(object.clone_ref(py)),
+            Answer::Pickled(pickled) => pickled.get(py),
         }
+    }
+}
+
+pub struct Pickled {
+    parcel: Arc<rccl::Parcel>,
+    /// The parcel's, until the object was made: that may raise, by Ctrl-C too, and be tried again.
+    bytes: Mutex<Option<Py<PyBytes>>>,
+    object: PyOnceLock<Py<PyAny>>,
+}
+
+impl Pickled {
+    fn get(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let bytes = {
+            let mut kept = lock(&self.bytes);
+            if let Some(object) = self.object.get(py) {
+                return Ok(object.clone_ref(py));
+            }
+            let bytes = || PyBytes::new(py, &self.parcel.take().unwrap_or_default()).unbind();
+            kept.get_or_insert_with(bytes).clone_ref(py)
+        };
+        // Without a lock: this runs what the program likes, which may ask for this object.
+        let object = py.import(intern!(py, "pickle"))?.call_method1(intern!(py, "loads"), (bytes,))?;
+        let mut kept = lock(&self.bytes);
+        let object = self.object.get_or_init(py, || object.unbind()).clone_ref(py);
+        *kept = None;
+        Ok(object)
     }
 }
 

@@ -62,6 +62,8 @@ def test_torch_would_find_the_backend():
     program = """
 import sys
 from importlib.metadata import entry_points
+[entry] = entry_points(group="torch.distributed.backends", name="rccl")
+assert entry.value == "rccl.torch:register"
 [entry] = entry_points(group="torch.backends", name="rccl")
 assert callable(entry.load()) and "rccl" not in sys.modules
 """
