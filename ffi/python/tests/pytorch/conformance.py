@@ -70,7 +70,7 @@ class TestBackend(suite.TestDistBackend, suite.DistributedTest._DistTestBase):
 
 
 def refused_by_name() -> set[str]:
-    """Before 2.9 or so torch's monitored_barrier itself refused every group that is not called gloo."""
+    """Some older torch's monitored_barrier itself refused every group that is not called gloo."""
     by_name = "only implemented for GLOO" in inspect.getsource(torch.distributed.monitored_barrier)
     return {name for name in dir(TestBackend) if by_name and BACKEND != "gloo" and "monitored_barrier_gloo" in name}
 

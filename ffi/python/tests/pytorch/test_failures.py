@@ -33,6 +33,17 @@ def mismatches(rank, size):
     assert "mismatch" in ranks.text_of(work.wait, DistBackendError)
     assert "mismatch" in ranks.text_of(future.wait)
     assert not work.is_success() and work.is_completed()
+    # And from several calls as one work.
+    group = dist.new_group()
+    cpu = torch.device("cpu")
+    group._start_coalescing(cpu)
+    dist.all_reduce(torch.ones(2), group=group, async_op=True)
+    dist.all_reduce(torch.ones(3 + rank), group=group, async_op=True)
+    work = group._end_coalescing(cpu)
+    future = work.get_future()
+    assert "mismatch" in ranks.text_of(work.wait, DistBackendError)
+    assert "mismatch" in ranks.text_of(future.wait)
+    assert not work.is_success() and work.is_completed()
     # Other groups are as good as before.
     x = torch.ones(1)
     dist.all_reduce(x)
@@ -56,7 +67,7 @@ def time_outs(rank, size):
         said = ranks.text_of(other.allreduce([torch.ones(1)], options).wait, DistBackendError)
         assert " timeout " in said and time.monotonic() - began < 8, said
         # Of messages, which leave nothing broken behind.
-        third = dist.new_group(timeout=datetime.timedelta(seconds=0.5))
+        third, fourth = (dist.new_group(timeout=datetime.timedelta(seconds=0.5)) for _ in range(2))
         for source in (1, None):
             began = time.monotonic()
             said = ranks.text_of(lambda: dist.recv(torch.ones(1), source, group=third), DistBackendError)
@@ -64,9 +75,14 @@ def time_outs(rank, size):
             assert 0.4 < time.monotonic() - began < 8
         work = dist.irecv(torch.ones(1), 1, group=third)
         assert " timeout " in ranks.text_of(work.get_future().wait)
+        # One too long to be sent before it is received.
+        began = time.monotonic()
+        said = ranks.text_of(lambda: dist.send(torch.ones(1 << 22), 1, group=fourth), DistBackendError)
+        assert " timeout " in said and time.monotonic() - began < 8, said
     else:
         dist.new_group()
         third = dist.new_group(timeout=datetime.timedelta(seconds=0.5))
+        dist.new_group(timeout=datetime.timedelta(seconds=0.5))
     dist.barrier()
     x = torch.full((1,), float(rank))
     if rank == 1:
@@ -111,32 +127,46 @@ def an_abort(rank, size):
 
 def an_interrupt(rank, size, kind):
     group = dist.new_group()
-    dist.barrier(group)
+
+    def all_reduce(x, **options):
+        return dist.all_reduce(x, group=group, **options)
+
+    def left():
+        all_reduce(torch.ones(1), async_op=True)
+        dist.destroy_process_group(group)
+
+    all_reduce(torch.ones(3).to_sparse())
     dist.barrier()
-    calls = {
-        "collective": lambda: dist.all_reduce(torch.ones(1), group=group),
-        "work": lambda: dist.all_reduce(torch.ones(1), group=group, async_op=True).wait(),
-        "message": lambda: dist.recv(torch.ones(1), 1, group=group),
-        "of any rank": lambda: dist.recv(torch.ones(1), group=group),
-    }
+    dense, send = lambda: all_reduce(torch.ones(1)), lambda: dist.send(torch.ones(1), 0, group=group)
+    sparse, barrier = lambda: all_reduce(torch.ones(3).to_sparse()), lambda: group.monitored_barrier()
+    interrupted, told = {
+        "collective": (dense, dense),
+        "work": (lambda: all_reduce(torch.ones(1), async_op=True).wait(), dense),
+        "sparse": (sparse, sparse),
+        "message": (lambda: dist.recv(torch.ones(1), 1, group=group), send),
+        "of any rank": (lambda: dist.recv(torch.ones(1), group=group), send),
+        "monitored barrier": (barrier, barrier),
+        "shutdown": (left, dense),
+    }[kind]
     if rank == 0:
         sent = []
         threading.Timer(0.5, lambda: (sent.append(time.monotonic()), os.kill(os.getpid(), signal.SIGINT))).start()
         try:
-            calls[kind]()
+            interrupted()
         except KeyboardInterrupt:
-            assert time.monotonic() - sent[0] < 1
+            assert time.monotonic() - sent[0] < 0.5
         else:
             raise AssertionError("it raised nothing")
     else:
         if rank == 1:
             time.sleep(3)
-        call = calls["collective"] if kind in ("collective", "work") else lambda: dist.send(torch.ones(1), 0, group=group)
-        if kind in ("collective", "work") or rank == 1:
-            said = ranks.text_of(call, DistBackendError)
+        if told is not send or rank == 1:
+            said = ranks.text_of(told, DistBackendError)
             assert "rank 0" in said and "KeyboardInterrupt (Ctrl-C)" in said, said
     # Other groups are as good as before.
     dist.barrier()
+    if kind == "sparse":
+        dist.barrier(group)
 
 
 def shut_down(rank, size):
@@ -179,7 +209,7 @@ def bad_arguments(rank, size):
 
 
 def monitored(rank, size):
-    # Before 2.15 torch.distributed.monitored_barrier wants a group that is called gloo.
+    # Some older torch.distributed.monitored_barrier wants a group that is called gloo.
     group = dist.distributed_c10d._get_default_group()
     group.monitored_barrier()
     second = datetime.timedelta(seconds=1)
@@ -229,31 +259,90 @@ def test_an_abort():
     ranks.run(2, an_abort)
 
 
-@pytest.mark.parametrize("kind", ["collective", "work", "message", "of any rank"])
+KINDS = ["collective", "work", "sparse", "message", "of any rank", "monitored barrier", "shutdown"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_ctrl_c_raises_at_once_and_is_what_the_others_are_told(kind):
     ranks.run(3, an_interrupt, kind)
 
 
-UNCAUGHT = """
-import sys
+def programs(tmp_path, code, ranks=(0, 1)):
+    """Ranks of two, in interpreters of their own."""
+    code = f"""
+import sys, time
 import torch
 import torch.distributed as dist
-dist.init_process_group("rccl", init_method=sys.argv[1], rank=int(sys.argv[2]), world_size=2)
-dist.barrier()
-if dist.get_rank() == 0:
-    raise FileNotFoundError("no such data")
-dist.all_reduce(torch.ones(1))
+rank = int(sys.argv[2])
+def join():
+    dist.init_process_group("rccl", init_method=sys.argv[1], rank=rank, world_size=2)
+{code}
 """
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    program = [sys.executable, "-c", code, f"file://{tmp_path}/store"]
+    return [subprocess.Popen([*program, str(rank)], text=True, **streams) for rank in ranks]
+
+
+def ended(processes):
+    """What each has said on its standard output and error."""
+    try:
+        return [process.communicate(timeout=60) for process in processes]
+    finally:
+        [process.kill() for process in processes]
 
 
 def test_an_exception_that_ends_a_rank_is_the_first_cause(tmp_path):
-    program = [sys.executable, "-c", UNCAUGHT, f"file://{tmp_path}/store"]
-    processes = [subprocess.Popen([*program, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    code = """
+join()
+dist.barrier()
+if rank == 0:
+    raise FileNotFoundError("no such data")
+dist.all_reduce(torch.ones(1))
+"""
+    said = ended(programs(tmp_path, code))[1][1]
+    assert "rank 0" in said and "FileNotFoundError: no such data" in said, said
+
+
+# Rank 0 waits for the other one, and rank 1 for what rank 0 puts into the store.
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ctrl_c_while_joining(tmp_path, rank):
+    code = """
+import rccl.torch.build
+rccl.torch.build.load()
+print("there", flush=True)
+try:
+    join()
+except KeyboardInterrupt:
+    print(time.monotonic(), flush=True)
+"""
+    [process] = programs(tmp_path, code, [rank])
     try:
-        said = [process.communicate(timeout=60)[1] for process in processes]
+        assert process.stdout.readline() == "there\n", process.stderr.read()
+        time.sleep(1.5)
+        sent = time.monotonic()
+        process.send_signal(signal.SIGINT)
     finally:
-        [process.kill() for process in processes]
-    assert "rank 0" in said[1] and "FileNotFoundError: no such data" in said[1], said
+        threading.Timer(60, process.kill).start()
+        [(said, wrong)] = ended([process])
+    assert process.returncode == 0 and float(said) - sent < 0.5, said + wrong
+
+
+def test_a_rank_0_that_never_comes(tmp_path):
+    code = """
+import datetime
+second = datetime.timedelta(seconds=1)
+dist.init_process_group("rccl", init_method=sys.argv[1], rank=rank, world_size=2, timeout=second)
+"""
+    [(_, wrong)] = ended(programs(tmp_path, code, [1]))
+    assert "rank 0 of the group has put no id into the store within the timeout of 1000 ms" in wrong, wrong
+
+
+@pytest.mark.parametrize("last", ["", "dist.all_reduce(torch.ones(1), async_op=True)"])
+def test_programs_may_end_without_leaving(tmp_path, last):
+    processes = programs(tmp_path, f"join()\ndist.all_reduce(torch.ones(1))\n{last}")
+    said = ended(processes)
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert all("Traceback" not in wrong and "ERROR" not in wrong for _, wrong in said), said
 
 
 def test_shutting_down_ends_what_was_begun():

@@ -209,6 +209,9 @@ def together(rank, size):
     work.wait()
     future.wait()
     assert x.tolist() == [size] * 4 and y.tolist() == [1.0] * 3
+    both = [[torch.zeros(2), torch.zeros(3)] for _ in range(size)]
+    group.allgather_coalesced(both, [torch.full((2,), float(rank)), torch.full((3,), rank + 0.5)]).wait()
+    assert [[each.tolist() for each in of_rank] for of_rank in both] == [[[r] * 2, [r + 0.5] * 3] for r in range(size)]
     # Nothing is done of a list in which one tensor is refused.
     x = torch.ones(1000).t()
     refused = [x, torch.ones(3, dtype=torch.int16)]

@@ -96,11 +96,12 @@ def reduces(rank, size):
 
 
 def multiplies_first(rank, size):
-    for dtype in FLOATS + [torch.int32, torch.int64]:
+    for dtype in INTEGERS + FLOATS + EIGHT_BITS + COMPLEX:
         for factor in (2.0, torch.full((1,), 3.0)):
             x = operand(rank, 100, dtype)
             dist.all_reduce(x, dist._make_nccl_premul_sum(factor))
-            wanted = sum(operand(other, 100, dtype).to(wide(dtype)) for other in range(size)) * float(factor)
+            products = ((operand(other, 100, dtype).to(wide(dtype)) * float(factor)).to(dtype) for other in range(size))
+            wanted = sum(product.to(wide(dtype)) for product in products)
             same(x, wanted.to(dtype), f"pre-multiplied sum of {dtype}")
 
 

@@ -4,6 +4,7 @@ import datetime
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import ranks
 import torch
@@ -182,6 +183,15 @@ def numbers(rank, size):
     assert group._get_sequence_number_for_group() == before + 4
 
 
+def mapped_of(address):
+    """What is mapped there."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(part, 16) for part in line.split(" ", 1)[0].split("-"))
+        if begin <= address < end:
+            return line[73:]
+    return ""
+
+
 def registered_memory(rank, size):
     group = dist.distributed_c10d._get_default_group()
     backend = group._get_backend(torch.device("cpu"))
@@ -189,6 +199,7 @@ def registered_memory(rank, size):
     for dtype in (torch.float32, torch.bfloat16, torch.int64):
         x = backend.allocate_tensor(1000, dtype=dtype, device=torch.device("cpu"))
         assert x.dtype == dtype and x.shape == (1000,)
+        assert mapped_of(x.data_ptr()).startswith("/memfd:rccl"), "memory that other ranks can map"
         x.fill_(rank + 1)
         dist.all_reduce(x)
         assert bool((x == sum(range(1, size + 1))).all())

@@ -7,9 +7,11 @@
 #include <cstring>
 #include <mutex>
 #include <set>
+#include <thread>
 
 #include "error.h"
 #include "launch.h"
+#include "signals.h"
 
 namespace rccl_torch {
 
@@ -31,13 +33,46 @@ rcclUniqueId meet(c10d::Store& store, int rank, milliseconds timeout) {
     store.set(UNIQUE_ID, std::vector<uint8_t>(id.internal, id.internal + sizeof id.internal));
     return id;
   }
-  store.wait({UNIQUE_ID}, timeout);
+  const auto deadline = Clock::now() + timeout;
+  for (auto pause = milliseconds(1); !store.check({UNIQUE_ID}); pause = std::min(2 * pause, SLICE)) {
+    if (Clock::now() >= deadline) {
+      std::rethrow_exception(error(c10::str(
+          "rccl init: rank 0 of the group has put no id into the store within the timeout of ", timeout.count(),
+          " ms: see whether it runs, and makes the same group")));
+    }
+    std::this_thread::sleep_for(pause);
+    attend_to_signals(nullptr);
+  }
   const std::vector<uint8_t> bytes = store.get(UNIQUE_ID);
   if (bytes.size() != sizeof id.internal) {
     std::rethrow_exception(error(c10::str("rccl init: the store has ", bytes.size(), " bytes where rank 0's id should be")));
   }
   std::memcpy(id.internal, bytes.data(), bytes.size());
   return id;
+}
+
+// Joins, and attends to signals meanwhile.
+rcclComm_t join(const rcclUniqueId& id, int rank, int size, rcclConfig_t config) {
+  rcclComm_t comm = nullptr;
+  config.blocking = 0;
+  check(rcclCommInitRankConfig(&comm, size, id, rank, &config), "init");
+  try {
+    auto attended = Clock::now();
+    for (rcclResult_t state = rcclInProgress; state != rcclSuccess;) {
+      check(rcclCommGetAsyncError(comm, &state), "init");
+      int count;
+      // What any call on it says of a failure.
+      if (state != rcclInProgress) check(rcclCommCount(comm, &count), "init");
+      std::this_thread::sleep_for(std::chrono::microseconds(state == rcclInProgress ? 200 : 0));
+      if (Clock::now() < attended + SLICE) continue;
+      attend_to_signals(nullptr);
+      attended = Clock::now();
+    }
+  } catch (...) {
+    rcclCommAbort(comm);
+    throw;
+  }
+  return comm;
 }
 
 // All backends of this process.
@@ -70,11 +105,14 @@ Backend::Backend(
   config.timeoutMs = clamped(timeout);
   config.initTimeoutMs = clamped(timeout);
   config.commName = label_.c_str();
-  check(rcclCommInitRankConfig(&comm_, size, id, rank, &config), "init");
-  messages_ = std::make_shared<Messages>(comm_, rank, size);
-  if (size == 2) {
+  comm_ = join(id, rank, size, config);
+  try {
+    messages_ = std::make_shared<Messages>(comm_, rank, size);
     // Before the communicators for messages, which have the same two ranks: both ranks make them in one order.
-    check(rcclCommShrink(comm_, nullptr, 0, &sparse_comm_, nullptr, RCCL_SHRINK_DEFAULT), "init");
+    if (size == 2) check(rcclCommShrink(comm_, nullptr, 0, &sparse_comm_, nullptr, RCCL_SHRINK_DEFAULT), "init");
+  } catch (...) {
+    rcclCommAbort(comm_);
+    throw;
   }
   std::lock_guard<std::mutex> lock(living().mutex);
   living().all.insert(this);
@@ -113,8 +151,8 @@ c10::intrusive_ptr<Work> Backend::new_work(const Call& call, Buffers buffers, Te
       rank_, call.type, call.name, std::move(buffers), std::move(results), sequence_, call.timeout);
 }
 
-Backend::Result Backend::started(c10::intrusive_ptr<Work> work) {
-  work->give_up = [comm = comm_](const char* why) { rcclCommRevokeBecause(comm, why); };
+Backend::Result Backend::started(c10::intrusive_ptr<Work> work, rcclComm_t comm) {
+  work->give_up = [comm](const char* why) { rcclCommRevokeBecause(comm, why); };
   if (coalesced_) coalesced_->push_back(work);
   return work;
 }
@@ -149,22 +187,23 @@ void Backend::abort_because(const char* why) {
 }
 
 void Backend::shutdown() {
-  close(true);
+  if (auto raised = close(true)) std::rethrow_exception(raised);
 }
 
 // Leaves. What is under way ends before, if that is waited for; else it fails.
-void Backend::close(bool wait) {
+std::exception_ptr Backend::close(bool wait) {
   {
     std::lock_guard<std::mutex> lock(order_);
-    if (!std::exchange(open_, false)) return;
+    if (!std::exchange(open_, false)) return nullptr;
   }
-  if (wait) under_way_->work_off();
-  messages_->close(wait);
+  std::exception_ptr raised = wait ? under_way_->work_off() : nullptr;
+  if (auto later = messages_->close(wait && !raised)) raised = later;
   sparse_runner_.reset();
   const bool idle = under_way_->is_empty();
   if (sparse_comm_ != nullptr) idle ? rcclCommDestroy(sparse_comm_) : rcclCommAbort(sparse_comm_);
   idle ? rcclCommDestroy(comm_) : rcclCommAbort(comm_);
-  under_way_->work_off();
+  under_way_->work_off_undisturbed();
+  return raised;
 }
 
 void Backend::setTimeout(milliseconds timeout) {

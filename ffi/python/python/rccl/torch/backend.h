@@ -129,7 +129,11 @@ class Backend final : public c10d::Backend {
   template <class Make>
   Result launch(const Call& call, Buffers buffers, Tensors results, Make&& make);
   c10::intrusive_ptr<rccl_torch::Work> new_work(const Call& call, Buffers buffers, Tensors results);
-  Result started(c10::intrusive_ptr<rccl_torch::Work> work);
+  Result started(c10::intrusive_ptr<rccl_torch::Work> work) {
+    return started(std::move(work), comm_);
+  }
+  // Of a call on another communicator.
+  Result started(c10::intrusive_ptr<rccl_torch::Work> work, rcclComm_t comm);
   Result gather_each(const Call& call, Buffers buffers, const Tensors& from, const Tensors& to, Tensors results);
 
   void refuse_closed(const char* call) const;
@@ -139,13 +143,15 @@ class Backend final : public c10d::Backend {
   int root(int64_t rank, const char* call) const;
   Result sparse(const at::Tensor& tensor, const c10d::AllreduceOptions& opts);
   void sum_sparse(at::Tensor& tensor, std::chrono::milliseconds timeout);
+  void gives_up_messages(rccl_torch::Work& work);
   Result message_ended(c10::intrusive_ptr<rccl_torch::Work> work);
   c10::intrusive_ptr<rccl_torch::Work> message(
       c10d::OpType type, const char* name, const at::Tensor& tensor, Buffers buffers, int64_t tag,
       std::chrono::milliseconds timeout);
   c10::intrusive_ptr<rccl_torch::Work> token(bool sent, at::Tensor tensor, int peer, int64_t tag,
                                              std::chrono::milliseconds timeout);
-  void close(bool wait);
+  // `wait`: until what is under way has ended. Returns what a handler of a signal raised meanwhile: then it waited no longer.
+  std::exception_ptr close(bool wait);
 };
 
 } // namespace rccl_torch

@@ -383,14 +383,14 @@ void Messages::abort(const char* why) {
   for (auto& [peer, in] : lanes_) rcclCommRevokeBecause(in->comm, why);
 }
 
-void Messages::close(bool wait) {
+std::exception_ptr Messages::close(bool wait) {
   {
     std::lock_guard<std::mutex> lock(making_);
-    if (closed_) return;
+    if (closed_) return nullptr;
     closed_ = true;
   }
   fail_all(error("rccl: the process group was shut down while a message was waited for"));
-  if (wait) sent_->work_off();
+  const std::exception_ptr raised = wait ? sent_->work_off() : nullptr;
   const bool all_sent = sent_->is_empty();
   for (auto& [peer, out] : outgoing_) {
     all_sent ? rcclCommDestroy(out->comm) : rcclCommAbort(out->comm);
@@ -406,7 +406,8 @@ void Messages::close(bool wait) {
     await_silence(*in);
     rcclStreamDestroy(in->stream);
   }
-  sent_->work_off();
+  sent_->work_off_undisturbed();
+  return raised;
 }
 
 } // namespace rccl_torch

@@ -37,8 +37,9 @@ class Messages : public std::enable_shared_from_this<Messages> {
 
   // Fails what is under way, here and at the peers.
   void abort(const char* why);
-  // Leaves; no other call comes after it. `wait`: until messages that were sent have been taken.
-  void close(bool wait);
+  // Leaves; no other call comes after it. `wait`: until messages that were sent have been taken. Returns what a handler of a
+  // signal raised meanwhile: then it waited no longer.
+  std::exception_ptr close(bool wait);
 
  private:
   struct Header {

@@ -2,6 +2,7 @@
 #include "backend.h"
 #include "error.h"
 #include "launch.h"
+#include "signals.h"
 
 namespace rccl_torch {
 
@@ -46,10 +47,14 @@ Backend::Result Backend::recvAnysource(Tensors& tensors, int tag) {
   return message_ended(work);
 }
 
-Backend::Result Backend::message_ended(c10::intrusive_ptr<Work> work) {
-  work->give_up = [messages = std::weak_ptr<Messages>(messages_)](const char* why) {
+void Backend::gives_up_messages(rccl_torch::Work& work) {
+  work.give_up = [messages = std::weak_ptr<Messages>(messages_)](const char* why) {
     if (auto alive = messages.lock()) alive->abort(why);
   };
+}
+
+Backend::Result Backend::message_ended(c10::intrusive_ptr<Work> work) {
+  gives_up_messages(*work);
   if (coalesced_) coalesced_->push_back(work);
   return work;
 }
@@ -60,6 +65,7 @@ c10::intrusive_ptr<Work> Backend::token(bool sent, at::Tensor tensor, int peer, 
   Buffers buffers(name);
   tensor = sent ? buffers.input(tensor) : buffers.output(tensor);
   auto work = message(sent ? OpType::SEND : OpType::RECV, name, tensor, std::move(buffers), tag, timeout);
+  gives_up_messages(*work);
   sent ? messages_->send(work, tensor, peer, tag) : messages_->recv(work, tensor, peer, tag);
   return work;
 }
@@ -91,6 +97,8 @@ void Backend::monitoredBarrier(const c10d::BarrierOptions& opts, bool wait_all_r
       auto answer = token(false, byte.clone(), 0, passed, timeout);
       coming->wait();
       answer->wait();
+    } catch (const Interrupt&) {
+      throw;
     } catch (...) {
       std::rethrow_exception(error(c10::str(
           "Rank ", rank_, " successfully reached monitoredBarrier, but received errors while waiting for send/recv from"
@@ -111,6 +119,8 @@ void Backend::monitoredBarrier(const c10d::BarrierOptions& opts, bool wait_all_r
     }
     try {
       coming[rank - 1]->wait();
+    } catch (const Interrupt&) {
+      throw;
     } catch (...) {
       missing.push_back(rank);
       if (why.empty()) why = words(std::current_exception());

@@ -68,7 +68,10 @@ void Runner::begin() {
   pthread_sigmask(SIG_SETMASK, &all, &before);
   std::exception_ptr exception;
   try {
-    std::thread([state = state_] { state->loop(); }).detach();
+    std::thread([state = state_] {
+      pthread_setname_np(pthread_self(), "rccl-torch");
+      state->loop();
+    }).detach();
     state_->started = true;
   } catch (...) {
     exception = std::current_exception();

@@ -1,7 +1,5 @@
 #include "signals.h"
 
-#include <torch/csrc/utils/pybind.h>
-
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,7 +12,7 @@ void attend_to_signals(const std::function<void(const char* why)>& give_up) {
   if (syscall(SYS_gettid) != getpid() || Py_IsInitialized() == 0) return;
   pybind11::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() == 0) return;
-  pybind11::error_already_set raised;
+  Interrupt raised;
   if (give_up) {
     // As rccl.Communicator says it.
     auto why = raised.type().attr("__name__").cast<std::string>();

@@ -30,11 +30,13 @@ Backend::Result Backend::sparse(const at::Tensor& tensor, const c10d::AllreduceO
     ++sequence_;
     work = new_work(call, Buffers(call.name), {tensor});
   }
+  rcclComm_t comm;
   {
     std::lock_guard<std::mutex> lock(sparse_order_);
     if (sparse_comm_ == nullptr) {
       check(rcclCommShrink(comm_, nullptr, 0, &sparse_comm_, nullptr, RCCL_SHRINK_DEFAULT), call.name);
     }
+    comm = sparse_comm_;
     if (!sparse_runner_) sparse_runner_ = std::make_unique<Runner>();
     sparse_runner_->begin();
   }
@@ -52,7 +54,7 @@ Backend::Result Backend::sparse(const at::Tensor& tensor, const c10d::AllreduceO
       work->ended(exception);
     });
   }
-  return started(work);
+  return started(work, comm);
 }
 
 void Backend::sum_sparse(at::Tensor& tensor, std::chrono::milliseconds timeout) {

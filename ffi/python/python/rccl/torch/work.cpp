@@ -17,8 +17,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// How long a signal may wait at most.
-constexpr auto SLICE = milliseconds(50);
+// How long one that was given up may take to end.
+constexpr auto GIVEN_UP = std::chrono::seconds(5);
 // How long a waiting thread looks for the next call on a stream that has none at the moment.
 constexpr auto BETWEEN_CALLS = std::chrono::microseconds(100);
 
@@ -177,15 +177,25 @@ void Work::synchronize() {
 }
 
 bool Work::wait(milliseconds timeout) {
+  return wait(timeout, true);
+}
+
+void Work::wait_undisturbed() {
+  wait(kNoTimeout, false);
+}
+
+bool Work::wait(milliseconds timeout, bool attends) {
   if (getpid() != process_) {
     std::rethrow_exception(error(c10::str(
         "rccl ", call_, ": the call was made by process ", process_, ", and this is its child ", getpid(),
         ": initialize a process group after fork")));
   }
-  const auto until = timeout == kNoTimeout ? Clock::time_point::max() : Clock::now() + timeout;
+  auto until = timeout == kNoTimeout ? Clock::time_point::max() : Clock::now() + timeout;
+  std::exception_ptr raised;
   std::unique_lock<std::mutex> lock(mutex_);
   while (!ended_) {
     const auto now = Clock::now();
+    if (now >= until && raised) break;
     if (now >= until) {
       go_on_alone();
       lock.unlock();
@@ -207,12 +217,23 @@ bool Work::wait(milliseconds timeout) {
       cv_.wait_until(lock, next, [&] { return ended_ || (stream_ != nullptr && !overdue); });
     }
     if (ended_) break;
+    if (!attends) continue;
     lock.unlock();
-    attend_to_signals(give_up);
+    try {
+      attend_to_signals(give_up);
+    } catch (const Interrupt&) {
+      if (!owns_stream_ || !give_up) throw;
+      // It was given up, and ends soon. Until then the tensors are its own.
+      raised = std::current_exception();
+      attends = false;
+      until = Clock::now() + GIVEN_UP;
+    }
     lock.lock();
   }
+  const bool over = ended_;
   lock.unlock();
-  conclude();
+  if (over) conclude();
+  if (raised) std::rethrow_exception(raised);
   if (auto exception = this->exception()) std::rethrow_exception(exception);
   return true;
 }
@@ -330,20 +351,33 @@ void UnderWay::drop(const Work& work) {
   works_.erase(found);
 }
 
-void UnderWay::work_off() {
-  while (true) {
-    c10::intrusive_ptr<Work> first;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (works_.empty()) return;
-      first = std::move(works_.front());
-      works_.pop_front();
-    }
+c10::intrusive_ptr<Work> UnderWay::first() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return works_.empty() ? nullptr : works_.front();
+}
+
+std::exception_ptr UnderWay::work_off() {
+  while (auto work = first()) {
     try {
-      first->wait();
+      work->wait();
+    } catch (const Interrupt&) {
+      return std::current_exception();
     } catch (...) {
       // It was told to whoever has the work.
     }
+    drop(*work);
+  }
+  return nullptr;
+}
+
+void UnderWay::work_off_undisturbed() {
+  while (auto work = first()) {
+    try {
+      work->wait_undisturbed();
+    } catch (...) {
+      // As above.
+    }
+    drop(*work);
   }
 }
 

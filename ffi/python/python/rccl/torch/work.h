@@ -48,6 +48,8 @@ class Work final : public c10d::Work {
   std::vector<at::Tensor> result() override;
   void synchronize() override;
   bool wait(std::chrono::milliseconds timeout = kNoTimeout) override;
+  // As wait, for who cannot be interrupted.
+  void wait_undisturbed();
   void abort() override;
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override;
   uint64_t getSequencenumber() const override;
@@ -85,6 +87,8 @@ class Work final : public c10d::Work {
   bool concluding_ = false;
   c10::intrusive_ptr<c10::ivalue::Future> future_;
 
+  // `attends`: to signals.
+  bool wait(std::chrono::milliseconds timeout, bool attends);
   void conclude();
   void conclude_once();
   void conclude_later();
@@ -117,12 +121,17 @@ class UnderWay : public std::enable_shared_from_this<UnderWay> {
   void add(c10::intrusive_ptr<rccl_torch::Work> work);
   // Lets go of one, if it is kept. The caller has it too.
   void drop(const rccl_torch::Work& work);
-  // Waits until all have ended, well or not.
-  void work_off();
+  // Waits until all have ended, well or not. What a handler of a signal raises meanwhile is returned at once, and those that have
+  // not ended are kept.
+  std::exception_ptr work_off();
+  // The same, but signals have to wait.
+  void work_off_undisturbed();
   bool is_empty();
 
  private:
   static constexpr size_t FEW = 64;
+
+  c10::intrusive_ptr<rccl_torch::Work> first();
 
   std::mutex mutex_;
   std::deque<c10::intrusive_ptr<rccl_torch::Work>> works_;
