@@ -141,7 +141,7 @@ valgrind() {
     seen 'Invalid read' "valgrind sees a read past the end" "${check[@]}" "$work/faulty" address
 }
 
-# sanitized KIND FLAGS: the static library, instrumented, built where and as `make KIND` builds.
+# sanitized KIND FLAGS: the static library, instrumented, built where `make KIND` builds.
 sanitized() {
     local crate unoptimised=()
     for crate in rccl rccl-kernels rccl-schedule rccl-topology rccl-transport; do

@@ -51,5 +51,7 @@ WRAPPED(uint64_t, fetch_sub, __tsan_atomic64_fetch_sub, volatile uint64_t *count
 
 WRAPPED(void, fence, __tsan_atomic_thread_fence, int order) {
     real_fence(order);
-    if (counted) __tsan_acquire((void *)counted);
+    /* As LLVM numbers them: acquire, both, sequentially consistent. */
+    if (counted && (order == 2 || order >= 4)) __tsan_acquire((void *)counted);
+    counted = 0;
 }
