@@ -188,7 +188,7 @@ impl Flow {
         if !driven.engine.is_active() {
             let Some(Job { task, timeout, end, .. }) = self.next() else { return false };
             // SAFETY: the promise of whoever submitted it.
-            match unsafe { driven.engine.begin_made(|| task.task(), timeout) } {
+            match unsafe { driven.engine.begin(|| task.task(), timeout) } {
                 Ok(()) => driven.end = Some(end),
                 Err(error) => {
                     self.finish(&*end, Err(error));

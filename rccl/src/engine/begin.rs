@@ -35,30 +35,22 @@ pub(super) struct Scratch {
 const MESSAGE_PLANS: usize = 64;
 
 impl Engine {
-    /// Begins a task, which may take as long as the communicator's calls, or `timeout`; [`Engine::poll`] goes on with it.
+    /// Begins a task, which may take as long as the communicator's calls, or `timeout`; [`Engine::poll`] goes on with it. It is
+    /// made now, unless the communicator is broken: by what keeps it from being made too.
     ///
     /// # Safety
     /// As for [`Engine::execute`], until the task has ended.
-    pub unsafe fn begin(&mut self, task: Task, timeout: Option<Duration>) -> Result<()> {
-        self.allowed = timeout.unwrap_or(self.timeout);
-        // SAFETY: the caller's promise.
-        self.active = Some(unsafe { self.prepare(task) }?);
-        Ok(())
-    }
-
-    /// As [`Engine::begin`], with a task that is made now, unless the communicator is broken: by what keeps it from being made too.
-    ///
-    /// # Safety
-    /// As for [`Engine::execute`], until the task has ended.
-    pub unsafe fn begin_made(
+    pub unsafe fn begin(
         &mut self,
         make: impl FnOnce() -> Result<Task>,
         timeout: Option<Duration>,
     ) -> Result<()> {
         self.check()?;
         let task = make().map_err(|error| self.broken_by(error))?;
+        self.allowed = timeout.unwrap_or(self.timeout);
         // SAFETY: the caller's promise.
-        unsafe { self.begin(task, timeout) }
+        self.active = Some(unsafe { self.prepare(task) }?);
+        Ok(())
     }
 
     /// # Safety
