@@ -6,7 +6,7 @@
 that torch knows by name, so a run takes the name of one of them for those decorators:
 
 =================  ==========================================================================================
-``BACKEND``        what is tested ("rccl")
+``BACKEND``        what is tested ("rccl"); "gloo" is torch's, or rccl's with ``RCCL_REPLACE_GLOO=1``
 ``AS``             whose tests: "gloo", or "mpi" (all_to_all, groups)
 ``WORLD_SIZE``     how many ranks (2)
 ``TEST_TIMEOUT``   how many seconds one test may take (100)
@@ -17,6 +17,7 @@ Ranks are forked, not started anew: that saves the seconds that ``import torch``
 """
 
 import ast
+import functools
 import inspect
 import os
 import pathlib
@@ -31,11 +32,13 @@ import torch  # noqa: E402
 import torch.multiprocessing  # noqa: E402
 from torch.testing._internal import common_distributed  # noqa: E402
 
-if BACKEND == "rccl":
-    import rccl.torch  # noqa: F401
+OURS = BACKEND == "rccl" or os.environ.get("RCCL_REPLACE_GLOO", "") not in ("", "0")
+if OURS:
+    import rccl.torch
     from rccl.torch import build
 
     build.load()  # once, before the first test's clock runs
+    rccl.torch.autoload()  # as `import torch` does where the package is installed with its entry point
 torch.set_num_threads(1)
 
 # The decorators read these when the suite is imported.
@@ -46,6 +49,25 @@ os.environ["BACKEND"] = GUISE
 from torch.testing._internal.distributed import distributed_test as suite  # noqa: E402
 
 suite.BACKEND = BACKEND  # what init_process_group is called with
+
+
+def by_its_own_name(found):
+    """A ``get_profiling_event`` that knows: profilers see calls as "rccl:...", also where rccl stands in for gloo."""
+
+    @functools.wraps(found)
+    def events(name, *rest, **named):
+        seen = found(name.replace("gloo:", "rccl:"), *rest, **named)
+        for event in seen:
+            event.name = event.name.replace("rccl:", f"{BACKEND}:")
+        return seen
+
+    return events
+
+
+if OURS:
+    suite.get_profiling_event = by_its_own_name(suite.get_profiling_event)
+    suite.PROFILING_SUPPORTED_BACKENDS.append(BACKEND)
+    suite.SEND_RECV_PROFILING_SUPPORTED_BACKENDS.append(BACKEND)
 
 
 def without_hope() -> set[str]:
@@ -67,6 +89,22 @@ class TestBackend(suite.TestDistBackend, suite.DistributedTest._DistTestBase):
     def setUp(self):
         super().setUp()
         self._start_processes(torch.multiprocessing.get_context("fork").Process)
+
+
+def whose_it_is(initialize):
+    """An ``init_process_group`` after which the backend is known to be rccl's, whatever the group says of itself."""
+
+    @functools.wraps(initialize)
+    def initialized(*arguments, **named):
+        initialize(*arguments, **named)
+        made_by = torch.distributed.group.WORLD._get_backend(torch.device("cpu")).name()
+        assert made_by == "rccl", f"a group of {made_by}'s was made, not of rccl's"
+
+    return initialized
+
+
+if OURS:
+    torch.distributed.init_process_group = whose_it_is(torch.distributed.init_process_group)
 
 
 def refused_by_name() -> set[str]:

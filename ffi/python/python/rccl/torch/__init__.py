@@ -7,6 +7,7 @@ Where roceccl is installed by pip, ``import rccl.torch`` can be left out. With `
 that ask for "gloo" get it too, unchanged. It is compiled when the first process group is made (:mod:`rccl.torch.build`).
 """
 
+import functools
 import os
 import types
 from datetime import timedelta
@@ -41,17 +42,26 @@ def replace_gloo() -> None:
     if not dist.is_available():
         return
     register()
+    # Not as torch's own type: DDP's logger takes what has that for torch's object, and reads what is not there.
     if hasattr(dist.Backend, "_ensure_backend_registered"):
-        dist.Backend.register_backend(
-            "gloo",
-            _create,
-            extended_api=True,
-            devices=["cpu"],
-            _backend_type=dist.ProcessGroup.BackendType.GLOO,
-        )
+        dist.Backend.register_backend("gloo", _create, extended_api=True, devices=["cpu"])
     elif hasattr(c10d, "ProcessGroupGloo") and not isinstance(c10d.ProcessGroupGloo, _InsteadOf):
-        # Before 2.14 gloo is no plugin: its class is called by name.
+        # Before 2.14 gloo is no plugin: its class is called by name, and what comes of it gets its type.
         c10d.ProcessGroupGloo = _InsteadOf(c10d.ProcessGroupGloo)
+        dist.Backend.backend_type_map["gloo"] = dist.ProcessGroup.BackendType.CUSTOM
+        dist.ProcessGroup._register_backend = _as_what_it_is(dist.ProcessGroup._register_backend)
+
+
+def _as_what_it_is(register: Any) -> Any:
+    """``ProcessGroup._register_backend`` that is not told that this backend is gloo."""
+    from torch._C._distributed_c10d import ProcessGroup
+
+    @functools.wraps(register)
+    def registered(group: Any, device: Any, kind: Any, backend: Any = None) -> None:
+        ours = backend is not None and backend.name() == "rccl"
+        register(group, device, ProcessGroup.BackendType.CUSTOM if ours else kind, backend)
+
+    return registered
 
 
 class _InsteadOf:

@@ -147,8 +147,10 @@ uint64_t Backend::getSequenceNumberForGroup() {
 }
 
 c10::intrusive_ptr<Work> Backend::new_work(const Call& call, Buffers buffers, Tensors results) {
-  return c10::make_intrusive<Work>(
+  auto work = c10::make_intrusive<Work>(
       rank_, call.type, call.name, std::move(buffers), std::move(results), sequence_, call.timeout);
+  work->profile(call.inputs);
+  return work;
 }
 
 Backend::Result Backend::started(c10::intrusive_ptr<Work> work, rcclComm_t comm) {

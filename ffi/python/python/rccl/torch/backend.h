@@ -123,6 +123,8 @@ class Backend final : public c10d::Backend {
     std::chrono::milliseconds timeout;
     // Whether the caller does something else meanwhile.
     bool async = true;
+    // What profilers show as its tensors, if not its results.
+    at::TensorList inputs = {};
   };
 
   // Makes the calls that `make` makes on the stream that it is given. They end as one work.

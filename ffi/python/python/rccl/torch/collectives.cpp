@@ -124,7 +124,7 @@ Backend::Result Backend::reduce(Tensors& tensors, const c10d::ReduceOptions& opt
 
 Backend::Result Backend::allgather(
     std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) {
-  const Call call{OpType::ALLGATHER, "all_gather", allowed(opts.timeout), opts.asyncOp};
+  const Call call{OpType::ALLGATHER, "all_gather", allowed(opts.timeout), opts.asyncOp, inputs};
   const at::Tensor& given = only(inputs, call.name);
   if (outputs.size() != 1) refuse(call.name, c10::str("one list of outputs is needed, not ", outputs.size()));
   one_each(outputs[0], call.name);
@@ -153,7 +153,7 @@ Backend::Result Backend::allgather_into_tensor_coalesced(
     Tensors& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) {
   const Call call{
       outputs.size() == 1 ? OpType::_ALLGATHER_BASE : OpType::COALESCED, "all_gather_into_tensor",
-      allowed(opts.timeout), opts.asyncOp};
+      allowed(opts.timeout), opts.asyncOp, inputs};
   if (outputs.size() != inputs.size() || outputs.empty()) {
     refuse(call.name, c10::str(outputs.size(), " outputs and ", inputs.size(), " inputs"));
   }
@@ -188,7 +188,7 @@ Backend::Result Backend::gather_each(
 // The outputs are indexed by rank, then by tensor.
 Backend::Result Backend::allgather_coalesced(
     std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) {
-  const Call call{OpType::ALLGATHER_COALESCED, "all_gather_coalesced", allowed(opts.timeout), opts.asyncOp};
+  const Call call{OpType::ALLGATHER_COALESCED, "all_gather_coalesced", allowed(opts.timeout), opts.asyncOp, inputs};
   if (outputs.size() != static_cast<size_t>(size_) || inputs.empty()) {
     refuse(call.name, c10::str(outputs.size(), " lists of outputs for ", size_, " ranks and ", inputs.size(), " inputs"));
   }
@@ -212,7 +212,7 @@ Backend::Result Backend::allgather_coalesced(
 }
 
 Backend::Result Backend::gather(std::vector<Tensors>& outputs, Tensors& inputs, const c10d::GatherOptions& opts) {
-  const Call call{OpType::GATHER, "gather", allowed(opts.timeout), opts.asyncOp};
+  const Call call{OpType::GATHER, "gather", allowed(opts.timeout), opts.asyncOp, inputs};
   const int root = this->root(opts.rootRank, call.name);
   Buffers buffers(call.name);
   const at::Tensor input = buffers.input(only(inputs, call.name));
@@ -239,7 +239,7 @@ Backend::Result Backend::gather(std::vector<Tensors>& outputs, Tensors& inputs, 
 }
 
 Backend::Result Backend::scatter(Tensors& outputs, std::vector<Tensors>& inputs, const c10d::ScatterOptions& opts) {
-  const Call call{OpType::SCATTER, "scatter", allowed(opts.timeout), opts.asyncOp};
+  Call call{OpType::SCATTER, "scatter", allowed(opts.timeout), opts.asyncOp};
   const int root = this->root(opts.rootRank, call.name);
   Buffers buffers(call.name);
   const at::Tensor output = buffers.output(only(outputs, call.name));
@@ -250,6 +250,7 @@ Backend::Result Backend::scatter(Tensors& outputs, std::vector<Tensors>& inputs,
     one_each(inputs[0], call.name);
     for (const at::Tensor& tensor : inputs[0]) has_elements(call.name, "input", tensor, output.numel());
     input = buffers.inputs(inputs[0]);
+    call.inputs = inputs[0];
     same_type(call.name, output, input);
   } else if (!inputs.empty()) {
     refuse(call.name, "only the root has inputs");
@@ -265,9 +266,10 @@ Backend::Result Backend::scatter(Tensors& outputs, std::vector<Tensors>& inputs,
 
 Backend::Result Backend::reduce_scatter(
     Tensors& outputs, std::vector<Tensors>& inputs, const c10d::ReduceScatterOptions& opts) {
-  const Call call{OpType::REDUCE_SCATTER, "reduce_scatter", allowed(opts.timeout), opts.asyncOp};
+  Call call{OpType::REDUCE_SCATTER, "reduce_scatter", allowed(opts.timeout), opts.asyncOp};
   if (inputs.size() != 1) refuse(call.name, c10::str("one list of inputs is needed, not ", inputs.size()));
   one_each(inputs[0], call.name);
+  call.inputs = inputs[0];
   Buffers buffers(call.name);
   const at::Tensor output = buffers.output(only(outputs, call.name)), input = buffers.inputs(inputs[0]);
   same_type(call.name, output, input);
@@ -295,7 +297,7 @@ Backend::Result Backend::reduce_scatter_tensor_coalesced(
     Tensors& outputs, Tensors& inputs, const c10d::ReduceScatterOptions& opts) {
   const Call call{
       outputs.size() == 1 ? OpType::_REDUCE_SCATTER_BASE : OpType::COALESCED,
-      "reduce_scatter_tensor", allowed(opts.timeout), opts.asyncOp};
+      "reduce_scatter_tensor", allowed(opts.timeout), opts.asyncOp, inputs};
   if (outputs.size() != inputs.size() || outputs.empty()) {
     refuse(call.name, c10::str(outputs.size(), " outputs and ", inputs.size(), " inputs"));
   }
@@ -324,7 +326,7 @@ Backend::Result Backend::reduce_scatter_tensor_coalesced(
 }
 
 Backend::Result Backend::alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAllOptions& opts) {
-  const Call call{OpType::ALLTOALL, "all_to_all", allowed(opts.timeout), opts.asyncOp};
+  const Call call{OpType::ALLTOALL, "all_to_all", allowed(opts.timeout), opts.asyncOp, inputs};
   one_each(outputs, call.name);
   one_each(inputs, call.name);
   Buffers buffers(call.name);
@@ -343,7 +345,7 @@ Backend::Result Backend::alltoall(Tensors& outputs, Tensors& inputs, const c10d:
 Backend::Result Backend::alltoall_base(
     at::Tensor& given_output, at::Tensor& given_input, std::vector<int64_t>& output_splits,
     std::vector<int64_t>& input_splits, const c10d::AllToAllOptions& opts) {
-  const Call call{OpType::ALLTOALL_BASE, "all_to_all_single", allowed(opts.timeout), opts.asyncOp};
+  const Call call{OpType::ALLTOALL_BASE, "all_to_all_single", allowed(opts.timeout), opts.asyncOp, given_input};
   Buffers buffers(call.name);
   const at::Tensor input = buffers.input(given_input), output = buffers.output(given_output);
   same_type(call.name, output, input);

@@ -1,5 +1,7 @@
 #include "work.h"
 
+#include <ATen/ThreadLocalState.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/distributed/c10d/Types.hpp>
 
 #include <unistd.h>
@@ -42,7 +44,7 @@ void complete(c10::ivalue::Future& future, const std::exception_ptr& exception, 
 
 Work::Work(int rank, c10d::OpType type, const char* call, Buffers buffers, std::vector<at::Tensor> results,
            uint64_t sequence, milliseconds timeout)
-    : c10d::Work(rank, type, call),
+    : c10d::Work(rank, type),
       buffers(std::move(buffers)),
       call_(call),
       results_(std::move(results)),
@@ -52,6 +54,24 @@ Work::Work(int rank, c10d::OpType type, const char* call, Buffers buffers, std::
 
 Work::~Work() {
   if (owns_stream_) rcclStreamDestroy(stream_);
+}
+
+void Work::profile(at::TensorList inputs) {
+  if (!at::hasCallbacks()) return;
+  struct Recorded {
+    std::string title;
+    at::RecordFunction function{at::RecordScope::USER_SCOPE};
+  };
+  auto recorded = std::make_shared<Recorded>();
+  if (!recorded->function.isActive()) return;
+  // The name that gloo's event has, from which programs know it.
+  recorded->title = c10::str("rccl:", opType_ == c10d::OpType::RECVANYSOURCE ? "recvAnySource" : call_);
+  std::vector<c10::IValue> shown;
+  for (const at::Tensor& tensor : inputs.empty() ? at::TensorList(results_) : inputs) shown.emplace_back(tensor);
+  recorded->function._setAsync();
+  recorded->function.before(
+      recorded->title.c_str(), c10::ArrayRef<const c10::IValue>(shown.data(), shown.size()));
+  recordFunctionEndCallback_ = at::wrapPropagateTLSState([recorded] { recorded->function.end(); });
 }
 
 rcclStream_t Work::stream() {
@@ -85,8 +105,8 @@ void Work::ended(std::exception_ptr exception) noexcept {
   const bool nothing_is_left = !future_ && !recordFunctionEndCallback_ && (exception_ || !buffers.copies_back());
   if (nothing_is_left) {
     completed_ = true;
-  } else if (future_) {
-    conclude_later();
+  } else if (future_ || recordFunctionEndCallback_) {
+    conclude_later(); // whether or not anybody waits
   }
   // Under the lock: who sees the end may destroy this.
   cv_.notify_all();

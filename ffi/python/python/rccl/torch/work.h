@@ -27,6 +27,8 @@ class Work final : public c10d::Work {
        std::chrono::milliseconds timeout);
   ~Work() override;
 
+  // Has profilers see it from now to its end, as "rccl:all_reduce", with the shapes of these tensors or else of its results.
+  void profile(at::TensorList inputs);
   // The stream for its calls, with its deadline. Whoever waits moves what is on it.
   rcclStream_t stream();
   // Whoever made the call waits at once: it is left to him. Before the stream is asked for.
