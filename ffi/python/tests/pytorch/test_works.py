@@ -38,6 +38,27 @@ def at_once(rank, size):
     dist.barrier()
 
 
+def seen_by_profilers(rank, size):
+    """An event lasts from the call to its end, though nobody waits for it then."""
+    x, y = torch.ones(3, 4), torch.ones(2, size, 5)
+    dist.barrier()
+    with torch.profiler.profile(record_shapes=True) as profiler:
+        if rank == 1:
+            time.sleep(LATE)
+        work = dist.all_reduce(x, async_op=True)
+        outputs = [torch.empty_like(y) for _ in range(size)]
+        dist.all_gather(outputs, y)
+        time.sleep(2 * LATE)
+        work.wait()
+    events = {event.name: event for event in profiler.events() if event.name.startswith("rccl:")}
+    assert set(events) == {"rccl:all_reduce", "rccl:all_gather"}
+    reduced = events["rccl:all_reduce"]
+    assert reduced.is_async and reduced.input_shapes == [[3, 4]]
+    assert events["rccl:all_gather"].input_shapes == [[2, size, 5]]
+    lasted = reduced.time_range.elapsed_us() / 1e6
+    assert LATE / 2 < lasted < 2 * LATE if rank == 0 else lasted < 2 * LATE, lasted
+
+
 def nothing_is_kept(rank, size):
     """Tensors are let go of when somebody has waited for their call, though the group makes no other call."""
     peer = 1 - rank
@@ -284,3 +305,7 @@ def test_nothing_is_kept():
 
 def test_registered_memory():
     ranks.run(2, registered_memory)
+
+
+def test_profilers_see_calls_to_their_end():
+    ranks.run(2, seen_by_profilers)
