@@ -41,8 +41,8 @@ def at_once(rank, size):
 def seen_by_profilers(rank, size):
     """An event lasts from the call to its end, though nobody waits for it then."""
     x, y = torch.ones(3, 4), torch.ones(2, size, 5)
-    dist.barrier()
     with torch.profiler.profile(record_shapes=True) as profiler:
+        dist.barrier()  # one rank's profiler may take longer to begin
         if rank == 1:
             time.sleep(LATE)
         work = dist.all_reduce(x, async_op=True)
@@ -51,7 +51,7 @@ def seen_by_profilers(rank, size):
         time.sleep(2 * LATE)
         work.wait()
     events = {event.name: event for event in profiler.events() if event.name.startswith("rccl:")}
-    assert set(events) == {"rccl:all_reduce", "rccl:all_gather"}
+    assert set(events) == {"rccl:barrier", "rccl:all_reduce", "rccl:all_gather"}
     reduced = events["rccl:all_reduce"]
     assert reduced.is_async and reduced.input_shapes == [[3, 4]]
     assert events["rccl:all_gather"].input_shapes == [[2, size, 5]]
